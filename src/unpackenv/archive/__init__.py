@@ -1,0 +1,1 @@
+"""What an archive is: its layout, its codecs, how it is read and written."""

@@ -1,0 +1,121 @@
+"""The two codecs of native archives, as one pair of operations each: encode a frame, decode a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unpackenv.archive import trailer
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    Buffer = Union[bytes, bytearray, memoryview]
+    Decode = Callable[[bytes, memoryview], None]
+
+# A decoder's window (zstd) or dictionary (xz) of a frame is never larger than this: what `pack`
+# writes at most, and so the most that a start has to reckon with beside its own buffers.
+LARGEST_WINDOW = 1 << 27
+
+
+def encoder(codec: str, level: int, frame_size: int) -> Callable[[bytes], bytes]:
+    """Return the function that encodes one frame; it may be called from one thread at a time."""
+    if codec == trailer.XZ:
+        from unpackenv.archive import xz
+
+        dictionary = max(1 << 12, min(frame_size, LARGEST_WINDOW, 1 << 26))
+        return lambda raw: xz.encode_block(raw, level, dictionary)
+    zstandard = _zstandard()
+    window_log = max(10, min((frame_size - 1).bit_length(), LARGEST_WINDOW.bit_length() - 1))
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, source_size=frame_size, window_log=window_log, write_checksum=False
+    )
+    compressor = zstandard.ZstdCompressor(compression_params=parameters)
+    compress: Callable[[bytes], bytes] = compressor.compress
+    return compress
+
+
+def decoder(codec: str) -> Decode:
+    """Return a function `decode(stored, out)` that fills `out` exactly, for the use of one thread.
+
+    It raises `ArchiveCorrupt` if the frame does not decode to `len(out)` bytes, and never writes or
+    allocates more than that and one window.
+    """
+    return _xz_decoder() if codec == trailer.XZ else _zstd_decoder()
+
+
+def _zstd_decoder() -> Decode:
+    zstandard = _zstandard()
+    decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+
+    def decode(stored: bytes, out: memoryview) -> None:
+        # With all input at hand and room for all output, zstd decodes straight into `out`.
+        reader = decompressor.stream_reader(stored)
+        got = 0
+        try:
+            while got < len(out):
+                read = reader.readinto(out[got:])
+                if not read:
+                    break
+                got += read
+            more = reader.read(1)
+        except zstandard.ZstdError as error:
+            raise ArchiveCorrupt(f"a zstd frame does not decode ({error})") from error
+        if got != len(out) or more:
+            raise ArchiveCorrupt("a zstd frame has another size than announced")
+
+    return decode
+
+
+def _xz_decoder() -> Decode:
+    from unpackenv.archive import xz
+
+    header = xz.stream_header()
+
+    def decode(stored: bytes, out: memoryview) -> None:
+        at = 0
+        for piece in xz.decode_block(header, (stored,), len(out), 2 * LARGEST_WINDOW):
+            out[at : at + len(piece)] = piece
+            at += len(piece)
+
+    return decode
+
+
+def encode_columns(codec: str, raw: bytes) -> bytes:
+    """Return the TOC's columns as they are stored: one zstd frame, or one xz stream."""
+    if codec == trailer.XZ:
+        import lzma
+
+        return lzma.compress(raw, check=lzma.CHECK_CRC32, preset=9)
+    return encoder(codec, 19, len(raw))(raw)
+
+
+def decode_columns(codec: str, stored: bytes, raw_size: int) -> bytes:
+    """Return the TOC's columns; raises `ArchiveCorrupt` if they have not `raw_size` bytes."""
+    if codec == trailer.ZSTD:
+        out = bytearray(raw_size)
+        decoder(codec)(stored, memoryview(out))
+        return bytes(out)
+    import lzma
+
+    from unpackenv.archive import xz
+
+    try:
+        raw = lzma.LZMADecompressor(memlimit=2 * LARGEST_WINDOW).decompress(stored, max_length=raw_size + 1)
+    except lzma.LZMAError as error:
+        raise xz.translated(error, 2 * LARGEST_WINDOW) from error
+    if len(raw) != raw_size:
+        raise ArchiveCorrupt("its table of contents has another size than announced")
+    return raw
+
+
+def _zstandard():  # type: ignore[no-untyped-def]  # the module, whose own stubs serve where it is used
+    try:
+        import zstandard
+    except ImportError as error:
+        raise ArchiveUnsupported(
+            f"it is compressed with zstd and this interpreter cannot import zstandard ({error})",
+            hint="Install zstandard, or pack with --codec xz, which needs only the standard library",
+        ) from error
+    return zstandard

@@ -1,0 +1,45 @@
+"""Facts: short `key=value` text, used in an archive's trailer and in a tree's stamp.
+
+One line a fact, UTF-8 with surrogate escapes; a backslash, a newline and a carriage return in a
+value are written `\\\\`, `\\n` and `\\r`. A key may stand on several lines: its value is a list. It
+is read at every warm start, which is why it is not JSON: `json` alone costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from unpackenv.errors import ArchiveCorrupt
+
+
+def encode(facts: dict[str, list[str]]) -> bytes:
+    """Return the text of `facts`, in the order of the dictionary."""
+    return "".join(f"{key}={_escape(value)}\n" for key, values in facts.items() for value in values).encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+def decode(text: bytes) -> dict[str, list[str]]:
+    """Return the facts in `text`; raises `ArchiveCorrupt` if a line is no fact."""
+    facts: dict[str, list[str]] = {}
+    for line in text.decode("utf-8", "surrogateescape").split("\n")[:-1]:
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise ArchiveCorrupt("a line of its facts is not key=value", line=line[:100])
+        if "\\" in value:
+            value = _unescape(value)
+        facts.setdefault(key, []).append(value)
+    return facts
+
+
+def first(facts: dict[str, list[str]], key: str, default: str = "") -> str:
+    """Return the first value of `key`, or `default`."""
+    values = facts.get(key)
+    return values[0] if values else default
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _unescape(value: str) -> str:
+    pieces = value.split("\\\\")
+    return "\\".join(piece.replace("\\n", "\n").replace("\\r", "\r") for piece in pieces)

@@ -1,0 +1,125 @@
+"""Reading a native archive: opened means checked, frame by frame means bounded memory."""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from itertools import accumulate
+
+from unpackenv.archive import codecs, container, trailer
+from unpackenv.archive import facts as facts_text
+from unpackenv.archive.toc import SHA256_SIZE, Toc
+from unpackenv.errors import (
+    ArchiveCorrupt,
+    ArchiveUnreadable,
+    ArchiveUnsafe,
+    ArchiveUnsupported,
+    DigestMismatch,
+)
+
+
+class Archive:
+    """An open archive whose TOC, facts and container have been checked against its digest.
+
+    The frames are checked one by one, as `read_frame` hands them out.
+    """
+
+    def __init__(self, fd: int, path: str, footer: trailer.Footer, facts: dict[str, list[str]], toc: Toc) -> None:
+        self.fd = fd
+        self.path = path
+        self.codec = footer.codec
+        self.digest = footer.digest.hex()
+        self.facts = facts
+        self.toc = toc
+        self._offsets = list(accumulate(toc.frame_stored, initial=len(container.prefix(footer.codec))))
+
+    def read_frame(self, number: int) -> bytes:
+        """Return the stored bytes of a frame; raises `ArchiveCorrupt` if their sha256 is not the TOC's."""
+        size = self.toc.frame_stored[number]
+        stored = _read(self.fd, size, self._offsets[number])
+        at = number * SHA256_SIZE
+        if sha256(stored).digest() != self.toc.frame_sha256[at : at + SHA256_SIZE]:
+            raise ArchiveCorrupt(f"frame {number} (byte {self._offsets[number]}) is damaged", where=self.path)
+        return stored
+
+    def decoder(self) -> codecs.Decode:
+        """Return a decoder for these frames, for the use of one thread (see `codecs.decoder`)."""
+        return codecs.decoder(self.codec)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.fd)
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_archive(path: str, digest: str = "") -> Archive:
+    """Open the native archive at `path` and check everything but its frames.
+
+    With `digest` (hex) it must be that archive. Raises `ArchiveUnreadable`, `ArchiveUnsupported`,
+    `ArchiveCorrupt`, `ArchiveUnsafe` or `DigestMismatch`, each naming `path`.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise ArchiveUnreadable(f"cannot be read ({error.strerror})", where=path) from error
+    try:
+        return _open(fd, path, digest)
+    except BaseException as error:
+        os.close(fd)
+        if isinstance(error, (ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch)):
+            error.where = path
+        raise
+
+
+def _open(fd: int, path: str, digest: str) -> Archive:
+    identity = trailer.identify_open(fd, path)
+    footer = identity.footer
+    if footer is None:
+        raise ArchiveUnsupported("it was not made by `unpackenv pack`")
+    columns = _read(fd, footer.columns_size, footer.columns_offset)
+    text = _read(fd, footer.facts_size, footer.facts_offset)
+    if sha256(columns + text).digest() != footer.digest:
+        raise ArchiveCorrupt("its table of contents does not have the sha256 that its footer names")
+    if digest and digest.lower() != footer.digest.hex():
+        raise DigestMismatch(f"its digest is {footer.digest.hex()}, {digest} was asked for", digest=footer.digest.hex())
+    toc = Toc.decode(codecs.decode_columns(footer.codec, columns, footer.columns_raw))
+    _check_container(fd, identity.size, footer, toc, text)
+    return Archive(fd, path, footer, facts_text.decode(text), toc)
+
+
+def _check_container(fd: int, size: int, footer: trailer.Footer, toc: Toc, text: bytes) -> None:
+    first = len(container.prefix(footer.codec))
+    end_of_frames = first + sum(toc.frame_stored)
+    end_of_columns = footer.columns_offset + footer.columns_size
+    if not first <= end_of_frames <= footer.columns_offset or end_of_columns > size:
+        raise ArchiveCorrupt("its frames and its table of contents overlap")
+    container.check(
+        footer.codec,
+        (
+            os.pread(fd, first, 0),
+            _read(fd, footer.columns_offset - end_of_frames, end_of_frames),
+            _read(fd, size - end_of_columns, end_of_columns),
+        ),
+        list(zip(toc.frame_stored, toc.frame_raw)),
+        text,
+        footer.pack(),
+        footer.columns_size,
+    )
+
+
+def _read(fd: int, size: int, offset: int) -> bytes:
+    """Read exactly `size` bytes; raises `ArchiveCorrupt` where the file has fewer."""
+    if size > os.fstat(fd).st_size - offset:
+        raise ArchiveCorrupt("it is truncated")
+    data = os.pread(fd, size, offset)
+    while len(data) < size:  # a read of over 2 GiB, or a network file system
+        more = os.pread(fd, size - len(data), offset + len(data))
+        if not more:
+            raise ArchiveCorrupt("it is truncated")
+        data += more
+    return data

@@ -1,0 +1,173 @@
+"""The trailer: the end of an archive, which names it. Read at every start, so it stays small.
+
+An archive ends with its facts and, at a fixed distance from the end, a footer of 84 bytes that says
+where everything else is and carries the digest (docs/format.md has the byte tables):
+
+    zstd   frame … frame │ skippable frame [ columns │ facts │ footer ]
+    xz     stream of blocks │ stream [ columns ] │ stream [ facts ] │ stream [ footer ]
+
+The digest is the sha256 of the stored columns followed by the facts. The columns hold the sha256 of
+every frame, so the digest pins every byte of the content.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from unpackenv.archive import facts as facts_text
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported
+
+VERSION = 1
+MAGIC = b"unpkenv\n"
+LAYOUT = struct.Struct("<QQQQIHH32sI8s")
+FOOTER_SIZE = LAYOUT.size
+
+ZSTD, XZ = "zstd", "xz"
+CODECS = {1: ZSTD, 2: XZ}
+
+# What stands behind the footer of an xz archive: end of LZMA2 data, check, index and stream footer
+# of the stream that holds it. All of one length, because the footer is (`xz.stored`).
+XZ_TAIL = 1 + 4 + 8 + 12
+
+# Facts fit one stored xz chunk. A table of contents of this size would list millions of members.
+FACTS_LIMIT = 1 << 16
+COLUMNS_LIMIT = 1 << 28
+
+# One read that holds footer and facts of any usual archive.
+_TAIL = 4096
+_IDENTITY = 64
+
+
+class Footer:
+    """The fields of the fixed-size footer. Offsets and sizes are in bytes of the archive file."""
+
+    __slots__ = ("codec", "columns_offset", "columns_raw", "columns_size", "digest", "facts_offset", "facts_size")
+
+    def __init__(
+        self,
+        codec: str,
+        columns_offset: int,
+        columns_size: int,
+        columns_raw: int,
+        facts_offset: int,
+        facts_size: int,
+        digest: bytes,
+    ) -> None:
+        self.codec = codec
+        self.columns_offset = columns_offset
+        self.columns_size = columns_size
+        self.columns_raw = columns_raw
+        self.facts_offset = facts_offset
+        self.facts_size = facts_size
+        self.digest = digest
+
+    def pack(self) -> bytes:
+        """Return the footer's bytes."""
+        import zlib
+
+        number = next(n for n, codec in CODECS.items() if codec == self.codec)
+        fields = (
+            self.columns_offset,
+            self.columns_size,
+            self.columns_raw,
+            self.facts_offset,
+            self.facts_size,
+            VERSION,
+            number,
+            self.digest,
+        )
+        checked = LAYOUT.pack(*fields, 0, MAGIC)[:-12]
+        return LAYOUT.pack(*fields, zlib.crc32(checked), MAGIC)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Footer:
+        """Return the footer in `data`; raises `ArchiveUnsupported` or `ArchiveCorrupt`."""
+        *fields, version, number, digest, crc, _magic = LAYOUT.unpack(data)
+        if version != VERSION:
+            raise ArchiveUnsupported(
+                f"its format version is {version}, this unpackenv reads version {VERSION}",
+                hint="Pack it with the unpackenv that starts it",
+                version=version,
+            )
+        import zlib
+
+        if zlib.crc32(data[:-12]) != crc or number not in CODECS:
+            raise ArchiveCorrupt("its footer is damaged")
+        footer = cls(CODECS[number], *fields, digest)
+        if footer.facts_size > FACTS_LIMIT or footer.columns_raw > COLUMNS_LIMIT:
+            raise ArchiveCorrupt("its footer announces a table of contents of an impossible size")
+        return footer
+
+
+class Identity:
+    """What one archive file is, told from its size, times and last bytes: enough for a warm start.
+
+    `digest` is the hex digest of a native archive and "" for a foreign one (made by plain tar);
+    `facts` is empty for a foreign one; `key` names the archive in default places and stamps.
+    """
+
+    __slots__ = ("digest", "facts", "footer", "key", "path", "size")
+
+    def __init__(self, path: str, size: int, key: str, footer: Footer | None, facts: dict[str, list[str]]) -> None:
+        self.path = path
+        self.size = size
+        self.key = key
+        self.footer = footer
+        self.digest = footer.digest.hex() if footer else ""
+        self.facts = facts
+
+
+def identify(path: str) -> Identity:
+    """Read the tail of the archive at `path` and return its `Identity`.
+
+    Hashes nothing and imports no codec: who unpacks the archive verifies it. Raises
+    `ArchiveUnreadable`, `ArchiveUnsupported` or `ArchiveCorrupt`.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            return identify_open(fd, path)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise ArchiveUnreadable(
+            f"cannot be read ({error.strerror})", where=path, hint="Check its permissions and the mount that holds it"
+        ) from error
+    except (ArchiveUnsupported, ArchiveCorrupt) as error:
+        error.where = path
+        raise
+
+
+def identify_open(fd: int, path: str) -> Identity:
+    """Return the `Identity` of the open file `fd`; `path` is for its name only."""
+    status = os.fstat(fd)
+    size = status.st_size
+    start = max(0, size - _TAIL)
+    tail = os.pread(fd, size - start, start)
+    footer = _find_footer(tail)
+    if footer is None:
+        return Identity(path, size, _foreign_key(status, tail[-_IDENTITY:]), None, {})
+    if max(footer.columns_offset + footer.columns_size, footer.facts_offset + footer.facts_size) > size:
+        raise ArchiveCorrupt("it is truncated")
+    if footer.facts_offset >= start:
+        offset = footer.facts_offset - start
+        text = tail[offset : offset + footer.facts_size]
+    else:
+        text = os.pread(fd, footer.facts_size, footer.facts_offset)
+    return Identity(path, size, footer.digest.hex(), footer, facts_text.decode(text))
+
+
+def _find_footer(tail: bytes) -> Footer | None:
+    for distance in (0, XZ_TAIL):
+        end = len(tail) - distance
+        if tail[end - len(MAGIC) : end] == MAGIC and end >= FOOTER_SIZE:
+            return Footer.unpack(tail[end - FOOTER_SIZE : end])
+    return None
+
+
+def _foreign_key(status: os.stat_result, tail: bytes) -> str:
+    """A foreign archive carries no digest: its size, its time and its last bytes stand for it."""
+    import zlib
+
+    return f"foreign-{status.st_size:x}-{status.st_mtime_ns:x}-{zlib.crc32(tail):08x}"

@@ -1,0 +1,230 @@
+"""Writing an archive: members in, frames, TOC and trailer out.
+
+    members -> tar stream -> frames of a bounded raw size -> encoded in parallel -> written in order
+
+Where a frame ends depends on the members and the frame size alone, so the bytes are the same
+whatever the number of workers: a member that no longer fits begins a new frame, and one that is
+larger than a frame is cut at every `frame_size` bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+
+from unpackenv.archive import codecs, container, facts, tarstream, trailer
+from unpackenv.archive.tarstream import DIRECTORY, FILE, SYMLINK
+from unpackenv.archive.toc import Toc
+from unpackenv.errors import PackError
+
+_READ = 1 << 20
+
+
+class Input:
+    """One member to be written; `source` is where a file's data is read, `link` what a link names."""
+
+    __slots__ = ("kind", "link", "mode", "mtime", "path", "size", "source")
+
+    def __init__(
+        self, kind: str, path: bytes, mode: int, mtime: int, size: int = 0, link: bytes = b"", source: str = ""
+    ) -> None:
+        self.kind = kind
+        self.path = path
+        self.mode = mode
+        self.mtime = mtime
+        self.size = size
+        self.link = link
+        self.source = source
+
+
+class Written:
+    """What `write` made: its digest, its size in bytes, and its TOC."""
+
+    __slots__ = ("digest", "size", "toc")
+
+    def __init__(self, digest: str, size: int, toc: Toc) -> None:
+        self.digest = digest
+        self.size = size
+        self.toc = toc
+
+
+def write(
+    path: str,
+    members: Iterable[Input],
+    described: dict[str, list[str]],
+    *,
+    codec: str,
+    level: int,
+    frame_size: int,
+    workers: int,
+    on_progress: Callable[[int], None] = lambda raw_bytes: None,
+) -> Written:
+    """Write an archive of `members` to `path`, atomically, and return what was written.
+
+    Members come parents first. `described` are the facts that the caller knows; counts are added
+    here. `on_progress` gets the raw size of every frame that is done. Raises `PackError` if a file
+    cannot be read or shrinks meanwhile.
+    """
+    toc = Toc()
+    frames = _frames(_tar_stream(members, toc), frame_size)
+    partial = f"{path}.{os.getpid()}.partial"
+    try:
+        with open(partial, "wb") as out:
+            out.write(container.prefix(codec))
+            digests, unpadded = [], []
+            for raw_size, stored in _encoded(frames, codec, level, frame_size, workers):
+                out.write(stored)
+                toc.frame_stored.append(len(stored))
+                toc.frame_raw.append(raw_size)
+                digests.append(sha256(stored).digest())
+                unpadded.append(container.unpadded_size(codec, stored))
+                on_progress(raw_size)
+            toc.frame_sha256 = b"".join(digests)
+            digest = _write_trailer(out.write, out.tell(), codec, toc, unpadded, described)
+            out.flush()
+            os.fsync(out.fileno())
+            size = out.tell()
+        os.replace(partial, path)
+    except BaseException:
+        if os.path.exists(partial):
+            os.unlink(partial)
+        raise
+    return Written(digest, size, toc)
+
+
+# --- members to tar stream ---------------------------------------------------------------------
+
+
+def _tar_stream(members: Iterable[Input], toc: Toc) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """Yield each member as its size in the stream and its bytes, and write it down in `toc`."""
+    numbers = {b"": 0}
+    files: dict[bytes, int] = {}
+    toc.dir_parent.append(0)
+    toc.dir_mode.append(0)
+    toc.dir_mtime.append(0)
+    toc.dir_names.append(b"")
+    position = 0
+    for member in members:
+        header = tarstream.header(member.kind, member.path, member.mode, member.mtime, member.size, member.link)
+        directory, _, name = member.path.rpartition(b"/")
+        parent = numbers[directory]
+        if member.kind == DIRECTORY:
+            numbers[member.path] = len(toc.dir_names)
+            toc.dir_parent.append(parent)
+            toc.dir_mode.append(member.mode)
+            toc.dir_mtime.append(member.mtime)
+            toc.dir_names.append(name)
+        elif member.kind == FILE:
+            files[member.path] = len(toc.file_names)
+            toc.file_dir.append(parent)
+            toc.file_mode.append(member.mode)
+            toc.file_mtime.append(member.mtime)
+            toc.file_size.append(member.size)
+            toc.file_position.append(position + len(header))
+            toc.file_names.append(name)
+        elif member.kind == SYMLINK:
+            toc.link_dir.append(parent)
+            toc.link_mtime.append(member.mtime)
+            toc.link_names.append(name)
+            toc.link_targets.append(member.link)
+        else:
+            toc.hard_dir.append(parent)
+            toc.hard_file.append(files[member.link])
+            toc.hard_names.append(name)
+        size = len(header) + member.size + tarstream.padding(member.size)
+        yield size, _member_bytes(header, member)
+        position += size
+    yield len(tarstream.END_OF_ARCHIVE), iter((tarstream.END_OF_ARCHIVE,))
+
+
+def _member_bytes(header: bytes, member: Input) -> Iterator[bytes]:
+    yield header
+    left = member.size
+    if left:
+        try:
+            with open(member.source, "rb", buffering=0) as file:
+                while left and (piece := file.read(min(left, _READ))):
+                    left -= len(piece)
+                    yield piece
+        except OSError as error:
+            raise PackError(f"cannot be read ({error.strerror})", where=member.source) from error
+    if left:
+        raise PackError("shrank while it was packed", where=member.source, hint="Pack a tree that nothing writes to")
+    yield bytes(tarstream.padding(member.size))
+
+
+def _frames(members: Iterable[tuple[int, Iterator[bytes]]], frame_size: int) -> Iterator[bytes]:
+    frame = bytearray()
+    for size, pieces in members:
+        if frame and len(frame) + size > frame_size:
+            yield bytes(frame)
+            frame.clear()
+        for piece in pieces:
+            frame += piece
+            while len(frame) >= frame_size:
+                yield bytes(frame[:frame_size])
+                del frame[:frame_size]
+    if frame:
+        yield bytes(frame)
+
+
+# --- frames to file ----------------------------------------------------------------------------
+
+
+def _encoded(
+    frames: Iterator[bytes], codec: str, level: int, frame_size: int, workers: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield raw size and stored bytes of each frame, in order; `workers` threads encode."""
+    local = threading.local()
+
+    def encode(raw: bytes) -> tuple[int, bytes]:
+        if not hasattr(local, "encode"):
+            local.encode = codecs.encoder(codec, level, frame_size)
+        return len(raw), local.encode(raw)
+
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[tuple[int, bytes]]] = deque()
+        try:
+            for frame in frames:
+                pending.append(pool.submit(encode, frame))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _write_trailer(
+    write: Callable[[bytes], object],
+    end_of_frames: int,
+    codec: str,
+    toc: Toc,
+    unpadded: list[int],
+    described: dict[str, list[str]],
+) -> str:
+    """Write what follows the frames (see `container`) and return the archive's digest in hex."""
+    raw = toc.encode()
+    columns = codecs.encode_columns(codec, raw)
+    text = facts.encode(
+        {
+            "codec": [codec],
+            **described,
+            "frames": [str(len(toc.frame_raw))],
+            "files": [str(len(toc.file_names))],
+            "members": [str(toc.member_count)],
+            "unpacked-size": [str(toc.unpacked_size)],
+        }
+    )
+    digest = sha256(columns + text).digest()
+    before = container.before_columns(codec, list(zip(unpadded, toc.frame_raw)), len(columns), len(text))
+    columns_offset = end_of_frames + len(before)
+    facts_offset = columns_offset + len(columns) + container.payload_offset(codec)
+    footer = trailer.Footer(codec, columns_offset, len(columns), len(raw), facts_offset, len(text), digest)
+    write(before + columns + container.after_columns(codec, text, footer.pack()))
+    return digest.hex()

@@ -1,0 +1,229 @@
+"""The .xz container: blocks, index, stream header and footer.
+
+The standard library's `lzma` decodes and encodes LZMA2 but neither writes nor finds the blocks of a
+stream. The container around them is small and is written and read here, after "The .xz File Format"
+1.2.1 (https://tukaani.org/xz/xz-file-format.txt); section numbers below are its.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded
+
+MAGIC = b"\xfd7zXZ\x00"
+FOOTER_MAGIC = b"YZ"
+HEADER_SIZE = FOOTER_SIZE = 12
+CHECK_CRC32 = 1
+CHECK_SIZES = (0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64)
+STEP = 1 << 18
+_LZMA2 = 0x21
+_STORED_LIMIT = 1 << 16
+
+
+class Block:
+    """Where one block lies: offset and stored size in the file, decoded size, its stream's header."""
+
+    __slots__ = ("header", "offset", "raw_size", "stored_size")
+
+    def __init__(self, offset: int, stored_size: int, raw_size: int, header: bytes) -> None:
+        self.offset = offset
+        self.stored_size = stored_size
+        self.raw_size = raw_size
+        self.header = header
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def stream_header(check: int = CHECK_CRC32) -> bytes:
+    """Return the 12 bytes that open a stream (2.1.1)."""
+    flags = bytes((0, check))
+    return MAGIC + flags + struct.pack("<I", zlib.crc32(flags))
+
+
+def encode_block(raw: bytes, preset: int, dict_size: int) -> bytes:
+    """Return `raw` as one block with both sizes in its header (3.1), so that xz can decode it in parallel."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dict_size}]
+    data = lzma.compress(raw, format=lzma.FORMAT_RAW, filters=filters)
+    sizes = _varint(len(data)) + _varint(len(raw))
+    header = _block_header(0xC0, sizes, dict_size)
+    return header + data + bytes(-len(data) % 4) + struct.pack("<I", zlib.crc32(raw))
+
+
+def index_and_footer(blocks: list[tuple[int, int]], check: int = CHECK_CRC32) -> bytes:
+    """Return what closes a stream (4, 2.1.2) of `blocks`, each a pair (unpadded size, decoded size)."""
+    records = b"".join(_varint(unpadded) + _varint(raw) for unpadded, raw in blocks)
+    index = b"\x00" + _varint(len(blocks)) + records
+    index += bytes(-len(index) % 4)
+    index += struct.pack("<I", zlib.crc32(index))
+    tail = struct.pack("<I", len(index) // 4 - 1) + bytes((0, check))
+    return index + struct.pack("<I", zlib.crc32(tail)) + tail + FOOTER_MAGIC
+
+
+def stored(payload: bytes) -> bytes:
+    """Return a whole stream that holds `payload` readably, in one uncompressed LZMA2 chunk."""
+    if not 0 < len(payload) <= _STORED_LIMIT:
+        raise ValueError("a stored stream holds 1 to 65,536 bytes")
+    header = _block_header(0x00, b"", 1 << 16)
+    data = b"\x01" + struct.pack(">H", len(payload) - 1) + payload + b"\x00"
+    padding = bytes(-len(data) % 4)
+    block = header + data + padding + struct.pack("<I", zlib.crc32(payload))
+    return stream_header() + block + index_and_footer([(len(block) - len(padding), len(payload))])
+
+
+STORED_PAYLOAD = HEADER_SIZE + 12 + 3  # where the payload begins in what `stored` returns
+
+
+def unpadded_size(block: bytes) -> int:
+    """Return the size of a block that `encode_block` made, without its padding, as the index wants it."""
+    header_size = (block[0] + 1) * 4
+    data_size, _ = _read_varint(block, 2)
+    return header_size + data_size + 4
+
+
+def _block_header(flags: int, sizes: bytes, dict_size: int) -> bytes:
+    fields = bytes((flags,)) + sizes + bytes((_LZMA2, 1, _dictionary_code(dict_size)))
+    size = -(-(1 + len(fields) + 4) // 4) * 4
+    header = bytes((size // 4 - 1,)) + fields
+    header += bytes(size - 4 - len(header))
+    return header + struct.pack("<I", zlib.crc32(header))
+
+
+def _dictionary_code(size: int) -> int:
+    """The smallest code whose dictionary size is at least `size` (5.3.1)."""
+    for code in range(40):
+        if (2 | code & 1) << (code // 2 + 11) >= size:
+            return code
+    return 40
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def read_blocks(fd: int, size: int) -> list[Block]:
+    """Return the blocks of all streams of the .xz file `fd` of `size` bytes, in the file's order.
+
+    Walks the file from its end, as the format is made for: footer, index, header, and the stream
+    before. Raises `ArchiveCorrupt`.
+    """
+    blocks: list[Block] = []
+    end = size
+    while end > 0:
+        if end % 4 or end < HEADER_SIZE + FOOTER_SIZE + 8:
+            raise ArchiveCorrupt("it is truncated")
+        footer = os.pread(fd, FOOTER_SIZE, end - FOOTER_SIZE)
+        if footer[-4:] == bytes(4):  # stream padding (2.2)
+            end -= 4
+            continue
+        blocks[:0], end = _read_stream(fd, end, footer)
+    return blocks
+
+
+def _read_stream(fd: int, end: int, footer: bytes) -> tuple[list[Block], int]:
+    crc, backward, flags = struct.unpack("<II2s2x", footer)
+    if footer[-2:] != FOOTER_MAGIC or crc != zlib.crc32(footer[4:10]):
+        raise ArchiveCorrupt("an xz stream does not end in a valid footer")
+    index_size = (backward + 1) * 4
+    index_start = end - FOOTER_SIZE - index_size
+    if index_start < HEADER_SIZE:
+        raise ArchiveCorrupt("an xz index is larger than its file")
+    sizes = _parse_index(os.pread(fd, index_size, index_start))
+    offset = index_start - sum(-(-unpadded // 4) * 4 for unpadded, _ in sizes)
+    start = offset - HEADER_SIZE
+    header = os.pread(fd, HEADER_SIZE, start) if start >= 0 else b""
+    if header[:6] != MAGIC or header[6:8] != flags or struct.unpack("<I", header[8:])[0] != zlib.crc32(flags):
+        raise ArchiveCorrupt("an xz index does not fit its stream")
+    blocks = []
+    for unpadded, raw_size in sizes:
+        stored_size = -(-unpadded // 4) * 4
+        blocks.append(Block(offset, stored_size, raw_size, header))
+        offset += stored_size
+    return blocks, start
+
+
+def parse_index_and_footer(data: bytes) -> list[tuple[int, int]]:
+    """Return the records (unpadded, raw size) of what `index_and_footer` returned; raises `ArchiveCorrupt`."""
+    if len(data) < FOOTER_SIZE + 8:
+        raise ArchiveCorrupt("an xz index is damaged")
+    records = _parse_index(data[:-FOOTER_SIZE])
+    if index_and_footer(records) != data:
+        raise ArchiveCorrupt("an xz stream does not end in a valid footer")
+    return records
+
+
+def _parse_index(index: bytes) -> list[tuple[int, int]]:
+    if index[:1] != b"\x00" or struct.unpack("<I", index[-4:])[0] != zlib.crc32(index[:-4]):
+        raise ArchiveCorrupt("an xz index is damaged")
+    count, at = _read_varint(index, 1)
+    if count > len(index) // 2:
+        raise ArchiveCorrupt("an xz index is damaged")
+    records = []
+    for _ in range(count):
+        unpadded, at = _read_varint(index, at)
+        raw_size, at = _read_varint(index, at)
+        records.append((unpadded, raw_size))
+    return records
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while at < len(data) and shift < 63:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+    raise ArchiveCorrupt("an xz number runs over its end")
+
+
+def decode_block(header: bytes, stored: Iterable[bytes], raw_size: int, memory: int) -> Iterator[bytes]:
+    """Yield the decoded bytes of one block, in pieces of at most `STEP` bytes.
+
+    The decoder gets the stream's header and then the block, in the pieces `stored`, as if the
+    stream began with it: it checks the block's own CRC or SHA-256 and never needs the index.
+    `memory` bounds its dictionary, in bytes. Raises `ArchiveCorrupt` or `MemoryBudgetExceeded`.
+    """
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory)
+    got = 0
+    try:
+        for given in chain((header,), stored):
+            piece = decoder.decompress(given, max_length=STEP)
+            while piece:
+                got += len(piece)
+                if got > raw_size:
+                    raise ArchiveCorrupt("an xz block is larger than announced")
+                yield piece
+                piece = b"" if decoder.needs_input else decoder.decompress(b"", max_length=STEP)
+    except (lzma.LZMAError, EOFError) as error:
+        raise translated(error, memory) from error
+    if got != raw_size or not decoder.needs_input:
+        raise ArchiveCorrupt("an xz block is shorter than announced")
+
+
+def translated(error: Exception, memory: int) -> ArchiveCorrupt | MemoryBudgetExceeded | ArchiveUnsupported:
+    """Return the error of ours that says what liblzma's means."""
+    text = str(error)
+    if "emory" in text:
+        return MemoryBudgetExceeded(
+            f"its xz dictionary needs more than the memory budget of {memory >> 20} MiB",
+            hint="Raise UNPACKENV_MEMORY, or pack with a smaller dictionary",
+        )
+    if "nsupported" in text:
+        return ArchiveUnsupported(f"this liblzma cannot decode it ({text})")
+    return ArchiveCorrupt(f"an xz block does not decode ({text})")

@@ -1,0 +1,140 @@
+"""Every error that unpackenv raises, one class per thing that a user can do something about.
+
+An error says what went wrong, where, and what to do; `reason` is a stable code for logs, and
+`facts` holds the figures behind the sentence. Nothing is imported here: the start path needs it.
+"""
+
+from __future__ import annotations
+
+EXIT_BOOTSTRAP_FAILED = 125
+
+
+class UnpackenvError(Exception):
+    """Base class of all errors of unpackenv.
+
+    `what` says what is wrong, `where` names the file, directory or setting, `hint` says what to do.
+    All three are text; `facts` are plain numbers and strings.
+    """
+
+    reason = "error"
+    advice = ""  # what to do, where the one who raises it knows nothing better
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", **facts: object) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint or self.advice
+        self.facts = facts
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class SettingError(UnpackenvError):
+    """A setting has a value that it cannot have."""
+
+    reason = "setting"
+
+
+class ArchiveNotFound(UnpackenvError):
+    """No archive at the place that was named, or at any of the well-known ones."""
+
+    reason = "archive-not-found"
+
+
+class ArchiveUnreadable(UnpackenvError):
+    """The archive is there but the operating system refuses to read it."""
+
+    reason = "archive-unreadable"
+
+
+class ArchiveUnsupported(UnpackenvError):
+    """Not an archive that this version, or this installation, can read."""
+
+    reason = "archive-unsupported"
+
+
+class ArchiveCorrupt(UnpackenvError):
+    """The bytes of the archive are not those that were packed."""
+
+    reason = "archive-corrupt"
+    advice = "Copy or pack the archive again"
+
+
+class ArchiveUnsafe(UnpackenvError):
+    """A member would be written outside the target, or is of a kind that is never unpacked."""
+
+    reason = "archive-unsafe"
+
+
+class DigestMismatch(UnpackenvError):
+    """The archive is sound but is not the one whose digest was asked for."""
+
+    reason = "digest-mismatch"
+
+
+class MemoryBudgetExceeded(UnpackenvError):
+    """Decoding the archive needs more memory than the budget allows."""
+
+    reason = "memory-budget"
+
+
+class InterpreterMismatch(UnpackenvError):
+    """The environment was packed for another interpreter, platform or libc."""
+
+    reason = "interpreter-mismatch"
+
+
+class TargetRefused(UnpackenvError):
+    """The target holds something that unpackenv did not put there."""
+
+    reason = "target-refused"
+
+
+class TargetNotWritable(UnpackenvError):
+    """The target, or every default place, cannot be written."""
+
+    reason = "target-not-writable"
+
+
+class TargetNoExec(UnpackenvError):
+    """The target's mount forbids mapping shared objects as code."""
+
+    reason = "target-noexec"
+
+
+class NoSpace(UnpackenvError):
+    """Too few free bytes or inodes for the tree."""
+
+    reason = "no-space"
+
+
+class UnpackFailed(UnpackenvError):
+    """The operating system refused a step of the unpack, or a worker died."""
+
+    reason = "unpack-failed"
+
+
+class LockTimeout(UnpackenvError):
+    """Another start held the target's lock for longer than the waiter was willing to wait."""
+
+    reason = "lock-timeout"
+
+
+class PlatformUnsupported(UnpackenvError):
+    """This operating system lacks what a bootstrap needs."""
+
+    reason = "platform-unsupported"
+
+
+class PackError(UnpackenvError):
+    """What was to be packed cannot be."""
+
+    reason = "pack"
+
+
+class TreeMismatch(UnpackenvError):
+    """A tree is not what its archive says."""
+
+    reason = "tree-mismatch"
