@@ -9,7 +9,7 @@ from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Union
+    from typing import Any, Union
 
     Buffer = Union[bytes, bytearray, memoryview]
     Decode = Callable[[bytes, memoryview], None]
@@ -26,7 +26,7 @@ def encoder(codec: str, level: int, frame_size: int) -> Callable[[bytes], bytes]
 
         dictionary = max(1 << 12, min(frame_size, LARGEST_WINDOW, 1 << 26))
         return lambda raw: xz.encode_block(raw, level, dictionary)
-    zstandard = _zstandard()
+    zstandard = import_zstandard()
     window_log = max(10, min((frame_size - 1).bit_length(), LARGEST_WINDOW.bit_length() - 1))
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level, source_size=frame_size, window_log=window_log, write_checksum=False
@@ -46,7 +46,7 @@ def decoder(codec: str) -> Decode:
 
 
 def _zstd_decoder() -> Decode:
-    zstandard = _zstandard()
+    zstandard = import_zstandard()
     decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
 
     def decode(stored: bytes, out: memoryview) -> None:
@@ -102,15 +102,17 @@ def decode_columns(codec: str, stored: bytes, raw_size: int) -> bytes:
     from unpackenv.archive import xz
 
     try:
-        raw = lzma.LZMADecompressor(memlimit=2 * LARGEST_WINDOW).decompress(stored, max_length=raw_size + 1)
+        decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * LARGEST_WINDOW)
+        raw = decompressor.decompress(stored, max_length=raw_size + 1)
     except lzma.LZMAError as error:
         raise xz.translated(error, 2 * LARGEST_WINDOW) from error
-    if len(raw) != raw_size:
+    if len(raw) != raw_size or not decompressor.eof or decompressor.unused_data:
         raise ArchiveCorrupt("its table of contents has another size than announced")
     return raw
 
 
-def _zstandard():  # type: ignore[no-untyped-def]  # the module, whose own stubs serve where it is used
+def import_zstandard() -> ModuleType:
+    """Return the module `zstandard`; raises `ArchiveUnsupported` where it is not installed."""
     try:
         import zstandard
     except ImportError as error:

@@ -20,7 +20,10 @@ def encode(facts: dict[str, list[str]]) -> bytes:
 def decode(text: bytes) -> dict[str, list[str]]:
     """Return the facts in `text`; raises `ArchiveCorrupt` if a line is no fact."""
     facts: dict[str, list[str]] = {}
-    for line in text.decode("utf-8", "surrogateescape").split("\n")[:-1]:
+    *lines, rest = text.decode("utf-8", "surrogateescape").split("\n")
+    if rest:
+        raise ArchiveCorrupt("the last line of its facts is cut off", line=rest[:100])
+    for line in lines:
         key, equals, value = line.partition("=")
         if not equals:
             raise ArchiveCorrupt("a line of its facts is not key=value", line=line[:100])

@@ -18,6 +18,8 @@ _TYPES = {"0": FILE, "\0": FILE, "7": FILE, "5": DIRECTORY, "2": SYMLINK, "1": H
 _SPECIAL = {"3": "a character device", "4": "a block device", "6": "a FIFO"}
 # Long names and extended headers of honest archives are far smaller.
 _EXTENDED_LIMIT = 1 << 20
+# Sizes and times beyond this fit no file system, and no column of a TOC.
+_NUMBER_LIMIT = 1 << 63
 
 
 def header(kind: str, path: bytes, mode: int, mtime: int, size: int = 0, link: bytes = b"") -> bytes:
@@ -61,17 +63,21 @@ class Scanner:
     `feed` takes the next chunk and returns the members whose headers end in it. What a header
     needs from an earlier chunk is kept; file data never is. ustar, GNU (long names, base-256
     numbers) and pax (path, linkpath, size, mtime) are understood; sparse members, devices and
-    FIFOs are refused.
+    FIFOs are refused. Of a mode, the bits of `mode_mask` are kept. As for GNU tar and `tarfile`,
+    one block of zeros ends the archive, and what follows it is not looked at: `end` says where in
+    the stream it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mode_mask: int = 0o777) -> None:
         self.ended = False
+        self.end = 0
+        self._mode_mask = mode_mask
         self._base = 0  # where in the stream the chunk at hand begins
         self._next = 0  # where the next header, or extended header's data, begins
         self._need = BLOCK  # and how long it is
         self._carry = b""  # what earlier chunks had of it
         self._extended = ""  # type of the extended header whose data comes next
-        self._zero_blocks = 0
+        self._extended_size = 0
         self._global_pax: dict[str, bytes] = {}
         self._pax: dict[str, bytes] = {}
         self._long: dict[str, bytes] = {}
@@ -84,14 +90,14 @@ class Scanner:
             member = self._read(self._slice(chunk, self._need))
             if member:
                 members.append(member)
-        if not self.ended:
-            self._carry = bytes(self._slice(chunk, end - self._next)) if self._next < end else b""
+        unread = not self.ended and self._next < end
+        self._carry = bytes(self._slice(chunk, end - self._next)) if unread else b""
         self._base = end
         return members
 
     def close(self) -> None:
         """Say that the stream is over; raises `ArchiveCorrupt` if it ends too early."""
-        if not self._zero_blocks or self._carry or self._next > self._base:
+        if not self.ended:
             raise ArchiveCorrupt("its tar stream is truncated")
 
     def _slice(self, chunk: memoryview, size: int) -> bytes | memoryview:
@@ -108,10 +114,9 @@ class Scanner:
             self._read_extended(bytes(block))
             return None
         if bytes(block) == _ZERO_BLOCK:
-            self._zero_blocks += 1
-            self.ended = self._zero_blocks == 2
+            self.ended = True
+            self.end = self._next - BLOCK
             return None
-        self._zero_blocks = 0
         return self._read_header(bytes(block))
 
     def _read_header(self, block: bytes) -> Member | None:
@@ -120,25 +125,21 @@ class Scanner:
         typeflag = chr(block[156])
         size = _number(block[124:136])
         if typeflag in "xgLK":
-            if size > _EXTENDED_LIMIT:
-                raise ArchiveCorrupt("an extended tar header is larger than 1 MiB")
-            self._extended = typeflag
-            self._extended_size = size
-            self._need = size + padding(size)
-            if not size:
-                self._read_extended(b"")
+            self._expect_extended(typeflag, size)
             return None
-        pax = {**self._global_pax, **self._pax} if self._pax or self._global_pax else {}
+        pax = self._effective_pax() if self._pax or self._global_pax else {}
         path, link = self._paths(block, pax)
         kind = self._kind(typeflag, path, pax)
         if "size" in pax:
             size = _decimal(pax["size"])
-        if size < 0:
-            raise ArchiveCorrupt("a member has a negative size")
+        if not 0 <= size < _NUMBER_LIMIT:
+            raise ArchiveCorrupt("a member has an impossible size", member=shown(path))
         if kind != FILE:
             size = 0
         mtime = _decimal(pax["mtime"]) if "mtime" in pax else _number(block[136:148])
-        member = Member(kind, path, _number(block[100:108]) & 0o777, mtime, size, link, self._next)
+        if not -_NUMBER_LIMIT <= mtime < _NUMBER_LIMIT:
+            raise ArchiveCorrupt("a member has an impossible mtime", member=shown(path))
+        member = Member(kind, path, _number(block[100:108]) & self._mode_mask, mtime, size, link, self._next)
         self._next += size + padding(size)
         self._pax, self._long = {}, {}
         return member
@@ -165,6 +166,23 @@ class Scanner:
         kind = _TYPES[typeflag]
         return DIRECTORY if kind == FILE and path.endswith(b"/") else kind
 
+    def _expect_extended(self, typeflag: str, size: int) -> None:
+        if not 0 <= size <= _EXTENDED_LIMIT:
+            raise ArchiveCorrupt("an extended tar header is larger than 1 MiB")
+        self._extended = typeflag
+        self._extended_size = size
+        if size:
+            self._need = size + padding(size)
+        else:
+            self._read_extended(b"")
+
+    def _effective_pax(self) -> dict[str, bytes]:
+        """The records for the next member; one without a value takes back those before it."""
+        pax = {keyword: value for keyword, value in {**self._global_pax, **self._pax}.items() if value}
+        if b"\0" in pax.get("path", b"") + pax.get("linkpath", b""):
+            raise ArchiveCorrupt("a pax header has a name with a NUL byte")
+        return pax
+
     def _read_extended(self, data: bytes) -> None:
         typeflag, self._extended = self._extended, ""
         data = data[: self._extended_size]
@@ -185,7 +203,7 @@ def _pax_records(data: bytes) -> dict[str, bytes]:
         length = _decimal(data[at:space]) if space > at else 0
         record = data[at : at + length]
         keyword, equals, value = record[space + 1 - at : -1].partition(b"=")
-        if length <= 0 or len(record) != length or record[-1:] != b"\n" or not equals or b"\0" in value:
+        if length <= 0 or len(record) != length or record[-1:] != b"\n" or not equals:
             raise ArchiveCorrupt("a pax header is malformed")
         records[keyword.decode("utf-8", "replace")] = value
         at += length
@@ -199,18 +217,18 @@ def _number(field: bytes) -> int:
         bits = 8 * len(field)
         return number - (1 << bits) if field[0] & 0x40 else number - (1 << bits - 1)
     digits = field.partition(b"\0")[0].strip()
-    try:
-        return int(digits, 8) if digits else 0
-    except ValueError:
-        raise ArchiveCorrupt("a number in a tar header is malformed") from None
+    if digits.strip(b"01234567"):
+        raise ArchiveCorrupt("a number in a tar header is malformed")
+    return int(digits, 8) if digits else 0
 
 
 def _decimal(text: bytes) -> int:
     """Whole part, rounded down, of a decimal number as pax writes them."""
     whole, _, fraction = text.partition(b".")
-    if len(whole) > 20 or not whole.lstrip(b"-").isdigit():
+    negative = whole[:1] == b"-"
+    if len(whole) > 20 or not whole[negative:].isdigit():
         raise ArchiveCorrupt("a number in a pax header is malformed")
-    return int(whole) - (whole.startswith(b"-") and bool(fraction.strip(b"0")))
+    return int(whole) - (negative and bool(fraction.strip(b"0")))
 
 
 def shown(path: bytes) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 COUNTS = struct.Struct("<6Q")
 SHA256_SIZE = 32
 PERMISSIONS = 0o777
+_END_OF_ARCHIVE = 1024  # bytes of zeros that close the tar stream
 # The stored form of each table: its columns as (attribute, array type code).
 FRAMES = (("frame_stored", "Q"), ("frame_raw", "Q"))
 DIRECTORIES = (("dir_parent", "I"), ("dir_mode", "H"), ("dir_mtime", "q"))
@@ -112,6 +113,8 @@ class Toc:
         at = toc._load(raw, at, FILES, files)
         at = toc._load(raw, at, SYMLINKS, symlinks)
         at = toc._load(raw, at, HARD_LINKS, hard_links)
+        if at + names_size > len(raw):
+            raise _corrupt("it is shorter than its counts say")
         names = _split(raw[at : at + names_size], max(directories, 1) - 1 + files + symlinks + hard_links)
         toc.link_targets = _split(raw[at + names_size :], symlinks)
         toc.dir_names = [b"", *names[: directories - 1]]
@@ -146,7 +149,7 @@ class Toc:
         if max(self.dir_mode) > PERMISSIONS or (self.file_mode and max(self.file_mode) > PERMISSIONS):
             raise _corrupt("a mode has more than permission bits")
         ends = map(add, self.file_position, self.file_size)
-        if not all(map(le, ends, [*self.file_position[1:], self.raw_size])):
+        if not all(map(le, ends, [*self.file_position[1:], self.raw_size - _END_OF_ARCHIVE])):
             raise _corrupt("files overlap, or reach beyond the end of the tar stream")
         if not all(self.link_targets):
             raise _corrupt("a symlink points to nothing")

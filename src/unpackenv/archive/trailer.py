@@ -83,7 +83,7 @@ class Footer:
     @classmethod
     def unpack(cls, data: bytes) -> Footer:
         """Return the footer in `data`; raises `ArchiveUnsupported` or `ArchiveCorrupt`."""
-        *fields, version, number, digest, crc, _magic = LAYOUT.unpack(data)
+        *places, version, number, digest, crc, _magic = LAYOUT.unpack(data)
         if version != VERSION:
             raise ArchiveUnsupported(
                 f"its format version is {version}, this unpackenv reads version {VERSION}",
@@ -94,8 +94,10 @@ class Footer:
 
         if zlib.crc32(data[:-12]) != crc or number not in CODECS:
             raise ArchiveCorrupt("its footer is damaged")
-        footer = cls(CODECS[number], *fields, digest)
-        if footer.facts_size > FACTS_LIMIT or footer.columns_raw > COLUMNS_LIMIT:
+        columns_offset, columns_size, columns_raw, facts_offset, facts_size = places
+        footer = cls(CODECS[number], columns_offset, columns_size, columns_raw, facts_offset, facts_size, digest)
+        columns = max(footer.columns_raw, footer.columns_size)
+        if not 0 < footer.facts_size <= FACTS_LIMIT or columns > COLUMNS_LIMIT:
             raise ArchiveCorrupt("its footer announces a table of contents of an impossible size")
         return footer
 

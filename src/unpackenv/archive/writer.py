@@ -221,6 +221,8 @@ def _write_trailer(
             "unpacked-size": [str(toc.unpacked_size)],
         }
     )
+    if len(text) > trailer.FACTS_LIMIT or max(len(raw), len(columns)) > trailer.COLUMNS_LIMIT:
+        raise PackError("has more members, or longer facts, than an archive can list", members=toc.member_count)
     digest = sha256(columns + text).digest()
     before = container.before_columns(codec, list(zip(unpadded, toc.frame_raw)), len(columns), len(text))
     columns_offset = end_of_frames + len(before)

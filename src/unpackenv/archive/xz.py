@@ -167,7 +167,8 @@ def parse_index_and_footer(data: bytes) -> list[tuple[int, int]]:
 
 
 def _parse_index(index: bytes) -> list[tuple[int, int]]:
-    if index[:1] != b"\x00" or struct.unpack("<I", index[-4:])[0] != zlib.crc32(index[:-4]):
+    index, crc = index[:-4], index[-4:]
+    if index[:1] != b"\x00" or struct.unpack("<I", crc)[0] != zlib.crc32(index):
         raise ArchiveCorrupt("an xz index is damaged")
     count, at = _read_varint(index, 1)
     if count > len(index) // 2:
@@ -177,6 +178,8 @@ def _parse_index(index: bytes) -> list[tuple[int, int]]:
         unpadded, at = _read_varint(index, at)
         raw_size, at = _read_varint(index, at)
         records.append((unpadded, raw_size))
+    if len(index) - at > 3 or any(index[at:]):
+        raise ArchiveCorrupt("an xz index has more than its records")
     return records
 
 

@@ -1,0 +1,75 @@
+"""Start Python containers from a compressed environment.
+
+`bootstrap()` at the top of an application, or `python -m unpackenv -- CMD` as the entrypoint of an
+image, unpacks an archive that `unpackenv pack` made, and makes it importable.
+"""
+
+from __future__ import annotations
+
+from unpackenv.errors import UnpackenvError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+
+    from unpackenv.start.report import Report
+
+__all__ = ["UnpackenvError", "__version__", "bootstrap", "mark"]
+__version__ = "0.1.0"
+
+
+def bootstrap(
+    archive: str | os.PathLike[str] | None = None,
+    target: str | os.PathLike[str] | None = None,
+    *,
+    digest: str | None = None,
+    missing: str | None = None,
+    in_place: bool | None = None,
+    force: bool | None = None,
+    workers: int | None = None,
+    parallel: str | None = None,
+    memory: int | None = None,
+    lock_timeout: float | None = None,
+    log: str | None = None,
+) -> Report:
+    """Unpack the environment if it is not there yet, and make it importable.
+
+    Call it before the application's first import. Every argument left out is taken from
+    `UNPACKENV_<NAME>` in the environment, else from what `pack` recorded, else a default:
+
+    archive: the archive; by default a well-known name beside the calling file, then in /opt/unpackenv.
+    target: directory to unpack into; by default one named by the digest under /opt/unpackenv/env,
+        the user's cache, or the temporary directory, the first that is writable.
+    digest: accept only the archive with this sha256, in hex, as `unpackenv inspect` prints it.
+    missing: "ignore" makes a start without an archive a no-op; by default it is an error.
+    in_place: replace files one by one in a target that is already in use.
+    force: unpack although the archive is for another interpreter, or the target is noexec.
+    workers: how many workers unpack; by default as many as CPUs, CPU quota and memory allow.
+    parallel: "processes" or "threads"; by default what measures faster.
+    memory: budget in bytes for the buffers of all workers together.
+    lock_timeout: seconds to wait for another start that is unpacking the same target.
+    log: "text", "json" or "off": the timing line on stderr.
+
+    Returns a `Report`; a second call in the same process returns the first one's. Raises
+    `UnpackenvError`: its subclasses in `unpackenv.errors` say what can go wrong. With
+    `UNPACKENV=off` in the environment it does nothing.
+    """
+    arguments = dict(locals())
+    import os
+    import sys
+
+    from unpackenv.start.bootstrap import bootstrap as start
+
+    caller = sys._getframe(1).f_globals.get("__file__")
+    return start(arguments, os.path.dirname(os.path.abspath(caller)) if caller else "")
+
+
+def mark(name: str) -> None:
+    """Log that the application has reached the point `name`, such as "ready", and when.
+
+    The line gives the milliseconds since the process started (the kernel counts them in steps of
+    10) and since its bootstrap ended, where there was one.
+    """
+    from unpackenv.start.report import mark as log_mark
+
+    log_mark(name)

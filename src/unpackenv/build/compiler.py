@@ -1,0 +1,92 @@
+"""Compile sources to bytecode files: run by the interpreter that will import them, not imported by ours.
+
+    python -s -S -B -W ignore compiler.py MODE < sources > results
+
+`sources` is a JSON list of [source, bytecode file, name for tracebacks, mtime]; for each there is
+one line of JSON in `results`: the reason why it does not compile, or "". The bytes depend on the
+sources before it as well (a string that another module shares is written differently), so whoever
+wants the same bytes again gives the same list to a new process, with the same PYTHONHASHSEED.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    del sys.path[0]  # this directory: nothing here may pass for a module of the standard library
+
+import gc
+import importlib.util
+import json
+import marshal
+import operator
+import re
+import types
+
+
+def main(mode: str) -> None:
+    """Compile what standard input lists."""
+    gc.disable()  # compiling makes many objects and no cycles
+    for source, bytecode, name, mtime in json.load(sys.stdin):
+        print(json.dumps(compile_file(source, bytecode, name, mtime, mode)), flush=True)
+
+
+def compile_file(source: str, bytecode: str, name: str, mtime: int, mode: str) -> str:
+    """Write the bytecode of one source; returns why it does not compile, or "". Raises `OSError`."""
+    with open(source, "rb") as file:
+        data = file.read()
+    try:
+        code = compile(data, name, "exec", dont_inherit=True, optimize=0)
+        compiled = header(data, mtime, mode) + dump(code)
+    except Exception as error:  # SyntaxError, ValueError, RecursionError, MemoryError, ...: it stays uncompiled
+        return f"{type(error).__name__}: {error}"[:500]
+    with open(bytecode, "xb") as file:
+        file.write(compiled)
+    return ""
+
+
+def header(data: bytes, mtime: int, mode: str) -> bytes:
+    """Return the 16 bytes that say when the bytecode is valid (PEP 552)."""
+    if mode == "timestamp":
+        words = (0, mtime, len(data))
+        return importlib.util.MAGIC_NUMBER + b"".join((word & 0xFFFFFFFF).to_bytes(4, "little") for word in words)
+    flags = {"unchecked-hash": b"\1\0\0\0", "checked-hash": b"\3\0\0\0"}[mode]
+    return importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(data)
+
+
+# A set in a constant (`x in {None, "a"}`) is written in the order of its hashes, and the hash of None
+# is its address: another one in every process. CPython 3.11 and later write such a set in the order
+# of its members' bytes. For earlier ones a list with those members stands in while `marshal` writes;
+# code has no lists, and the mark tells where to make the list a set again.
+_MARK = b"a frozenset begins here\0"
+_MARKED_LIST = re.compile(rb"\[(....)s" + re.escape(len(_MARK).to_bytes(4, "little") + _MARK), re.DOTALL)
+
+
+def dump(code: types.CodeType) -> bytes:
+    """Return `code` as `marshal` writes it, with the members of sets in an order of their own."""
+    if sys.version_info >= (3, 11):
+        return marshal.dumps(code)
+    return _MARKED_LIST.sub(_as_frozenset, marshal.dumps(_with_lists(code)))
+
+
+def _with_lists(code: types.CodeType) -> types.CodeType:
+    constants = tuple(map(_with_list, code.co_consts))
+    return code if all(map(operator.is_, constants, code.co_consts)) else code.replace(co_consts=constants)
+
+
+def _with_list(constant: object) -> object:
+    if isinstance(constant, types.CodeType):
+        return _with_lists(constant)
+    if isinstance(constant, frozenset):
+        mark = bytes(bytearray(_MARK))  # a new object each time: marshal writes a second use as a reference
+        return [mark, *sorted(constant, key=lambda member: marshal.dumps(member, 2))]
+    return constant
+
+
+def _as_frozenset(marked: re.Match[bytes]) -> bytes:
+    count = int.from_bytes(marked[1], "little") - 1
+    return b">" + count.to_bytes(4, "little")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,160 @@
+"""The start, step by step: settings, warm check, lock, verify, preflight, unpack, publish, import paths, report.
+
+Only what a warm start needs is imported here; `cold` has the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from unpackenv.archive import trailer
+from unpackenv.archive.facts import first
+from unpackenv.archive.trailer import Identity
+from unpackenv.errors import ArchiveNotFound, DigestMismatch, PlatformUnsupported
+from unpackenv.start import importpaths, places, report, stamp
+from unpackenv.start.places import Place
+from unpackenv.start.report import Clock, Report
+from unpackenv.start.settings import Settings, is_off
+from unpackenv.start.shim.sitecustomize import add_site_directories
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The trees that this process uses: report and descriptor of the stamp, which is locked shared, by
+# the real path of the tree. A descriptor is never closed: its lock tells that the tree is in use.
+_in_use: dict[str, tuple[Report, int]] = {}
+# What `hook` set, where it made the tree importable in every interpreter.
+hooked = False
+
+
+def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
+    """See `unpackenv.bootstrap`; `arguments` are its arguments by name, `beside` the caller's directory."""
+    if is_off():
+        return Report(report.OFF)
+    clock = Clock()
+    settings = Settings(arguments, beside=beside)
+    done = provide_tree(settings, clock)
+    if not done.milliseconds:  # else an earlier call in this process has done the rest
+        add_site_directories(done.import_paths)
+        finish(settings, done, clock)
+    return done
+
+
+def provide_tree(settings: Settings, clock: Clock) -> Report:
+    """Find the tree, or bring it to its place; what it is used for is the caller's."""
+    if sys.platform != "linux":
+        raise PlatformUnsupported(
+            f"unpacks environments on Linux only, and this is {sys.platform}",
+            where="unpackenv",
+            hint="Install the packages as usual and set UNPACKENV=off",
+        )
+    try:
+        archive = places.find_archive(settings)
+    except ArchiveNotFound:
+        done = _tree_without_archive(settings)
+        if done is None and settings.missing == "ignore":
+            return Report(report.MISSING)
+        if done is None:
+            raise
+        return done
+    identity = trailer.identify(archive)
+    if settings.digest:
+        _check_digest(settings.digest, identity)
+    candidates = places.candidates(settings, identity)
+    done = find_tree(candidates, identity.key, settings)
+    clock.lap("check")
+    if done is None:
+        from unpackenv.start import cold
+
+        done = cold.start(settings, identity, candidates, clock)
+    done.archive = archive
+    return done
+
+
+def finish(settings: Settings, done: Report, clock: Clock) -> None:
+    """Make the tree importable in children and its scripts callable, and log the line of this start."""
+    if done.target:
+        if not hooked:
+            importpaths.for_children(done.import_paths, done.python, os.environ)
+        if done.bin:
+            importpaths.add_scripts(done.bin, os.environ)
+    clock.lap("import paths")
+    done.phases = clock.phases
+    done.milliseconds = clock.milliseconds
+    report.log(settings, "start", done.text(), done.fields())
+    report.bootstrap_ended()
+
+
+def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report | None:
+    """Return the report of the first place whose stamp says that it holds the tree of archive `key`.
+
+    With an empty key any complete tree will do. The tree is in use from now on: its stamp stays
+    open and locked. Raises `InterpreterMismatch` if it is for another Python version.
+    """
+    for place in candidates:
+        known = _in_use.get(place.path)
+        if known and key in ("", known[0].key):
+            return known[0]
+        found = stamp.read(place.path)
+        if found is None:
+            continue
+        facts, fd = found
+        if key in ("", first(facts, "key")) and (not place.is_default or places.is_ours(place)):
+            done = _use_tree(place.path, facts, fd)
+            _check_python(done, settings)
+            return done
+        os.close(fd)
+    return None
+
+
+def stamps_in_use() -> list[int]:
+    """Return the descriptors of the stamps of all trees that this process uses."""
+    return [fd for _, fd in _in_use.values()]
+
+
+def _use_tree(target: str, facts: dict[str, list[str]], stamp_fd: int) -> Report:
+    done = Report(report.REUSED)
+    done.target = target
+    done.key = first(facts, "key")
+    done.digest = first(facts, "digest")
+    done.python = first(facts, "python")
+    done.files = int(first(facts, "files", "0"))
+    done.size = int(first(facts, "unpacked-size", "0"))
+    done.import_paths = [os.path.join(target, path).rstrip("/") or "/" for path in facts.get("import", [])]
+    done.bin = os.path.join(target, first(facts, "bin")) if first(facts, "bin") else ""
+    _in_use[target] = (done, stamp_fd)
+    return done
+
+
+def _tree_without_archive(settings: Settings) -> Report | None:
+    """A tree may have come without its archive, for example from an init container."""
+    if not settings.target:
+        return None
+    done = find_tree([Place(os.path.realpath(settings.target), False)], "", settings)
+    return done if done and settings.digest in ("", done.digest) else None
+
+
+def _check_digest(digest: str, identity: Identity) -> None:
+    """The digest of a foreign archive costs a read of it all, and is checked by who unpacks it."""
+    if identity.digest and digest.lower() != identity.digest:
+        raise DigestMismatch(
+            f"its digest is {identity.digest}, and {digest} was asked for",
+            where=identity.path,
+            hint="Deploy the archive that was pinned, or pin the one that is deployed",
+        )
+
+
+def _check_python(done: Report, settings: Settings) -> None:
+    running = (settings.interpreter or {}).get("python", sys.implementation.cache_tag)
+    if done.python not in ("", running) and not settings.force:
+        from unpackenv.errors import InterpreterMismatch
+
+        raise InterpreterMismatch(
+            f"was packed for {done.python}, and is to be used by {running}",
+            where=done.target,
+            hint=f"Run it with {done.python}, or pack it for {running} (pack --python)",
+            packed=done.python,
+            found=str(running),
+        )

@@ -1,0 +1,174 @@
+"""A cold start: lock, verify, preflight, unpack, publish. Imported only when no tree is there."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+from unpackenv.archive.trailer import Identity
+from unpackenv.errors import NoSpace, TargetNoExec, TargetNotWritable, UnpackFailed
+from unpackenv.start import bootstrap, isolation, lock, preflight, report, target
+from unpackenv.start.places import Place
+from unpackenv.start.report import Clock, Report
+from unpackenv.start.settings import Settings
+from unpackenv.start.tree import Tree, translated
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.start.foreign import ForeignSource
+    from unpackenv.start.native import NativeSource
+
+
+# What makes a default place unusable and the next one worth a try.
+_NEXT_PLACE = (TargetNotWritable, TargetNoExec, NoSpace)
+
+
+def start(settings: Settings, identity: Identity, candidates: list[Place], clock: Clock) -> Report:
+    """Unpack the archive `identity` at the first of `candidates` that can be used."""
+    tried: list[str] = []
+    with isolation.StopSignals():
+        for place in candidates:
+            try:
+                done = _start_at(place, settings, identity, clock)
+            except _NEXT_PLACE as error:
+                if not place.is_default:
+                    raise
+                tried.append(f"{place.path} ({error.reason})")
+            else:
+                done.tried = tried
+                return done
+    raise TargetNotWritable(
+        "no default place can be used",
+        where=", ".join(tried),
+        hint="Name a writable directory with UNPACKENV_TARGET, such as a volume or a tmpfs",
+    )
+
+
+def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock) -> Report:
+    try:
+        if place.is_default:
+            preflight.prepare_default(place)
+        else:
+            os.makedirs(os.path.dirname(place.path), exist_ok=True)
+        in_place = settings.in_place or _is_site_directory(place.path)
+        lock_fd, waited = lock.acquire(target.arrange(place.path, in_place).lock, settings.lock_timeout)
+    except OSError as error:
+        raise translated(error, str(error.filename or place.path)) from error
+    clock.lap("lock")
+    try:
+        done = bootstrap.find_tree([place], identity.key, settings)
+        if done:  # another start has published it since we looked
+            done.outcome = report.WAITED if waited else report.REUSED
+            return done
+        staging = target.arrange(place.path, in_place)
+        result = _unpack(staging, settings, identity)
+        done = bootstrap.find_tree([place], identity.key, settings)
+        if done is None:
+            raise UnpackFailed("vanished as soon as it was complete", where=place.path)
+    finally:
+        os.close(lock_fd)
+    done.outcome = report.UNPACKED
+    done.workers = int(result.pop("workers"))
+    clock.lap("fork", result)
+    return done
+
+
+def _is_site_directory(path: str) -> bool:
+    """Whether the target is a directory that this interpreter imports from, and so in use."""
+    return any(entry and os.path.realpath(entry) == path for entry in sys.path)
+
+
+def _unpack(staging: target.Staging, settings: Settings, identity: Identity) -> dict[str, int]:
+    """Unpack and publish, in a child where possible; on failure nothing is left."""
+    isolated = isolation.is_single_threaded()
+    job = _Job(staging, settings, identity, isolated)
+    try:
+        return isolation.run(job.run) if isolated else job.run()
+    except OSError as error:
+        staging.discard()
+        raise translated(error, str(error.filename or staging.target)) from error
+    except BaseException:
+        staging.discard()
+        raise
+
+
+class _Job:
+    """The work of one cold start, as it runs in the child."""
+
+    def __init__(self, staging: target.Staging, settings: Settings, identity: Identity, isolated: bool) -> None:
+        self.staging = staging
+        self.settings = settings
+        self.identity = identity
+        self.isolated = isolated
+
+    def run(self) -> dict[str, float]:
+        """Unpack and publish; return the number of workers and the milliseconds of each phase."""
+        clock = Clock()
+        umask, effective = self._own_process()
+        known = set(sys.modules)
+        try:
+            workers = self._unpack(clock, effective, 0o755 & ~umask)
+        except OSError as error:
+            raise translated(error, str(error.filename or self.staging.target)) from error
+        finally:
+            if not self.isolated:
+                _forget_codecs(known)
+        return {"workers": workers, **clock.phases}
+
+    def _own_process(self) -> tuple[int, int]:
+        """Return the umask of the application and that under which the work is done."""
+        if self.isolated:
+            gc.disable()
+            return os.umask(0), 0
+        umask = _read_umask()
+        return umask, umask
+
+    @property
+    def _processes(self) -> bool:
+        has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+        return self.isolated and self.settings.parallel != "threads" and (
+            has_gil or self.settings.parallel == "processes"
+        )
+
+    def _unpack(self, clock: Clock, umask: int, root_mode: int) -> int:
+        settings, staging = self.settings, self.staging
+        with _open(self.identity, settings) as source:
+            clock.lap("open")
+            source.check(os.path.dirname(staging.lock))
+            fd = staging.open()
+            try:
+                tree = Tree(fd, umask, in_place=staging.in_place, recovering=staging.recovering)
+                source.unpack(tree, self._processes)
+                clock.lap("unpack")
+                staging.publish(fd, {"key": [self.identity.key], **source.stamp_facts()}, root_mode)
+                clock.lap("publish")
+            finally:
+                os.close(fd)
+            return source.workers
+
+
+def _open(identity: Identity, settings: Settings) -> NativeSource | ForeignSource:
+    if identity.footer:
+        from unpackenv.start.native import NativeSource
+
+        return NativeSource(identity.path, settings)
+    from unpackenv.start.foreign import ForeignSource
+
+    return ForeignSource(identity.path, settings)
+
+
+def _forget_codecs(known: set[str]) -> None:
+    """Take back our import of zstandard, so that the application imports its own."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "zstandard" and name not in known:
+            del sys.modules[name]
+
+
+def _read_umask() -> int:
+    """Return the umask without changing it, which would be seen by all threads; all bits if it is unknown."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
+    except (OSError, StopIteration):
+        return 0o777

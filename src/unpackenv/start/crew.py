@@ -1,0 +1,199 @@
+"""A crew of workers around one loop, as forked processes or as threads, the caller being one of them.
+
+Jobs are numbers in a pipe that all workers read from, so that whoever is free takes the next; to
+stop everybody, the pipe is emptied.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+from unpackenv import errors
+from unpackenv.errors import UnpackenvError, UnpackFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Work = Callable[[int, Callable[[], int], Callable[[], None]], None]
+
+_NUMBER = 4
+_PIPE_NUMBERS = 8192  # half of what fits a pipe of the usual 64 KiB
+
+
+def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, processes: bool) -> None:
+    """Do the jobs 0 to `jobs` - 1 with `workers` workers, each calling `work(number, take, ready)`.
+
+    `take()` returns the next job, or -1; `ready()` returns when `prepare()`, which the caller runs
+    meanwhile, has ended. Raises the first error, after all workers have stopped.
+    """
+    queue = _Queue(jobs)
+    gate = _Gate()
+    try:
+        start = _Process if processes else _Thread
+        mates = [start(work, number, queue, gate) for number in range(1, workers)]
+        try:
+            prepare()
+            gate.open()
+            work(0, queue.taker(), gate.wait)
+        except BaseException:
+            queue.drain()
+            for mate in mates:
+                mate.stop()
+            gate.open()
+            for mate in mates:
+                mate.join()
+            raise
+        problems = [problem for mate in mates if (problem := mate.join())]
+        if problems:
+            raise problems[0]
+    finally:
+        gate.close()
+        queue.close()
+
+
+class _Queue:
+    """Numbers from 0, each handed out once, to threads and processes alike."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._stride = max(1, -(-count // _PIPE_NUMBERS))
+        self._reader, writer = os.pipe()
+        starts = range(0, count, self._stride)
+        os.write(writer, b"".join(number.to_bytes(_NUMBER, "little") for number in starts))
+        os.close(writer)
+
+    def taker(self) -> Callable[[], int]:
+        """Return a function for one worker that returns the next number, or -1."""
+        numbers = self._numbers()
+        return lambda: next(numbers, -1)
+
+    def _numbers(self) -> Iterator[int]:
+        while data := os.read(self._reader, _NUMBER):
+            start = int.from_bytes(data, "little")
+            yield from range(start, min(start + self._stride, self._count))
+
+    def drain(self) -> None:
+        """Take all numbers that are left, so that every worker ends after the one it has."""
+        while os.read(self._reader, 1 << 16):
+            pass
+
+    def close(self) -> None:
+        os.close(self._reader)
+
+
+class _Gate:
+    """Opens once, for threads and processes alike: a pipe whose writing end is closed."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+
+    def open(self) -> None:
+        if self._writer >= 0:
+            os.close(self._writer)
+            self._writer = -1
+
+    def wait(self) -> None:
+        os.read(self._reader, 1)
+
+    def close(self) -> None:
+        self.open()
+        os.close(self._reader)
+
+
+class _Process:
+    """A forked worker. It reports its error, if any, through a pipe, and leaves with its parent."""
+
+    def __init__(self, work: Work, number: int, queue: _Queue, gate: _Gate) -> None:
+        self._reader, writer = os.pipe()
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._reader)
+            gate.open()
+            take = queue.taker()
+            problem = caught(lambda: work(number, lambda: take() if os.getppid() == parent else -1, gate.wait))
+            if problem:
+                queue.drain()
+                os.write(writer, problem)
+            os._exit(0)
+        os.close(writer)
+
+    def stop(self) -> None:
+        os.kill(self._pid, 9)
+
+    def join(self) -> UnpackenvError | None:
+        data = read_all(self._reader)
+        os.close(self._reader)
+        _, status = os.waitpid(self._pid, 0)
+        return error_of(data, status)
+
+
+class _Thread:
+    """A worker in a thread of this process."""
+
+    def __init__(self, work: Work, number: int, queue: _Queue, gate: _Gate) -> None:
+        import threading
+
+        self._problem: UnpackenvError | None = None
+        self._thread = threading.Thread(target=self._run, args=(work, number, queue, gate), name=f"unpackenv-{number}")
+        self._thread.start()
+
+    def _run(self, work: Work, number: int, queue: _Queue, gate: _Gate) -> None:
+        problem = caught(lambda: work(number, queue.taker(), gate.wait))
+        if problem:
+            queue.drain()
+            self._problem = error_of(problem, 0)
+
+    def stop(self) -> None:
+        """Nothing to do: the queue is empty, and the thread ends by itself."""
+
+    def join(self) -> UnpackenvError | None:
+        self._thread.join()
+        return self._problem
+
+
+# --- errors between processes -------------------------------------------------------------------
+
+
+def caught(work: Callable[[], object]) -> bytes:
+    """Run `work` and return b"", or its error as bytes for `error_of`."""
+    try:
+        work()
+    except UnpackenvError as error:
+        facts = {key: value for key, value in error.facts.items() if isinstance(value, (str, int, float))}
+        return marshal.dumps((type(error).__name__, error.what, error.where, error.hint, facts))
+    except MemoryError:
+        return marshal.dumps(("UnpackFailed", "a worker ran out of memory", "", "Lower UNPACKENV_WORKERS", {}))
+    except BaseException as error:
+        import traceback
+
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        return marshal.dumps(("UnpackFailed", f"unexpected {type(error).__name__} in a worker\n{text}", "", "", {}))
+    return b""
+
+
+def error_of(data: bytes, status: int) -> UnpackenvError | None:
+    """Return the error that `caught` wrote, or that a wait status means; None if all went well."""
+    if data:
+        name, what, where, hint, facts = marshal.loads(data)
+        error: UnpackenvError = getattr(errors, name)(what, where=where, hint=hint, **facts)
+        return error
+    if status:
+        signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        how = f"was killed by signal {signal}" if signal else f"ended with status {status}"
+        return UnpackFailed(
+            f"a worker {how}" + (", which is how the kernel ends what exceeds a memory limit" if signal == 9 else ""),
+            hint="Raise the memory limit, or lower UNPACKENV_WORKERS" if signal == 9 else "",
+            signal=signal,
+        )
+    return None
+
+
+def read_all(fd: int) -> bytes:
+    """Read a pipe until its writers are gone."""
+    parts = []
+    while part := os.read(fd, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,149 @@
+"""The wrapper: bootstrap, then become the command. `python -m unpackenv [options] -- CMD ARG…`."""
+
+from __future__ import annotations
+
+import _signal
+import errno
+import os
+import sys
+
+from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
+from unpackenv.start import bootstrap, report
+from unpackenv.start.report import Clock
+from unpackenv.start.settings import TABLE, Settings, is_off
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
+_EXPLAIN_INTERPRETER = (
+    "import _imp,os,sys;"
+    "s=_imp.extension_suffixes()[0];u=os.uname();"
+    "n=os.confstr_names;"
+    "l=os.confstr('CS_GNU_LIBC_VERSION') if 'CS_GNU_LIBC_VERSION' in n else 'musl';"
+    "print(sys.implementation.cache_tag,s.split('.')[1] if s.count('.')==2 else '',u.machine,u.sysname.lower(),l,sep='\\n')"
+)
+
+
+def run(options: list[str], command: list[str]) -> NoReturn:
+    """Bootstrap as `options` say and execute `command`; on failure exit with 125, 126 or 127."""
+    try:
+        if not is_off():
+            _bootstrap(_arguments(options), command[0])
+    except UnpackenvError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(128 + _signal.SIGINT)
+    _execute(command)
+
+
+def fail(error: UnpackenvError) -> NoReturn:
+    """Print the error, as `UNPACKENV_LOG` wants it, and exit with 125."""
+    if os.environ.get("UNPACKENV_LOG") == "json":
+        import json
+
+        fields = {"what": error.what, "where": error.where, "hint": error.hint, **error.facts}
+        report.write_line(json.dumps({"unpackenv": "error", "reason": error.reason, **fields}))
+    else:
+        report.write_line(f"unpackenv: error: {error}")
+    sys.exit(EXIT_BOOTSTRAP_FAILED)
+
+
+def _arguments(options: list[str]) -> dict[str, object]:
+    """Parse `--name value`, `--name=value` and switches by the table of settings.
+
+    `argparse` would serve, for as long as a whole warm start takes.
+    """
+    arguments: dict[str, object] = {}
+    table = {setting.option: setting for setting in TABLE}
+    rest = iter(options)
+    for option in rest:
+        name, equals, value = option.partition("=")
+        setting = table.get(name)
+        if setting is None:
+            raise SettingError("is no option of the wrapper", where=option, hint=f"There are {', '.join(table)}")
+        if not equals and not setting.is_switch:
+            if (following := next(rest, None)) is None:
+                raise SettingError("wants a value", where=option)
+            value = following
+        arguments[setting.name] = value if equals or not setting.is_switch else True
+    return arguments
+
+
+def _bootstrap(arguments: dict[str, object], command: str) -> None:
+    clock = Clock()
+    settings = Settings(arguments, interpreter=_other_interpreter(command))
+    done = bootstrap.provide_tree(settings, clock)
+    bootstrap.finish(settings, done, clock)
+    if done.bin:
+        os.environ.setdefault("VIRTUAL_ENV", os.path.dirname(done.bin))
+    for fd in bootstrap.stamps_in_use():
+        os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
+
+
+# --- the interpreter that the command will run ---------------------------------------------------
+
+
+def _other_interpreter(command: str) -> dict[str, str] | None:
+    """Return the facts of the Python that `command` will run, if it is known and not this one."""
+    path = _find(command)
+    interpreter = _interpreter_of(path) if path else ""
+    if not interpreter or os.path.realpath(interpreter) == os.path.realpath(sys.executable):
+        return None
+    import subprocess
+
+    asked = subprocess.run([interpreter, "-I", "-S", "-c", _EXPLAIN_INTERPRETER], capture_output=True, text=True)
+    values = asked.stdout.split("\n")
+    return dict(zip(("python", "soabi", "machine", "system", "libc"), values)) if asked.returncode == 0 else None
+
+
+def _find(command: str) -> str:
+    if "/" in command:
+        return command
+    for directory in os.get_exec_path():
+        path = os.path.join(directory, command)
+        if os.access(path, os.X_OK):
+            return path
+    return ""
+
+
+def _interpreter_of(path: str) -> str:
+    """Return `path` if it is a Python, the Python of its `#!` line if it is a script, or ""."""
+    if os.path.basename(path).startswith("python"):
+        return path
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(256)
+    except OSError:
+        return ""
+    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
+    if words and os.path.basename(words[0]) == "env":
+        words = [_find(words[-1])]
+    return words[0] if words and os.path.basename(words[0]).startswith("python") else ""
+
+
+# --- becoming the command ------------------------------------------------------------------------
+
+
+def _execute(command: list[str]) -> NoReturn:
+    _restore_process()
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        report.write_line(f"unpackenv: {command[0]}: {error.strerror}")
+        sys.exit(EXIT_NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else EXIT_CANNOT_EXECUTE)
+
+
+def _restore_process() -> None:
+    """Put back what CPython changed for itself: ignored signals, and LC_CTYPE if it was coerced (PEP 538)."""
+    for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(signum, _signal.SIG_DFL)
+    if os.environ.get("LC_CTYPE") == "C.UTF-8":
+        try:
+            with open("/proc/self/environ", "rb") as file:
+                was_set = any(entry.startswith(b"LC_CTYPE=") for entry in file.read().split(b"\0"))
+        except OSError:
+            return
+        if not was_set:
+            del os.environ["LC_CTYPE"]

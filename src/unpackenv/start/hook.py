@@ -1,0 +1,93 @@
+"""What the `.pth` file that `unpackenv hook` writes does, at the start of every interpreter.
+
+It makes a published tree importable, quietly and with the precedence of `bootstrap()`. With `auto`
+it also bootstraps where there is no tree yet, unless a tool such as pip is starting.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, UnpackenvError
+from unpackenv.start import bootstrap, places, report
+from unpackenv.start.settings import Settings, is_off
+
+# Interpreters that build or repair an environment, and must not depend on one.
+_TOOLS = {
+    "build", "compileall", "conda", "ensurepip", "pip", "pipx", "poetry", "py_compile", "setuptools",
+    "unpackenv", "uv", "venv", "virtualenv", "wheel",
+}  # fmt: skip
+_OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
+
+
+def run(*, auto: bool, archive: str = "", target: str = "") -> None:
+    """Make the tree importable, if it is there or, with `auto`, can be brought there.
+
+    `archive` and `target` serve where the environment names none. With `auto` a failure ends the
+    interpreter with exit code 125: an application must not start without its packages.
+    """
+    if is_off() or sys.platform != "linux":
+        return
+    try:
+        environ = {"UNPACKENV_ARCHIVE": archive, "UNPACKENV_TARGET": target, **os.environ}
+        settings = Settings({}, {name: value for name, value in environ.items() if value})
+        if _add_published(settings) or not auto:
+            return
+        if is_tool(_command_line()):
+            os.environ["UNPACKENV"] = "off"  # for the processes that it starts, too
+            return
+        clock = report.Clock()
+        done = bootstrap.provide_tree(settings, clock)
+        bootstrap.add_site_directories(done.import_paths)
+        bootstrap.hooked = True
+        bootstrap.finish(settings, done, clock)
+    except UnpackenvError as error:
+        if auto:
+            report.write_line(f"unpackenv: error: {error}. UNPACKENV=off starts the interpreter without it")
+            os._exit(EXIT_BOOTSTRAP_FAILED)
+
+
+def _add_published(settings: Settings) -> bool:
+    """Add the tree of the archive, or of a named target, if it is published."""
+    try:
+        identity = bootstrap.trailer.identify(places.find_archive(settings))
+    except UnpackenvError:
+        if not settings.target:
+            return False
+        candidates, key = [places.Place(os.path.realpath(settings.target), False)], ""
+    else:
+        candidates, key = places.candidates(settings, identity), identity.key
+    done = bootstrap.find_tree(candidates, key, settings)
+    if done is None:
+        return False
+    bootstrap.add_site_directories(done.import_paths)
+    bootstrap.hooked = True
+    return True
+
+
+def is_tool(arguments: list[str]) -> bool:
+    """Whether the command line `arguments` of an interpreter starts a tool that builds environments."""
+    rest = iter(arguments[1:])
+    for argument in rest:
+        if argument in _OPTIONS_WITH_VALUE:
+            next(rest, None)
+        elif argument.startswith("-") and argument.endswith("m") and argument[1:].isalpha():
+            return next(rest, "").partition(".")[0] in _TOOLS
+        elif argument.startswith("-m"):
+            return argument[2:].partition(".")[0] in _TOOLS
+        elif argument.startswith("-c") or argument == "-":
+            return False
+        elif not argument.startswith("-"):
+            name = os.path.basename(argument).rstrip("0123456789.")
+            return name in _TOOLS or "/pip/" in argument or "/pyproject_hooks/" in argument
+    return False
+
+
+def _command_line() -> list[str]:
+    # `sys.orig_argv` is new in CPython 3.10, and `sys.argv` is not complete while `site` runs.
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            return [os.fsdecode(argument) for argument in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return list(getattr(sys, "orig_argv", []))

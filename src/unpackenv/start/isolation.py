@@ -1,0 +1,135 @@
+"""The cold work runs in a child, so that the application's process stays as it was.
+
+The child imports codecs, sets its umask, allocates, and is gone; the parent only waits. Where the
+caller has several threads a fork is not safe, and the work runs in its process.
+
+Stop signals (SIGTERM, SIGINT, SIGHUP) that the program left at their default end the work
+promptly, as PID 1 too, where the kernel would drop them; handlers of the program's own are left
+alone, and those of ours are gone when the work is done.
+"""
+
+from __future__ import annotations
+
+import _signal  # `signal` imports enum, which a warm start must not pay and a cold one must not leave
+import marshal
+import os
+
+from unpackenv.errors import UnpackFailed
+from unpackenv.start import crew
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Result = dict[str, "int | float | str | list[str]"]
+
+_STOP = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
+
+
+def is_single_threaded() -> bool:
+    """Whether this process has one thread, so that a fork takes along all there is."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        import _thread
+
+        return _thread._count() == 0
+
+
+class _Stopped(BaseException):
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+
+
+class StopSignals:
+    """While entered, stop signals raise; left, they have become KeyboardInterrupt or SystemExit(128 + n)."""
+
+    def __init__(self) -> None:
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignals:
+        for signum in _STOP:
+            handler = _signal.getsignal(signum)
+            if handler in (_signal.SIG_DFL, _signal.default_int_handler):
+                try:
+                    _signal.signal(signum, self._stop)
+                except ValueError:  # not the main thread, which alone may set handlers
+                    return self
+                self._previous[signum] = handler
+        return self
+
+    @staticmethod
+    def _stop(signum: int, _frame: object) -> None:
+        raise _Stopped(signum)
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        for signum, handler in self._previous.items():
+            _signal.signal(signum, handler)  # type: ignore[arg-type]  # as getsignal returned it
+        if isinstance(error, _Stopped):
+            if error.signum == _signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise SystemExit(128 + error.signum) from None
+
+
+def run(work: Callable[[], Result]) -> Result:
+    """Run `work` in a forked child and return its result; raises the error that it raised there.
+
+    If this process is told to stop, the child and all its workers are killed before that goes on.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _child(work, writer)
+    os.close(writer)
+    try:
+        _lead_group(pid)
+        data = crew.read_all(reader)  # ends when the child and all its workers have ended
+        _, status = os.waitpid(pid, 0)
+    except BaseException:
+        _kill_group(pid)
+        crew.read_all(reader)
+        os.waitpid(pid, 0)
+        raise
+    finally:
+        os.close(reader)
+    if data[:1] == b"+":
+        result: Result = marshal.loads(data[1:])
+        return result
+    raise crew.error_of(data[1:], status) or UnpackFailed("the process that unpacks ended without a result")
+
+
+def _child(work: Callable[[], Result], writer: int) -> None:
+    """The whole life of the child."""
+    result: Result = {}
+
+    def keep() -> None:
+        result.update(work())
+
+    try:
+        _lead_group(0)
+        for signum in _STOP:
+            _signal.signal(signum, _signal.SIG_DFL)
+        problem = crew.caught(keep)
+        os.write(writer, b"-" + problem if problem else b"+" + marshal.dumps(result))
+    finally:
+        os._exit(0)
+
+
+def _lead_group(pid: int) -> None:
+    """A group of its own lets the parent end child and workers with one signal; either may set it first."""
+    try:
+        os.setpgid(pid, pid)
+    except OSError:
+        pass
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, _signal.SIGKILL)
+    except OSError:
+        pass
+    try:
+        os.kill(pid, _signal.SIGKILL)
+    except OSError:
+        pass

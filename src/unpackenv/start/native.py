@@ -1,0 +1,187 @@
+"""Unpacking a native archive into a tree, in parallel.
+
+1. Directories are made, and every file that spans frames is created empty.
+2. Each worker takes the number of a frame, reads it, checks its sha256, decodes it into its one
+   buffer, and writes the files, or pieces of files, that lie in it; until no number is left.
+3. Spanning files and directories get their modes and times, and links are made.
+
+Workers are forked processes or threads around one and the same loop. A worker that is forked
+starts on its first frame while step 1 still runs, and waits for it before it writes.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+
+from unpackenv.archive import trailer
+from unpackenv.archive.facts import first
+from unpackenv.archive.reader import Archive, open_archive
+from unpackenv.errors import UnpackenvError
+from unpackenv.start import crew, limits, preflight
+from unpackenv.start.settings import Settings
+from unpackenv.start.tree import PARTIAL, Tree, translated
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class NativeSource:
+    """An archive that `pack` made, open and checked, ready to be unpacked."""
+
+    def __init__(self, path: str, settings: Settings) -> None:
+        """Open the archive at `path`; raises `UnpackenvError` unless everything but its frames is sound."""
+        self._settings = settings
+        self._archive = archive = open_archive(path, settings.digest)
+        raw = max(archive.toc.frame_raw)
+        window = raw if archive.codec == trailer.XZ else 0
+        each = raw + window + max(archive.toc.frame_stored)
+        asked = limits.worker_count(settings.workers, settings.memory, each)
+        self.workers = min(asked, len(archive.toc.frame_raw))
+
+    def check(self, directory: str) -> None:
+        """Check interpreter and file system before the first byte is written below `directory`."""
+        archive = self._archive
+        if not self._settings.force:
+            preflight.check_interpreter(archive.facts, archive.path, self._settings.interpreter)
+            if first(archive.facts, "native") == "yes":
+                preflight.check_exec(directory)
+        preflight.check_room(directory, archive.toc.unpacked_size, archive.toc.member_count)
+
+    def unpack(self, tree: Tree, processes: bool) -> None:
+        """Unpack everything into `tree`; raises `UnpackenvError`, also for what workers run into."""
+        plan = _Plan(self._archive, tree)
+        frames = len(self._archive.toc.frame_raw)
+        try:
+            if tree.in_place:  # where things are found has to be known before workers are forked
+                plan.prepare()
+                crew.run(lambda: None, plan.work, frames, self.workers, processes)
+            else:
+                crew.run(plan.prepare, plan.work, frames, self.workers, processes)
+            plan.finish()
+        except OSError as error:
+            raise translated(error, os.fsdecode(error.filename) if error.filename else "the target") from error
+
+    def stamp_facts(self) -> dict[str, list[str]]:
+        """Return what a warm start has to know of the tree."""
+        facts = self._archive.facts
+        kept = ("python", "import", "bin", "files", "unpacked-size")
+        return {"digest": [self._archive.digest], **{key: facts[key] for key in kept if key in facts}}
+
+    def __enter__(self) -> NativeSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+
+class _Plan:
+    """Where the members of one archive go in one tree."""
+
+    def __init__(self, archive: Archive, tree: Tree) -> None:
+        self.archive = archive
+        self.tree = tree
+        self.toc = archive.toc
+        self.starts = self.toc.frame_starts()
+        self.paths = self.toc.dir_paths()
+        # Where a spanning file is while its pieces are written, by its row.
+        self.spanning = {row: self._path(row) for row in self._spanning_rows()}
+        if tree.in_place:
+            self.toc.check_unique()
+
+    def _spanning_rows(self) -> list[int]:
+        """Rows of files that do not end in the frame in which they begin."""
+        positions = self.toc.file_position
+        # Only the last file that begins in a frame can reach into the next one.
+        lasts = {bisect_left(positions, start) - 1 for start in self.starts[1:]} - {-1}
+        ends = {row: positions[row] + self.toc.file_size[row] for row in lasts}
+        return sorted(
+            row for row, end in ends.items() if end > self.starts[bisect_left(self.starts, positions[row] + 1)]
+        )
+
+    def prepare(self) -> None:
+        """Make all directories, and the files that several workers will fill."""
+        toc, tree, paths = self.toc, self.tree, self.paths
+        parents, names, modes = toc.dir_parent, toc.dir_names, toc.dir_mode
+        for row in range(1, len(paths)):
+            # A parent that turned out to be a link is found where it points to.
+            if tree.in_place:
+                paths[row] = paths[parents[row]] + names[row] + b"/"
+            made = tree.make_directory(paths[row][:-1], modes[row])
+            if tree.in_place:
+                paths[row] = made + b"/"
+        for row in self.spanning:
+            self.spanning[row] = tree.begin_file(self._path(row), row)
+
+    def _path(self, row: int) -> bytes:
+        return self.paths[self.toc.file_dir[row]] + self.toc.file_names[row]
+
+    def work(self, number: int, take: Callable[[], int], ready: Callable[[], None]) -> None:
+        """The loop of worker `number`: frames as long as `take` gives any."""
+        archive, toc = self.archive, self.toc
+        decode = archive.decoder()
+        buffer = memoryview(bytearray(max(toc.frame_raw)))
+        partial = PARTIAL + b"%d" % number
+        frame = take()
+        while frame >= 0:
+            out = buffer[: toc.frame_raw[frame]]
+            try:
+                decode(archive.read_frame(frame), out)
+            except UnpackenvError as error:
+                error.where = error.where or f"{archive.path}, frame {frame}"
+                raise
+            ready()
+            self._write_frame(self.starts[frame], out, partial)
+            frame = take()
+
+    def _write_frame(self, start: int, out: memoryview, partial: bytes) -> None:
+        toc, tree, spanning = self.toc, self.tree, self.spanning
+        sizes, positions, directories = toc.file_size, toc.file_position, toc.file_dir
+        names, modes, mtimes = toc.file_names, toc.file_mode, toc.file_mtime
+        write_file = tree.write_file
+        end = start + len(out)
+        first, last = bisect_left(positions, start), bisect_left(positions, end)
+        if first and first - 1 in spanning:
+            self._write_piece(first - 1, start, out)
+        current, directory, row = -1, -1, first
+        try:
+            for row in range(first, last):
+                if row in spanning:
+                    self._write_piece(row, start, out)
+                    continue
+                if directories[row] != current:
+                    if directory >= 0:
+                        os.close(directory)
+                    directory = -1
+                    current = directories[row]
+                    directory = tree.open_directory(self.paths[current])
+                at = positions[row] - start
+                write_file(directory, names[row], modes[row], mtimes[row], out[at : at + sizes[row]], partial)
+        except OSError as error:
+            raise translated(error, os.fsdecode(self._path(row))) from error
+        finally:
+            if directory >= 0:
+                os.close(directory)
+
+    def _write_piece(self, row: int, start: int, out: memoryview) -> None:
+        position = self.toc.file_position[row]
+        begin = max(position, start)
+        end = min(position + self.toc.file_size[row], start + len(out))
+        if begin < end:
+            try:
+                self.tree.write_piece(self.spanning[row], out[begin - start : end - start], begin - position)
+            except OSError as error:
+                raise translated(error, os.fsdecode(self._path(row))) from error
+
+    def finish(self) -> None:
+        """What has to wait for all data: spanning files, hard links, symlinks, directories' times."""
+        toc, tree, paths = self.toc, self.tree, self.paths
+        for row, at in self.spanning.items():
+            tree.end_file(at, self._path(row), toc.file_mode[row], toc.file_mtime[row])
+        for directory, name, row in zip(toc.hard_dir, toc.hard_names, toc.hard_file):
+            tree.hard_link(self._path(row), paths[directory] + name)
+        for directory, name, target, mtime in zip(toc.link_dir, toc.link_names, toc.link_targets, toc.link_mtime):
+            tree.symlink(target, paths[directory] + name, mtime)
+        for row in range(len(paths) - 1, 0, -1):
+            tree.finish_directory(paths[row][:-1], toc.dir_mode[row], toc.dir_mtime[row], toc.dir_mode[row])

@@ -1,0 +1,82 @@
+"""Where the archive is, and where its tree may be."""
+
+from __future__ import annotations
+
+import os
+
+from unpackenv.archive.trailer import Identity
+from unpackenv.errors import ArchiveNotFound
+from unpackenv.start.settings import Settings
+
+HOME = "/opt/unpackenv"
+NAMES = tuple(
+    f"{stem}.tar.{suffix}" for stem in ("site-packages", "packages", "venv") for suffix in ("zst", "xz", "gz")
+) + ("packages.tar",)
+
+
+def find_archive(settings: Settings) -> str:
+    """Return the path of the archive: the one that was named, or the first well-known one.
+
+    Well-known names are looked for beside the caller and then in /opt/unpackenv, never in the
+    working directory. Raises `ArchiveNotFound`.
+    """
+    if settings.archive:
+        if os.path.exists(settings.archive):
+            return settings.archive
+        raise ArchiveNotFound(
+            "there is no archive", where=settings.archive, hint="Check UNPACKENV_ARCHIVE and the COPY of the image build"
+        )
+    directories = [directory for directory in (settings.beside, HOME) if directory]
+    for directory in directories:
+        for name in NAMES:
+            path = os.path.join(directory, name)
+            if os.path.exists(path):
+                return path
+    raise ArchiveNotFound(
+        f"no archive ({NAMES[0]}, …)",
+        where=" and ".join(directories),
+        hint="Name it with UNPACKENV_ARCHIVE; on a machine that has the packages installed set UNPACKENV=off",
+    )
+
+
+class Place:
+    """A directory that may hold the tree; `is_default` if nobody named it, so that it must be safe to share."""
+
+    __slots__ = ("is_default", "path", "shared_root")
+
+    def __init__(self, path: str, is_default: bool, shared_root: str = "") -> None:
+        self.path = path
+        self.is_default = is_default
+        self.shared_root = shared_root
+
+
+def candidates(settings: Settings, identity: Identity) -> list[Place]:
+    """Return the places for the tree of an archive, in the order in which they are tried.
+
+    A target that was named, or recorded when the archive was packed, is the only one.
+    """
+    named = settings.target or (identity.facts.get("target") or [""])[0]
+    if named:
+        return [Place(os.path.realpath(named), False)]
+    roots = [HOME, _cache_home(), os.path.join(os.environ.get("TMPDIR") or "/tmp", f"unpackenv-{os.geteuid()}")]
+    return [Place(os.path.join(root, "env", identity.key[:32]), True, root) for root in roots if root]
+
+
+def is_ours(place: Place) -> bool:
+    """Whether nobody but this user and root could have put something into a default place."""
+    user = os.geteuid()
+    for directory in (place.shared_root, os.path.dirname(place.path)):
+        status = os.lstat(directory)
+        if status.st_uid not in (0, user) or status.st_mode & 0o022:
+            return False
+    return True
+
+
+def _cache_home() -> str:
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):
+        home = os.environ.get("HOME", "")
+        if not os.path.isabs(home) or home == "/":
+            return ""
+        cache = os.path.join(home, ".cache")
+    return os.path.join(cache, "unpackenv")

@@ -1,0 +1,164 @@
+"""Every setting, declared once: argument of `bootstrap()`, option of the wrapper, environment variable.
+
+An argument wins over the environment, which wins over what the archive recorded, which wins over
+the default.
+"""
+
+from __future__ import annotations
+
+import os
+
+from unpackenv.errors import SettingError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Value = "str | int | bool"
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _switch(value: str) -> bool:
+    if value.lower() in ("1", "yes", "true", "on"):
+        return True
+    if value.lower() in ("0", "no", "false", "off", ""):
+        return False
+    raise ValueError("yes or no")
+
+
+def _count(value: str) -> int:
+    number = int(value) if value.isdigit() else -1
+    if number < 0:
+        raise ValueError("a whole number from 0")
+    return number
+
+
+def _size(value: str) -> int:
+    """Bytes; K, M and G stand for powers of 1024."""
+    shift = {"K": 10, "M": 20, "G": 30}.get(value[-1:].upper(), 0)
+    try:
+        return _count(value[:-1] if shift else value) << shift
+    except ValueError:
+        raise ValueError("a number of bytes, such as 256M") from None
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < 1e9:
+        raise ValueError("a number of seconds")
+    return seconds
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in choices:
+            raise ValueError(" or ".join(choices))
+        return value
+
+    return check
+
+
+class Setting:
+    """One setting: its name everywhere, how its text is read, its default, and what it means."""
+
+    __slots__ = ("default", "help", "name", "parse")
+
+    def __init__(self, name: str, parse: Callable[[str], object], default: object, help: str) -> None:
+        self.name = name
+        self.parse = parse
+        self.default = default
+        self.help = help
+
+    @property
+    def variable(self) -> str:
+        """Name of its environment variable."""
+        return "UNPACKENV_" + self.name.upper()
+
+    @property
+    def option(self) -> str:
+        """Name of its command-line option."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether its option takes no value."""
+        return self.parse is _switch
+
+
+TABLE = (
+    Setting("archive", _text, "", "the archive; default: a well-known name beside the caller, then in /opt/unpackenv"),
+    Setting("target", _text, "", "the directory to unpack into; default: the recorded one, else one named by the digest"),
+    Setting("digest", _text, "", "accept only the archive with this digest (hex sha256, as `inspect` prints it)"),
+    Setting("missing", _choice("error", "ignore"), "error", "what to do without an archive: error, or ignore"),
+    Setting("in_place", _switch, False, "replace files one by one in a target that is already in use"),
+    Setting("force", _switch, False, "unpack although the archive is for another interpreter, or the target is noexec"),
+    Setting("workers", _count, 0, "how many workers unpack; 0: as many as CPUs, quota and memory allow"),
+    Setting("parallel", _choice("auto", "processes", "threads"), "auto", "workers are processes or threads"),
+    Setting("memory", _size, 256 << 20, "budget in bytes for the buffers of all workers together, such as 256M"),
+    Setting("lock_timeout", _seconds, 600.0, "seconds to wait for another start that is unpacking the same target"),
+    Setting("log", _choice("text", "json", "off"), "text", "the timing line on stderr: text, json or off"),
+)
+
+
+class Settings:
+    """The value of each setting of `TABLE`, as attributes.
+
+    Beside them, what is no setting: the caller's directory (`beside`), and the facts of the
+    interpreter that will import the tree (`interpreter`), if that is not this one.
+    """
+
+    archive: str
+    target: str
+    digest: str
+    missing: str
+    in_place: bool
+    force: bool
+    workers: int
+    parallel: str
+    memory: int
+    lock_timeout: float
+    log: str
+
+    def __init__(
+        self,
+        arguments: Mapping[str, object],
+        environ: Mapping[str, str] = os.environ,
+        *,
+        beside: str = "",
+        interpreter: dict[str, str] | None = None,
+    ) -> None:
+        """Resolve every setting; raises `SettingError` for a value that it cannot have."""
+        self.beside = beside
+        self.interpreter = interpreter
+        for setting in TABLE:
+            value = arguments.get(setting.name)
+            if value is None:
+                text = environ.get(setting.variable)
+                value = setting.default if text is None else _parsed(setting, text, setting.variable)
+            else:
+                value = _parsed(setting, _as_text(value), setting.name)
+            setattr(self, setting.name, value)
+
+
+def is_off(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether `UNPACKENV=off` turns every bootstrap into a no-op."""
+    return environ.get("UNPACKENV", "").lower() in ("off", "0", "no", "false")
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return os.fspath(value) if isinstance(value, (str, os.PathLike)) else str(value)
+
+
+def _parsed(setting: Setting, text: str, name: str) -> object:
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        raise SettingError(f"{text!r} is not {error}", where=name, hint=f"It is {setting.help}") from None

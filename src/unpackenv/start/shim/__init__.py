@@ -1,0 +1,1 @@
+"""The directory that child processes find on PYTHONPATH."""

@@ -1,0 +1,198 @@
+"""Staging and publishing: how a tree comes to its place so that no start ever sees half of it.
+
+    Sibling   absent or empty directory: unpack beside it, rename over it
+    Inside    mount root, or a parent that cannot be written: unpack in a directory inside it, rename
+              the entries one by one, stamp last
+    InPlace   by explicit choice: replace file by file, stamp last
+
+Each works under its lock, removes what a killed start left behind, and takes an old stamp away
+before it touches the tree that the stamp vouches for.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from unpackenv.errors import TargetRefused
+from unpackenv.start import stamp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    Staging = Union["Sibling", "Inside", "InPlace"]
+
+OURS = ".unpackenv."  # prefix of every name that belongs to unpackenv and not to the tree
+_LOST_AND_FOUND = "lost+found"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Sibling:
+    """Unpack into a directory beside the target and rename it over the target."""
+
+    in_place = False
+    recovering = False
+
+    def __init__(self, target: str) -> None:
+        parent, name = os.path.split(target)
+        beside = os.path.join(parent, f".{name}.unpackenv")
+        self.target = target
+        self.lock = beside + ".lock"
+        self.work = beside + ".work"
+        self._old = beside + ".old"
+
+    def open(self) -> int:
+        """Make the work directory and return a descriptor of it; what a killed start left is removed."""
+        self.discard()
+        os.mkdir(self.work, 0o700)
+        return os.open(self.work, _DIRECTORY | os.O_NOFOLLOW)
+
+    def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
+        """Make the tree in the directory `fd` the target, with `mode` and a stamp of `facts`."""
+        stamp.write(fd, facts)
+        os.fchmod(fd, mode)
+        if os.path.exists(os.path.join(self.target, stamp.NAME)):
+            stamp.remove(self.target)
+            os.rename(self.target, self._old)
+        os.rename(self.work, self.target)
+        remove_tree(self._old)
+
+    def discard(self) -> None:
+        """Remove whatever is not the target."""
+        remove_tree(self.work)
+        remove_tree(self._old)
+
+
+class Inside:
+    """Unpack into a directory inside the target, which stays; a mark tells an unpack that was killed."""
+
+    in_place = False
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.lock = os.path.join(target, OURS + "lock")
+        self.work = os.path.join(target, OURS + "work")
+        self._mark = _mark(target)
+
+    @property
+    def recovering(self) -> bool:
+        """Whether an earlier start was killed here."""
+        return os.path.exists(self._mark)
+
+    def open(self) -> int:
+        """Mark the target as unfinished, remove what it holds of ours, and return the work directory."""
+        _touch(self._mark)
+        stamp.remove(self.target)
+        self._clear()
+        os.mkdir(self.work, 0o700)
+        return os.open(self.work, _DIRECTORY | os.O_NOFOLLOW)
+
+    def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
+        """Move the tree's entries into the target, then stamp it; its own mode stays."""
+        target = os.open(self.target, _DIRECTORY)
+        try:
+            for name in os.listdir(fd):
+                os.rename(name, name, src_dir_fd=fd, dst_dir_fd=target)
+            stamp.write(target, facts)
+        finally:
+            os.close(target)
+        os.rmdir(self.work)
+        os.unlink(self._mark)
+
+    def discard(self) -> None:
+        """Empty the target again."""
+        if self.recovering:
+            self._clear()
+            os.unlink(self._mark)
+
+    def _clear(self) -> None:
+        remove_tree(self.work)
+        for name in tree_entries(self.target):
+            remove_tree(os.path.join(self.target, name))
+
+
+class InPlace:
+    """Replace files one by one in a directory that is in use."""
+
+    in_place = True
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.lock = os.path.join(target, OURS + "lock")
+        self.recovering = os.path.exists(_mark(target))
+
+    def open(self) -> int:
+        """Mark the target as unfinished and return it."""
+        _touch(_mark(self.target))
+        stamp.remove(self.target)
+        return os.open(self.target, _DIRECTORY)
+
+    def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
+        """Stamp the target; its own mode stays."""
+        stamp.write(fd, facts)
+        os.unlink(_mark(self.target))
+
+    def discard(self) -> None:
+        """Nothing: each file is either the old or the new one, and the mark tells the next start."""
+
+
+def arrange(target: str, in_place: bool) -> Staging:
+    """Choose how to publish at `target`, an absolute path; raises `TargetRefused`."""
+    if not os.path.lexists(target):
+        return Sibling(target)
+    if not os.path.isdir(target):
+        raise TargetRefused("is not a directory", where=target, hint="Name another target")
+    if in_place or target == "/":
+        return InPlace(target)
+    ours = os.path.exists(os.path.join(target, stamp.NAME)) or os.path.exists(_mark(target))
+    if not ours and tree_entries(target):
+        raise TargetRefused(
+            "is not empty, and what it holds was not unpacked by unpackenv",
+            where=target,
+            hint="Name an empty or absent directory, or ask for --in-place (UNPACKENV_IN_PLACE=yes)",
+        )
+    if is_mount(target) or not os.access(os.path.dirname(target), os.W_OK):
+        return Inside(target)
+    return Sibling(target)
+
+
+def tree_entries(directory: str) -> list[str]:
+    """Return the names in a target that are neither ours nor the file system's."""
+    return [name for name in os.listdir(directory) if not name.startswith(OURS) and name != _LOST_AND_FOUND]
+
+
+def is_mount(path: str) -> bool:
+    """Whether something is mounted at `path`, also where it is a bind mount of the same file system."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            points = {line.split(b" ", 5)[4] for line in file}
+    except OSError:
+        return os.path.ismount(path)
+    return os.fsencode(path).replace(b"\\", b"\\134").replace(b" ", b"\\040").replace(b"\n", b"\\012") in points
+
+
+def remove_tree(path: str) -> None:
+    """Remove a file, or a directory and all below it, without following links; gone already is fine."""
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+            return
+        os.chmod(path, 0o700)
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(entry.path)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+
+
+def _mark(target: str) -> str:
+    return os.path.join(target, OURS + "unfinished")
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))

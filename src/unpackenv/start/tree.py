@@ -1,0 +1,193 @@
+"""Writing a tree: directories, files whole or in pieces, links, and last their modes and times.
+
+Everything is created relative to a directory descriptor with `O_EXCL | O_NOFOLLOW`, and links are
+made after all data, so nothing is ever written through a link that the archive brought. In place,
+each file is written beside the one that it replaces and renamed over it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from unpackenv.errors import ArchiveUnsafe, NoSpace, TargetNotWritable, TargetRefused, UnpackenvError, UnpackFailed
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OWNER = 0o700
+PARTIAL = b".unpackenv.partial."
+
+
+class Tree:
+    """The directory below which an archive's members are created; paths are relative to `root_fd`.
+
+    `umask` is the mask that the process has while it works: modes that it would cut are set again.
+    `in_place` allows directories and files to be there already. With `recovering`, partial files
+    that a killed start left in directories of the archive are removed on the way.
+    """
+
+    def __init__(self, root_fd: int, umask: int, *, in_place: bool = False, recovering: bool = False) -> None:
+        self.root_fd = root_fd
+        self.in_place = in_place
+        self._umask = umask
+        self._recovering = recovering
+        self._root = os.path.realpath(f"/proc/self/fd/{root_fd}") if in_place else ""
+
+    # --- directories ---
+
+    def make_directory(self, path: bytes, mode: int) -> bytes:
+        """Create a directory and return the path at which it is to be found.
+
+        In place, a link to a directory inside the target that was there before is resolved, once.
+        """
+        try:
+            os.mkdir(path, mode | _OWNER, dir_fd=self.root_fd)
+        except FileExistsError:
+            if not self.in_place:
+                raise
+            path = self._existing_directory(path)
+        return path
+
+    def _existing_directory(self, path: bytes) -> bytes:
+        status = os.stat(path, dir_fd=self.root_fd, follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
+            root = os.fsencode(self._root)
+            resolved = os.path.realpath(os.path.join(root, path))
+            if not resolved.startswith(root.rstrip(b"/") + b"/"):
+                raise TargetRefused(
+                    "is a link that leaves the target, and is not followed",
+                    where=os.fsdecode(os.path.join(root, path)),
+                    hint="Unpack into a directory without such links",
+                )
+            path = os.path.relpath(resolved, root)
+            status = os.stat(path, dir_fd=self.root_fd, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path))
+        if self._recovering:
+            fd = self.open_directory(path)
+            try:
+                for name in os.listdir(fd):
+                    if os.fsencode(name).startswith(PARTIAL):
+                        os.unlink(name, dir_fd=fd)
+            finally:
+                os.close(fd)
+        return path
+
+    def open_directory(self, path: bytes) -> int:
+        """Return a descriptor of a directory that `make_directory` returned; the caller closes it."""
+        return os.open(path or b".", _DIRECTORY, dir_fd=self.root_fd)
+
+    def finish_directory(self, path: bytes, mode: int, mtime: int, made: int) -> None:
+        """Set mode and mtime of a directory that will not change any more; it was `made` with another mode."""
+        if self.in_place or mode != (made | _OWNER) & ~self._umask:
+            os.chmod(path, mode, dir_fd=self.root_fd)
+        os.utime(path, (mtime, mtime), dir_fd=self.root_fd, follow_symlinks=False)
+
+    # --- files ---
+
+    def write_file(
+        self, directory: int, name: bytes, mode: int, mtime: int, data: memoryview, partial: bytes
+    ) -> None:
+        """Create a whole file in the open `directory`; `partial` is its name meanwhile, in place."""
+        at = partial if self.in_place else name
+        fd = self._create(at, mode, directory)
+        try:
+            if data:
+                _write(fd, data)
+            if mode & self._umask:
+                os.fchmod(fd, mode)
+            os.utime(fd, (mtime, mtime))
+        finally:
+            os.close(fd)
+        if self.in_place:
+            os.rename(at, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def begin_file(self, path: bytes, number: int) -> bytes:
+        """Create an empty file that several pieces will fill; return the path to fill it at."""
+        directory, _, name = path.rpartition(b"/")
+        if self.in_place:
+            path = (directory + b"/" if directory else b"") + PARTIAL + b"file%d" % number
+        os.close(self._create(path, 0o600, self.root_fd))
+        return path
+
+    def write_piece(self, path: bytes, data: memoryview, offset: int) -> None:
+        """Write a piece of a file that `begin_file` created, at its own offset."""
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.root_fd)
+        try:
+            while data:
+                written = os.pwrite(fd, data, offset)
+                data = data[written:]
+                offset += written
+        finally:
+            os.close(fd)
+
+    def end_file(self, at: bytes, path: bytes, mode: int, mtime: int) -> None:
+        """Give a file that was written in pieces its mode, mtime and name."""
+        os.chmod(at, mode, dir_fd=self.root_fd)
+        os.utime(at, (mtime, mtime), dir_fd=self.root_fd, follow_symlinks=False)
+        if at != path:
+            os.rename(at, path, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
+
+    def _create(self, name: bytes, mode: int, directory: int) -> int:
+        try:
+            return os.open(name, _CREATE, mode, dir_fd=directory)
+        except FileExistsError:
+            if not self.in_place:
+                raise
+            os.unlink(name, dir_fd=directory)  # a partial file of a start that was killed
+            return os.open(name, _CREATE, mode, dir_fd=directory)
+
+    # --- links ---
+
+    def symlink(self, target: bytes, path: bytes, mtime: int) -> None:
+        """Create a symlink, which may point anywhere: nothing is written through it."""
+        at = self._link_place(path)
+        os.symlink(target, at, dir_fd=self.root_fd)
+        os.utime(at, (mtime, mtime), dir_fd=self.root_fd, follow_symlinks=False)
+        self._link_done(at, path)
+
+    def hard_link(self, existing: bytes, path: bytes) -> None:
+        """Create a second name of a file of the archive."""
+        at = self._link_place(path)
+        os.link(existing, at, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd, follow_symlinks=False)
+        self._link_done(at, path)
+
+    def _link_place(self, path: bytes) -> bytes:
+        if not self.in_place:
+            return path
+        directory, slash, _ = path.rpartition(b"/")
+        at = directory + slash + PARTIAL + b"link"
+        try:
+            os.unlink(at, dir_fd=self.root_fd)
+        except FileNotFoundError:
+            pass
+        return at
+
+    def _link_done(self, at: bytes, path: bytes) -> None:
+        if at != path:
+            os.rename(at, path, src_dir_fd=self.root_fd, dst_dir_fd=self.root_fd)
+            try:
+                os.unlink(at, dir_fd=self.root_fd)  # rename does nothing between two names of one file
+            except FileNotFoundError:
+                pass
+
+
+def _write(fd: int, data: memoryview) -> None:
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, data[written:])
+
+
+def translated(error: OSError, path: str) -> UnpackenvError:
+    """Return the error of ours that says what a refusal by the operating system at `path` means."""
+    text = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"cannot be written ({text})", where=path, hint="Free space or inodes, or name another target")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return TargetNotWritable(
+            f"cannot be written ({text})", where=path, hint="Name a writable directory with UNPACKENV_TARGET"
+        )
+    if error.errno in (errno.EEXIST, errno.ELOOP):
+        return ArchiveUnsafe(f"two members of the archive want this path ({text})", where=path)
+    return UnpackFailed(f"the operating system refused a step of the unpack ({text})", where=path)
