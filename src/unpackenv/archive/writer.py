@@ -61,12 +61,12 @@ def write(
     level: int,
     frame_size: int,
     workers: int,
-    on_progress: Callable[[int], None] = lambda raw_bytes: None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Written:
     """Write an archive of `members` to `path`, atomically, and return what was written.
 
     Members come parents first. `described` are the facts that the caller knows; counts are added
-    here. `on_progress` gets the raw size of every frame that is done. Raises `PackError` if a file
+    here. `on_progress` gets the bytes of the tar stream that are done. Raises `PackError` if a file
     cannot be read or shrinks meanwhile.
     """
     toc = Toc()
@@ -82,7 +82,7 @@ def write(
                 toc.frame_raw.append(raw_size)
                 digests.append(sha256(stored).digest())
                 unpadded.append(container.unpadded_size(codec, stored))
-                on_progress(raw_size)
+                on_progress(sum(toc.frame_raw))
             toc.frame_sha256 = b"".join(digests)
             digest = _write_trailer(out.write, out.tell(), codec, toc, unpadded, described)
             out.flush()

@@ -42,6 +42,15 @@ def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
     return done
 
 
+def unpack(arguments: Mapping[str, object]) -> Report:
+    """Bring the tree to its place and log it; nothing is made importable."""
+    clock = Clock()
+    settings = Settings({**arguments, "force": True})
+    done = provide_tree(settings, clock)
+    log(settings, done, clock)
+    return done
+
+
 def provide_tree(settings: Settings, clock: Clock) -> Report:
     """Find the tree, or bring it to its place; what it is used for is the caller's."""
     if sys.platform != "linux":
@@ -81,6 +90,11 @@ def finish(settings: Settings, done: Report, clock: Clock) -> None:
         if done.bin:
             importpaths.add_scripts(done.bin, os.environ)
     clock.lap("import paths")
+    log(settings, done, clock)
+
+
+def log(settings: Settings, done: Report, clock: Clock) -> None:
+    """Log the line of this start."""
     done.phases = clock.phases
     done.milliseconds = clock.milliseconds
     report.log(settings, "start", done.text(), done.fields())

@@ -36,8 +36,8 @@ def _count(value: str) -> int:
     return number
 
 
-def _size(value: str) -> int:
-    """Bytes; K, M and G stand for powers of 1024."""
+def size(value: str) -> int:
+    """Return the bytes that a text such as 256M means; K, M and G stand for powers of 1024."""
     shift = {"K": 10, "M": 20, "G": 30}.get(value[-1:].upper(), 0)
     try:
         return _count(value[:-1] if shift else value) << shift
@@ -100,7 +100,7 @@ TABLE = (
     Setting("force", _switch, False, "unpack although the archive is for another interpreter, or the target is noexec"),
     Setting("workers", _count, 0, "how many workers unpack; 0: as many as CPUs, quota and memory allow"),
     Setting("parallel", _choice("auto", "processes", "threads"), "auto", "workers are processes or threads"),
-    Setting("memory", _size, 256 << 20, "budget in bytes for the buffers of all workers together, such as 256M"),
+    Setting("memory", size, 256 << 20, "budget in bytes for the buffers of all workers together, such as 256M"),
     Setting("lock_timeout", _seconds, 600.0, "seconds to wait for another start that is unpacking the same target"),
     Setting("log", _choice("text", "json", "off"), "text", "the timing line on stderr: text, json or off"),
 )

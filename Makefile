@@ -1,0 +1,49 @@
+# The whole workflow. Every target sets up what it needs in a virtual environment of its own; a second run finds it there.
+
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= 0
+ARGS   ?=
+
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
+	@echo
+	@echo 'PYTHON=python3.13 VENV=.venv-3.13 uses another interpreter. test and bench take ARGS="…", test takes JOBS=2.'
+
+demo: $(VENV)/.build ## pack a small real set of packages and start an app from the archive, cold and warm
+	@sh demo/demo.sh $(BIN)/python
+
+test: $(VENV)/.build,test ## run the tests
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(VENV)/.build,lint ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.build,lint ## put right what ruff can by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.build,test ## measure against the alternatives on the renderer's packages
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+clean: ## remove everything that the other targets made here
+	rm -rf build dist .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find benchmarks demo src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp a set of extras; --clear because a venv whose making was interrupted looks finished.
+$(VENV)/.created:
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.%: pyproject.toml | $(VENV)/.created
+	$(PIP) install --editable '.[$*]'
+	@touch $@

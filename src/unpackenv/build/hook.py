@@ -1,0 +1,56 @@
+"""`unpackenv hook`: the `.pth` file that makes a published tree importable in every interpreter."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+
+import unpackenv
+from unpackenv.errors import TargetNotWritable
+
+NAME = "unpackenv.pth"
+
+
+def install(*, auto: bool, archive: str = "", target: str = "", site_directory: str = "") -> str:
+    """Write the hook into the site directory of this interpreter, or the one given; return its path.
+
+    `archive` and `target` are recorded for starts whose environment names none. Raises
+    `TargetNotWritable`.
+    """
+    path = hook_path(site_directory)
+    arguments = f"auto={auto!r}, archive={archive and os.path.abspath(archive)!r}"
+    arguments += f", target={target and os.path.abspath(target)!r}"
+    line = f"import sys; {_importable()}import unpackenv.start.hook; unpackenv.start.hook.run({arguments})\n"
+    partial = path + ".partial"
+    try:
+        with open(partial, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(line)
+        os.replace(partial, path)
+    except OSError as error:
+        raise TargetNotWritable(f"cannot be written ({error.strerror})", where=path) from error
+    return path
+
+
+def remove(site_directory: str = "") -> str:
+    """Remove the hook; return the path at which it was, or is not."""
+    path = hook_path(site_directory)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise TargetNotWritable(f"cannot be removed ({error.strerror})", where=path) from error
+    return path
+
+
+def hook_path(site_directory: str = "") -> str:
+    """Return where the hook of this interpreter, or of the site directory given, belongs."""
+    return os.path.join(os.path.abspath(site_directory or sysconfig.get_path("purelib")), NAME)
+
+
+def _importable() -> str:
+    """Code that makes unpackenv importable where it is not in the interpreter's own site directory."""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(unpackenv.__file__)))
+    if home in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        return ""
+    return f"sys.path.append({home!r}); "

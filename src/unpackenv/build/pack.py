@@ -1,0 +1,123 @@
+"""`unpackenv pack`: a tree of packages becomes an archive.
+
+recognise -> scan -> compile -> write, each in a module of its own; here is their order.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import unpackenv
+from unpackenv.archive import trailer, writer
+from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK
+from unpackenv.archive.writer import Input, Written
+from unpackenv.build import bytecode, progress, source
+from unpackenv.errors import SettingError
+
+# Measured on the renderer's packages, see docs/design.md: the smallest archive that still packs at
+# an acceptable speed, and whose frames leave a start of two workers well within its memory.
+DEFAULT_LEVEL = {trailer.ZSTD: 19, trailer.XZ: 6}
+DEFAULT_FRAME_SIZE = 12 << 20
+FRAME_SIZES = range(1 << 12, (1 << 27) + 1)
+_LEVELS = {trailer.ZSTD: range(1, 23), trailer.XZ: range(10)}
+_KINDS = {"dir": DIRECTORY, "file": FILE, "symlink": SYMLINK, "hardlink": HARD_LINK}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be chosen; sizes are in bytes, `level` None is the codec's default."""
+
+    codec: str = trailer.ZSTD
+    level: int | None = None
+    frame_size: int = DEFAULT_FRAME_SIZE
+    workers: int = 0
+    exclude: Sequence[str] = ()
+    target: str = ""
+    bytecode: str = "unchecked-hash"
+    python: str | None = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed, for the closing summary."""
+
+    path: str
+    source: source.Source
+    written: Written
+    packages: dict[str, int]
+    """Bytes of each package, unpacked."""
+    failed: list[tuple[str, str]]
+    """Sources that do not compile, with the compiler's reason."""
+
+
+def pack(directory: str, output: str, options: Options) -> Packed:
+    """Pack the packages in `directory` into the archive `output`, which appears whole or not at all.
+
+    Raises `PackError` or `SettingError`.
+    """
+    level = _checked_level(options)
+    workers = options.workers or len(os.sched_getaffinity(0))
+    described = source.recognise(directory, options.python)
+    tree = source.scan(described, options.exclude)
+    target = os.path.abspath(options.target) if options.target else described.target
+    with tempfile.TemporaryDirectory(prefix="unpackenv-") as staging:
+        with progress.step("compile", sum(entry.path.endswith(".py") for entry in tree.entries)) as show:
+            compiled = bytecode.compile_tree(
+                tree, described, options.bytecode, staging, workers, lambda done, _: show(done), target
+            )
+        size = sum(entry.size for entry in compiled.tree.entries)
+        with progress.step("compress", size) as show:
+            written = writer.write(
+                os.path.abspath(output),
+                _members(described.root, compiled),
+                _facts(described, target, level, options),
+                codec=options.codec,
+                level=level,
+                frame_size=options.frame_size,
+                workers=workers,
+                on_progress=show,
+            )
+    return Packed(output, described, written, source.packages(compiled.tree, described), compiled.failed)
+
+
+def _checked_level(options: Options) -> int:
+    level = DEFAULT_LEVEL[options.codec] if options.level is None else options.level
+    levels = _LEVELS[options.codec]
+    if level not in levels:
+        raise SettingError(f"{level} is not within {levels[0]} and {levels[-1]} ({options.codec})", where="--level")
+    if options.frame_size not in FRAME_SIZES:
+        raise SettingError(f"{options.frame_size} is not within 4K and 128M", where="--frame-size")
+    return level
+
+
+def _members(root: str, compiled: bytecode.Bytecode) -> Iterator[Input]:
+    for entry in compiled.tree.entries:
+        path = os.fsencode(entry.path)
+        link = os.fsencode(entry.link)
+        data = compiled.overlay.get(entry.path) or os.path.join(root, entry.path)
+        yield Input(_KINDS[entry.kind], path, entry.mode, entry.mtime, entry.size, link, data)
+
+
+def _facts(described: source.Source, target: str, level: int, options: Options) -> dict[str, list[str]]:
+    """Return what a start has to know; docs/format.md says what each means."""
+    interpreter = described.interpreter
+    facts = {
+        "generator": [f"unpackenv {unpackenv.__version__}"],
+        "kind": [described.kind],
+        "import": list(described.import_paths),
+        "bin": [described.bin],
+        "target": [target],
+        "python": [interpreter.cache_tag],
+        "soabi": [interpreter.soabi],
+        "machine": [interpreter.machine],
+        "system": [interpreter.system],
+        "libc": [interpreter.libc],
+        "native": ["yes" if described.native else "no"],
+        "bytecode": [options.bytecode],
+        "level": [str(level)],
+        "frame-size": [str(options.frame_size)],
+    }
+    return {key: values for key, values in facts.items() if key == "import" or values != [""]}

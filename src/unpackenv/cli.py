@@ -1,0 +1,270 @@
+"""The command line: `unpackenv pack`, `unpack`, `verify`, `inspect`, `hook`, and the wrapper `-- CMD`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import unpackenv
+from unpackenv.errors import TreeMismatch, UnpackenvError
+from unpackenv.start import entrypoint
+from unpackenv.start.settings import TABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.archive.toc import Toc
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_BIGGEST = 8
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0, 1 for a tree or archive that fails `verify`, 2 for wrong usage, else 125."""
+    parser = _parser()
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = options.run(options)
+    except UnpackenvError as error:
+        entrypoint.fail(error)
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="unpackenv",
+        description="Ship a Python environment as one compressed file and unpack it, in parallel, when the container starts.",
+        epilog="As an entrypoint: python -m unpackenv [--archive FILE] [--target DIR] … -- CMD ARG… "
+        "unpacks the environment if it is not there yet, and becomes CMD.",
+    )
+    parser.add_argument("--version", action="version", version=f"unpackenv {unpackenv.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (_add_pack, _add_unpack, _add_verify, _add_inspect, _add_hook):
+        add(commands)
+    return parser
+
+
+
+# --- pack --------------------------------------------------------------------------------------
+
+
+def _add_pack(commands: Commands) -> None:
+    from unpackenv.build.bytecode import MODES
+    from unpackenv.build.pack import DEFAULT_FRAME_SIZE, DEFAULT_LEVEL
+
+    levels = ", ".join(f"{codec} {level}" for codec, level in DEFAULT_LEVEL.items())
+    parser = commands.add_parser(
+        "pack",
+        help="make an archive of installed packages",
+        description="Make an archive of a site-packages folder, an install tree (pip --target or --prefix) or a virtual environment.",
+    )
+    parser.add_argument("source", metavar="SRC", help="the folder to pack")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the archive to write (.tar.zst or .tar.xz)")
+    parser.add_argument("--codec", choices=tuple(DEFAULT_LEVEL), help="default: by the name of FILE, else zstd")
+    parser.add_argument("--level", type=int, help=f"compression level (default: {levels})")
+    parser.add_argument(
+        "--frame-size", type=_size, default=DEFAULT_FRAME_SIZE, metavar="SIZE",
+        help=f"raw size of what is decoded at once, such as 8M (default: {DEFAULT_FRAME_SIZE >> 20}M)",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: all CPUs")
+    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="leave out; may be repeated")
+    parser.add_argument("--target", default="", metavar="DIR", help="where to unpack by default")
+    parser.add_argument("--bytecode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
+    parser.add_argument("--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this)")
+    parser.set_defaults(run=_pack)
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from unpackenv.build import pack, source
+
+    codec = options.codec or ("xz" if options.output.endswith(".xz") else "zstd")
+    packed = pack.pack(
+        options.source,
+        options.output,
+        pack.Options(
+            codec=codec,
+            level=options.level,
+            frame_size=options.frame_size,
+            workers=options.workers,
+            exclude=options.exclude,
+            target=options.target,
+            bytecode=options.bytecode,
+            python=options.python,
+        ),
+    )
+    for warning in source.warnings(packed.source):
+        print(f"warning: {warning}", file=sys.stderr)
+    for path, reason in packed.failed:
+        print(f"warning: {path} does not compile and is packed as it is: {reason}", file=sys.stderr)
+    toc = packed.written.toc
+    ratio = packed.written.size / max(1, toc.unpacked_size)
+    print(f"{packed.path}: {_megabytes(packed.written.size)}, {ratio:.1%} of {_megabytes(toc.unpacked_size)}")
+    print(f"  {len(toc.file_names)} files, {len(toc.frame_raw)} frames, {packed.source.kind}, for {packed.source.interpreter.cache_tag}")
+    biggest = sorted(packed.packages.items(), key=lambda item: -item[1])[:_BIGGEST]
+    print("  largest: " + ", ".join(f"{name} {_megabytes(size)}" for name, size in biggest))
+    print(f"  digest {packed.written.digest}")
+    return 0
+
+
+# --- unpack ------------------------------------------------------------------------------------
+
+
+def _add_unpack(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "unpack",
+        help="unpack an archive into a directory, for init containers",
+        description="Unpack an archive into a directory, as a start would. A start that finds the directory uses it.",
+    )
+    parser.add_argument("archive", metavar="ARCHIVE")
+    parser.add_argument("-C", "--directory", metavar="DIR", required=True, help="absent or empty, unless --in-place")
+    parser.add_argument("--no-stamp", action="store_true", help="leave the files of the archive and nothing else")
+    for setting in TABLE:
+        if setting.name not in ("archive", "target", "missing", "force"):
+            kind = {"action": "store_const", "const": True} if setting.is_switch else {"metavar": "VALUE"}
+            parser.add_argument(setting.option, help=setting.help, **kind)
+    parser.set_defaults(run=_unpack)
+
+
+def _unpack(options: argparse.Namespace) -> int:
+    from unpackenv.start import bootstrap, stamp
+
+    arguments = {setting.name: getattr(options, setting.name, None) for setting in TABLE}
+    done = bootstrap.unpack({**arguments, "archive": options.archive, "target": options.directory})
+    if options.no_stamp:
+        stamp.remove(done.target)
+    return 0
+
+
+# --- verify ------------------------------------------------------------------------------------
+
+
+def _add_verify(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "verify",
+        help="check an archive, or a tree against its archive",
+        description="Check every frame and every member of an archive; with --target, compare a tree with the archive.",
+    )
+    parser.add_argument("archive", metavar="ARCHIVE", nargs="?", default="", help="default: as for a start")
+    parser.add_argument("--target", metavar="DIR", help="the tree to compare")
+    parser.add_argument("--digest", default="", help="the digest that the archive must have")
+    parser.set_defaults(run=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from unpackenv.archive import reader, verify
+    from unpackenv.start import places
+    from unpackenv.start.settings import Settings
+
+    path = places.find_archive(Settings({"archive": options.archive or None}))
+    if options.target is None:
+        verify.verify_archive(path, options.digest)
+        print(f"{path}: sound")
+        return 0
+    if not os.path.isdir(options.target):
+        raise TreeMismatch("there is no such tree", where=options.target)
+    with reader.open_archive(path, options.digest) as archive:
+        tag = archive.facts.get("python", [""])[0]
+        differences = verify.compare_tree(archive, options.target, tag)
+    for difference in differences:
+        print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
+    if not differences:
+        print(f"{options.target}: complete and unaltered")
+    return 1 if differences else 0
+
+
+# --- inspect -----------------------------------------------------------------------------------
+
+
+def _add_inspect(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "inspect", help="say what is in an archive", description="Print an archive's facts, digest and frames."
+    )
+    parser.add_argument("archive", metavar="ARCHIVE", nargs="?", default="", help="default: as for a start")
+    parser.add_argument("--files", action="store_true", help="list the members")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from unpackenv.archive import reader
+    from unpackenv.start import places
+    from unpackenv.start.settings import Settings
+
+    with reader.open_archive(places.find_archive(Settings({"archive": options.archive or None}))) as archive:
+        toc = archive.toc
+        frames = [{"stored": stored, "raw": raw} for stored, raw in zip(toc.frame_stored, toc.frame_raw)]
+        members = [_described(toc, *member) for member in toc.paths()] if options.files else []
+        size = os.fstat(archive.fd).st_size
+        if options.json:
+            found: dict[str, object] = {"digest": archive.digest, "size": size, "facts": archive.facts, "frames": frames}
+            print(json.dumps({**found, "members": members} if options.files else found))
+            return 0
+        print(f"{archive.path}\n  digest {archive.digest}\n  size {size}")
+        for key, values in archive.facts.items():
+            print(f"  {key} {' '.join(value or '.' for value in values)}")
+        print(f"  largest frame {max(toc.frame_stored)} stored, {max(toc.frame_raw)} raw")
+        for member in members:
+            print("{mode:04o} {size:>12} {mtime:>11} {kind:<9} {path}".format(**member))
+    return 0
+
+
+def _described(toc: Toc, kind: str, path: bytes, row: int) -> dict[str, object]:
+    described: dict[str, object] = {"kind": kind, "path": os.fsdecode(path), "mode": 0o777, "size": 0, "mtime": 0}
+    if kind == "directory":
+        described.update(mode=toc.dir_mode[row], mtime=toc.dir_mtime[row])
+    elif kind == "file":
+        described.update(mode=toc.file_mode[row], mtime=toc.file_mtime[row], size=toc.file_size[row])
+    elif kind == "symlink":
+        described.update(mtime=toc.link_mtime[row], link=os.fsdecode(toc.link_targets[row]))
+    return described
+
+
+# --- hook --------------------------------------------------------------------------------------
+
+
+def _add_hook(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "hook",
+        help="make every interpreter of the image import from the unpacked tree",
+        description="Write one .pth file into this interpreter's site directory, at image build: every interpreter "
+        "that starts in the container, also by docker exec or a health check, imports from the unpacked tree.",
+    )
+    parser.add_argument("--auto", action="store_true", help="the first interpreter to start unpacks; no code change needed")
+    parser.add_argument("--archive", default="", metavar="FILE", help="the archive, where the environment names none")
+    parser.add_argument("--target", default="", metavar="DIR", help="the target, where the environment names none")
+    parser.add_argument("--site-dir", default="", metavar="DIR", help="the site directory (default: this interpreter's)")
+    parser.add_argument("--remove", action="store_true", help="remove the hook again")
+    parser.set_defaults(run=_hook)
+
+
+def _hook(options: argparse.Namespace) -> int:
+    from unpackenv.build import hook
+
+    if options.remove:
+        print(f"removed {hook.remove(options.site_dir)}")
+        return 0
+    path = hook.install(
+        auto=options.auto, archive=options.archive, target=options.target, site_directory=options.site_dir
+    )
+    print(f"wrote {path}")
+    return 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _size(text: str) -> int:
+    from unpackenv.start import settings
+
+    try:
+        return settings.size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from None
