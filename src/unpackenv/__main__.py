@@ -2,19 +2,15 @@
 
 import sys
 
-# The working directory comes first here, and nothing in it may run in place of a module of ours.
-if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-    del sys.path[0]
-
 
 def main() -> None:
     """Entry of `python -m unpackenv` and of the console script."""
     arguments = sys.argv[1:]
-    if "--" in arguments and (not arguments or arguments[0].startswith("-")):
-        from unpackenv.start import entrypoint
-
+    if "--" in arguments and arguments[0].startswith("-"):
         at = arguments.index("--")
         if arguments[at + 1 :]:
+            from unpackenv.start import entrypoint
+
             entrypoint.run(arguments[:at], arguments[at + 1 :])
     from unpackenv import cli
 
@@ -22,4 +18,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # `-m` puts the working directory first, and nothing in it may run in place of a module of ours.
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        del sys.path[0]
     main()

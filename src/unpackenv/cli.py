@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import unpackenv
 from unpackenv.errors import TreeMismatch, UnpackenvError
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="unpackenv",
-        description="Ship a Python environment as one compressed file and unpack it, in parallel, when the container starts.",
+        description="Ship a Python environment as one compressed file, unpacked in parallel when the container starts.",
         epilog="As an entrypoint: python -m unpackenv [--archive FILE] [--target DIR] … -- CMD ARG… "
         "unpacks the environment if it is not there yet, and becomes CMD.",
     )
@@ -49,7 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     for add in (_add_pack, _add_unpack, _add_verify, _add_inspect, _add_hook):
         add(commands)
     return parser
-
 
 
 # --- pack --------------------------------------------------------------------------------------
@@ -63,10 +62,12 @@ def _add_pack(commands: Commands) -> None:
     parser = commands.add_parser(
         "pack",
         help="make an archive of installed packages",
-        description="Make an archive of a site-packages folder, an install tree (pip --target or --prefix) or a virtual environment.",
+        description="Make an archive of a site-packages folder, an install tree (pip --target, --prefix) or a venv.",
     )
     parser.add_argument("source", metavar="SRC", help="the folder to pack")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the archive to write (.tar.zst or .tar.xz)")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="the archive to write (.tar.zst or .tar.xz)"
+    )
     parser.add_argument("--codec", choices=tuple(DEFAULT_LEVEL), help="default: by the name of FILE, else zstd")
     parser.add_argument("--level", type=int, help=f"compression level (default: {levels})")
     parser.add_argument(
@@ -77,7 +78,9 @@ def _add_pack(commands: Commands) -> None:
     parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="leave out; may be repeated")
     parser.add_argument("--target", default="", metavar="DIR", help="where to unpack by default")
     parser.add_argument("--bytecode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
-    parser.add_argument("--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this)")
+    parser.add_argument(
+        "--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this)"
+    )
     parser.set_defaults(run=_pack)
 
 
@@ -103,10 +106,11 @@ def _pack(options: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for path, reason in packed.failed:
         print(f"warning: {path} does not compile and is packed as it is: {reason}", file=sys.stderr)
-    toc = packed.written.toc
+    toc, described = packed.written.toc, packed.source
     ratio = packed.written.size / max(1, toc.unpacked_size)
     print(f"{packed.path}: {_megabytes(packed.written.size)}, {ratio:.1%} of {_megabytes(toc.unpacked_size)}")
-    print(f"  {len(toc.file_names)} files, {len(toc.frame_raw)} frames, {packed.source.kind}, for {packed.source.interpreter.cache_tag}")
+    print(f"  {len(toc.file_names)} files in {len(toc.frame_raw)} frames, a {described.kind} for", end=" ")
+    print(described.interpreter.cache_tag)
     biggest = sorted(packed.packages.items(), key=lambda item: -item[1])[:_BIGGEST]
     print("  largest: " + ", ".join(f"{name} {_megabytes(size)}" for name, size in biggest))
     print(f"  digest {packed.written.digest}")
@@ -127,8 +131,8 @@ def _add_unpack(commands: Commands) -> None:
     parser.add_argument("--no-stamp", action="store_true", help="leave the files of the archive and nothing else")
     for setting in TABLE:
         if setting.name not in ("archive", "target", "missing", "force"):
-            kind = {"action": "store_const", "const": True} if setting.is_switch else {"metavar": "VALUE"}
-            parser.add_argument(setting.option, help=setting.help, **kind)
+            action = "store_true" if setting.is_switch else "store"
+            parser.add_argument(setting.option, help=setting.meaning, action=action, default=None)
     parser.set_defaults(run=_unpack)
 
 
@@ -203,7 +207,12 @@ def _inspect(options: argparse.Namespace) -> int:
         members = [_described(toc, *member) for member in toc.paths()] if options.files else []
         size = os.fstat(archive.fd).st_size
         if options.json:
-            found: dict[str, object] = {"digest": archive.digest, "size": size, "facts": archive.facts, "frames": frames}
+            found: dict[str, object] = {
+                "digest": archive.digest,
+                "size": size,
+                "facts": archive.facts,
+                "frames": frames,
+            }
             print(json.dumps({**found, "members": members} if options.files else found))
             return 0
         print(f"{archive.path}\n  digest {archive.digest}\n  size {size}")
@@ -211,12 +220,14 @@ def _inspect(options: argparse.Namespace) -> int:
             print(f"  {key} {' '.join(value or '.' for value in values)}")
         print(f"  largest frame {max(toc.frame_stored)} stored, {max(toc.frame_raw)} raw")
         for member in members:
-            print("{mode:04o} {size:>12} {mtime:>11} {kind:<9} {path}".format(**member))
+            print(
+                f"{member['mode']:04o} {member['size']:>12} {member['mtime']:>11} {member['kind']:<9} {member['path']}"
+            )
     return 0
 
 
-def _described(toc: Toc, kind: str, path: bytes, row: int) -> dict[str, object]:
-    described: dict[str, object] = {"kind": kind, "path": os.fsdecode(path), "mode": 0o777, "size": 0, "mtime": 0}
+def _described(toc: Toc, kind: str, path: bytes, row: int) -> dict[str, Any]:
+    described: dict[str, Any] = {"kind": kind, "path": os.fsdecode(path), "mode": 0o777, "size": 0, "mtime": 0}
     if kind == "directory":
         described.update(mode=toc.dir_mode[row], mtime=toc.dir_mtime[row])
     elif kind == "file":
@@ -236,10 +247,14 @@ def _add_hook(commands: Commands) -> None:
         description="Write one .pth file into this interpreter's site directory, at image build: every interpreter "
         "that starts in the container, also by docker exec or a health check, imports from the unpacked tree.",
     )
-    parser.add_argument("--auto", action="store_true", help="the first interpreter to start unpacks; no code change needed")
+    parser.add_argument(
+        "--auto", action="store_true", help="the first interpreter to start unpacks; no code change needed"
+    )
     parser.add_argument("--archive", default="", metavar="FILE", help="the archive, where the environment names none")
     parser.add_argument("--target", default="", metavar="DIR", help="the target, where the environment names none")
-    parser.add_argument("--site-dir", default="", metavar="DIR", help="the site directory (default: this interpreter's)")
+    parser.add_argument(
+        "--site-dir", default="", metavar="DIR", help="the site directory (default: this interpreter's)"
+    )
     parser.add_argument("--remove", action="store_true", help="remove the hook again")
     parser.set_defaults(run=_hook)
 

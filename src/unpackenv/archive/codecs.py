@@ -9,7 +9,8 @@ from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Union
+    from types import ModuleType
+    from typing import Union
 
     Buffer = Union[bytes, bytearray, memoryview]
     Decode = Callable[[bytes, memoryview], None]

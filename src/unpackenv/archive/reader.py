@@ -65,14 +65,15 @@ def open_archive(path: str, digest: str = "") -> Archive:
     """
     try:
         fd = os.open(path, os.O_RDONLY)
+        try:
+            return _open(fd, path, digest)
+        except BaseException:
+            os.close(fd)
+            raise
     except OSError as error:
         raise ArchiveUnreadable(f"cannot be read ({error.strerror})", where=path) from error
-    try:
-        return _open(fd, path, digest)
-    except BaseException as error:
-        os.close(fd)
-        if isinstance(error, (ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch)):
-            error.where = path
+    except (ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch) as error:
+        error.where = path
         raise
 
 

@@ -61,11 +61,11 @@ class Difference(NamedTuple):
 # --- an archive against itself -----------------------------------------------------------------
 
 
-def verify_archive(path: str, digest: str = "", on_progress: Callable[[int], None] = lambda raw_size: None) -> Checked:
+def verify_archive(path: str, digest: str = "", on_progress: Callable[[int], None] = lambda done: None) -> Checked:
     """Check every byte of the native archive at `path`, and that TOC, tar headers and facts agree.
 
-    With `digest` (hex) it must be that archive. `on_progress` gets the raw size of every frame that
-    is done. Raises what `open_archive` raises, for the first difference that is found.
+    With `digest` (hex) it must be that archive. `on_progress` gets the bytes of the tar
+    stream that are done. Raises what `open_archive` raises, for the first difference that is found.
     """
     with open_archive(path, digest) as archive:
         try:
@@ -100,11 +100,13 @@ def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
     scanner = Scanner(_ALL_MODE_BITS)
     listed = _Listed(archive.toc)
     tail = b""
+    done = 0
     for raw in _decoded(archive):
         for member in scanner.feed(memoryview(raw)):
             listed.compare(member)
         tail = (tail + raw[-len(END_OF_ARCHIVE) :])[-len(END_OF_ARCHIVE) :]
-        on_progress(len(raw))
+        done += len(raw)
+        on_progress(done)
     scanner.close()
     listed.close()
     if tail != END_OF_ARCHIVE or scanner.end != archive.toc.raw_size - len(END_OF_ARCHIVE):

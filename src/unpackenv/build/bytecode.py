@@ -26,6 +26,7 @@ MODES = ("unchecked-hash", "checked-hash", "timestamp", "keep", "none")
 _COMPILER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compiler.py")
 _BATCH = 200
 _CACHE = "__pycache__"
+_NAME_MAX = 255
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,11 @@ def _jobs(tree: Tree, source: Source) -> list[_Job]:
     by_path = {entry.path: entry for entry in tree.entries}
     jobs = []
     for entry in tree.entries:
-        path = _bytecode_path(entry.path, source.interpreter.cache_tag)
-        if not entry.path.endswith(".py") or not (path in by_path or _is_importable(entry.path, source)):
+        origin = _origin(entry, source, by_path) if entry.path.endswith(".py") else None
+        if origin is None:
             continue
-        origin = _origin(entry, source, by_path)
-        cache = by_path.get(os.path.dirname(path))
-        if origin is not None and (cache is None or cache.kind == "dir"):
+        path = _bytecode_path(entry.path, source.interpreter.cache_tag)
+        if (path in by_path or _is_importable(entry.path, source)) and _can_exist(path, by_path):
             jobs.append(_Job(entry, Entry(path, "file", origin.mode & 0o666, origin.mtime)))
     return jobs
 
@@ -106,6 +106,11 @@ def _bytecode_path(path: str, cache_tag: str) -> str:
 def _is_importable(path: str, source: Source) -> bool:
     is_script = source.bin and path.startswith(f"{source.bin}/")
     return not is_script and any(not top or path.startswith(f"{top}/") for top in source.import_paths)
+
+
+def _can_exist(path: str, by_path: dict[str, Entry]) -> bool:
+    cache, name = os.path.split(path)
+    return len(os.fsencode(name)) <= _NAME_MAX and (cache not in by_path or by_path[cache].kind == "dir")
 
 
 def _origin(entry: Entry, source: Source, by_path: dict[str, Entry]) -> Entry | None:
@@ -163,7 +168,7 @@ def _compile_batch(batch: list[_Job], source: Source, mode: str, staging: str, p
         encoding="utf-8",
         errors="backslashreplace",
     )
-    reasons = [json.loads(line) for line in run.stdout.splitlines(keepends=True) if line.endswith("\n")]
+    reasons = [json.loads(line) for line in run.stdout.splitlines()]
     if run.returncode or len(reasons) != len(batch):
         raise PackError(
             f"{source.interpreter.path} died while it compiled this ({_last_words(run)})",

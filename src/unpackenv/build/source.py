@@ -120,39 +120,40 @@ def recognise(path: str, python: str | None = None) -> Source:
     if not os.path.isdir(root):
         raise PackError("is not a directory", where=root)
     venv = _venv_settings(root)
-    interpreter = _ask(_interpreter_path(root, python, venv))
-    _check_venv(root, venv, interpreter)
+    is_venv = venv is not None
+    interpreter = _ask(_interpreter_path(root, python, is_venv))
+    _check_venv(root, venv or {}, interpreter)
     install_root, libs = _site_directories(root)
     shared_objects = _shared_objects(root)
     _check_extensions(root, shared_objects, interpreter)
     return Source(
         root=root,
-        kind="venv" if venv else "prefix" if libs else "site-packages",
+        kind="venv" if is_venv else "prefix" if libs else "site-packages",
         import_paths=_fitting(root, libs, interpreter),
         bin=_scripts(root, install_root),
-        target=root if venv else "",
+        target=root if is_venv else "",
         interpreter=interpreter,
         native=bool(shared_objects),
     )
 
 
-def _venv_settings(root: str) -> dict[str, str]:
-    """Return what pyvenv.cfg says; nothing if there is none."""
+def _venv_settings(root: str) -> dict[str, str] | None:
+    """Return what pyvenv.cfg says; `None` if there is none, and so no virtual environment."""
     try:
         with open(os.path.join(root, "pyvenv.cfg"), encoding="utf-8", errors="surrogateescape") as file:
             pairs = [line.partition("=") for line in file]
     except FileNotFoundError:
-        return {}
+        return None
     except OSError as error:
         raise _unreadable(error) from error
     return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
 
-def _interpreter_path(root: str, python: str | None, venv: dict[str, str]) -> str:
+def _interpreter_path(root: str, python: str | None, is_venv: bool) -> str:
     own = os.path.join(root, "bin", "python")
     if python:
         found = os.path.abspath(python) if os.sep in python else shutil.which(python)
-    elif venv and os.access(own, os.X_OK):
+    elif is_venv and os.access(own, os.X_OK):
         found = own
     else:
         found = sys.executable
@@ -315,7 +316,8 @@ def _mismatch(where: str, built_for: str, interpreter: Interpreter) -> PackError
 def warnings(source: Source) -> list[str]:
     """Return what will not work where the tree is unpacked, and what to do about it, a sentence or two each."""
     found = []
-    if _venv_settings(source.root).get("include-system-site-packages", "").lower() == "true":
+    venv = _venv_settings(source.root) or {}
+    if venv.get("include-system-site-packages", "").lower() == "true":
         found.append(
             "pyvenv.cfg includes the system's site-packages, which are not packed. "
             "Make the environment without --system-site-packages."

@@ -79,7 +79,7 @@ def _is_site_directory(path: str) -> bool:
     return any(entry and os.path.realpath(entry) == path for entry in sys.path)
 
 
-def _unpack(staging: target.Staging, settings: Settings, identity: Identity) -> dict[str, int]:
+def _unpack(staging: target.Staging, settings: Settings, identity: Identity) -> dict[str, float]:
     """Unpack and publish, in a child where possible; on failure nothing is left."""
     isolated = isolation.is_single_threaded()
     job = _Job(staging, settings, identity, isolated)
@@ -127,8 +127,8 @@ class _Job:
     @property
     def _processes(self) -> bool:
         has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-        return self.isolated and self.settings.parallel != "threads" and (
-            has_gil or self.settings.parallel == "processes"
+        return (
+            self.isolated and self.settings.parallel != "threads" and (has_gil or self.settings.parallel == "processes")
         )
 
     def _unpack(self, clock: Clock, umask: int, root_mode: int) -> int:

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 
+from unpackenv.archive import facts
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
 from unpackenv.start import bootstrap, report
 from unpackenv.start.report import Clock
@@ -17,13 +18,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
-_EXPLAIN_INTERPRETER = (
-    "import _imp,os,sys;"
-    "s=_imp.extension_suffixes()[0];u=os.uname();"
-    "n=os.confstr_names;"
-    "l=os.confstr('CS_GNU_LIBC_VERSION') if 'CS_GNU_LIBC_VERSION' in n else 'musl';"
-    "print(sys.implementation.cache_tag,s.split('.')[1] if s.count('.')==2 else '',u.machine,u.sysname.lower(),l,sep='\\n')"
-)
 
 
 def run(options: list[str], command: list[str]) -> NoReturn:
@@ -76,8 +70,8 @@ def _bootstrap(arguments: dict[str, object], command: str) -> None:
     settings = Settings(arguments, interpreter=_other_interpreter(command))
     done = bootstrap.provide_tree(settings, clock)
     bootstrap.finish(settings, done, clock)
-    if done.bin:
-        os.environ.setdefault("VIRTUAL_ENV", os.path.dirname(done.bin))
+    if os.path.exists(os.path.join(done.target, "pyvenv.cfg")):
+        os.environ["VIRTUAL_ENV"] = done.target
     for fd in bootstrap.stamps_in_use():
         os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
 
@@ -93,9 +87,11 @@ def _other_interpreter(command: str) -> dict[str, str] | None:
         return None
     import subprocess
 
-    asked = subprocess.run([interpreter, "-I", "-S", "-c", _EXPLAIN_INTERPRETER], capture_output=True, text=True)
-    values = asked.stdout.split("\n")
-    return dict(zip(("python", "soabi", "machine", "system", "libc"), values)) if asked.returncode == 0 else None
+    from unpackenv.archive import interpreter as asking
+
+    script = os.path.abspath(asking.__file__)
+    asked = subprocess.run([interpreter, "-I", "-S", script], capture_output=True, check=False)
+    return {key: values[0] for key, values in facts.decode(asked.stdout).items()} or None
 
 
 def _find(command: str) -> str:

@@ -272,9 +272,7 @@ class _Job:
     def _linked(self, member: Member) -> bytes:
         path = _normal(member.link)
         if self._kinds.get(path) not in (FILE, HARD_LINK):
-            raise ArchiveUnsafe(
-                "a hard link is to something that is no file of the archive", member=shown(member.path)
-            )
+            raise ArchiveUnsafe("a hard link is to something that is no file of the archive", member=shown(member.path))
         directory, _, name = path.rpartition(b"/")
         return _joined(self.directories[directory], name)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import sys
 
+from unpackenv.archive import trailer
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, UnpackenvError
 from unpackenv.start import bootstrap, places, report
 from unpackenv.start.settings import Settings, is_off
+from unpackenv.start.shim.sitecustomize import add_site_directories
 
 # Interpreters that build or repair an environment, and must not depend on one.
 _TOOLS = {
@@ -39,7 +41,7 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
             return
         clock = report.Clock()
         done = bootstrap.provide_tree(settings, clock)
-        bootstrap.add_site_directories(done.import_paths)
+        add_site_directories(done.import_paths)
         bootstrap.hooked = True
         bootstrap.finish(settings, done, clock)
     except UnpackenvError as error:
@@ -51,7 +53,7 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
 def _add_published(settings: Settings) -> bool:
     """Add the tree of the archive, or of a named target, if it is published."""
     try:
-        identity = bootstrap.trailer.identify(places.find_archive(settings))
+        identity = trailer.identify(places.find_archive(settings))
     except UnpackenvError:
         if not settings.target:
             return False
@@ -61,7 +63,7 @@ def _add_published(settings: Settings) -> bool:
     done = bootstrap.find_tree(candidates, key, settings)
     if done is None:
         return False
-    bootstrap.add_site_directories(done.import_paths)
+    add_site_directories(done.import_paths)
     bootstrap.hooked = True
     return True
 

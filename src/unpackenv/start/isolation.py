@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Result = dict[str, "int | float | str | list[str]"]
+    Result = dict[str, float]
 
 _STOP = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
@@ -64,7 +64,7 @@ class StopSignals:
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         for signum, handler in self._previous.items():
-            _signal.signal(signum, handler)  # type: ignore[arg-type]  # as getsignal returned it
+            _signal.signal(signum, handler)
         if isinstance(error, _Stopped):
             if error.signum == _signal.SIGINT:
                 raise KeyboardInterrupt from None

@@ -10,8 +10,8 @@ from unpackenv.start.settings import Settings
 
 HOME = "/opt/unpackenv"
 NAMES = tuple(
-    f"{stem}.tar.{suffix}" for stem in ("site-packages", "packages", "venv") for suffix in ("zst", "xz", "gz")
-) + ("packages.tar",)
+    f"{stem}.tar{suffix}" for stem in ("site-packages", "packages", "venv") for suffix in (".zst", ".xz", ".gz", "")
+)
 
 
 def find_archive(settings: Settings) -> str:
@@ -24,7 +24,9 @@ def find_archive(settings: Settings) -> str:
         if os.path.exists(settings.archive):
             return settings.archive
         raise ArchiveNotFound(
-            "there is no archive", where=settings.archive, hint="Check UNPACKENV_ARCHIVE and the COPY of the image build"
+            "there is no archive",
+            where=settings.archive,
+            hint="Check UNPACKENV_ARCHIVE and the COPY of the image build",
         )
     directories = [directory for directory in (settings.beside, HOME) if directory]
     for directory in directories:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import sys
 
+from unpackenv.archive import interpreter
 from unpackenv.archive.facts import first
 from unpackenv.errors import InterpreterMismatch, NoSpace, TargetNoExec, TargetNotWritable
 from unpackenv.start.places import Place, is_ours
 
 _BLOCK = 4096
-_INTERPRETER_FACTS = ("python", "soabi", "machine", "system", "libc")
 
 
-def check_interpreter(facts: dict[str, list[str]], where: str, interpreter: dict[str, str] | None = None) -> None:
-    """Raise `InterpreterMismatch` unless the environment was packed for `interpreter`, by default this one.
+def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str, str] | None) -> None:
+    """Raise `InterpreterMismatch` unless the environment was packed for `running`, by default this interpreter.
 
     A tree without shared objects runs on every platform; one for another Python version on none.
     """
-    running = interpreter or running_interpreter()
+    running = running or interpreter.describe()
     native = first(facts, "native") == "yes"
-    for key in _INTERPRETER_FACTS if native else ("python",):
+    for key in ("python", *interpreter.NATIVE_FACTS) if native else ("python",):
         packed, found = first(facts, key), running[key]
         if key == "libc":  # any newer version of the same libc will do
             packed, found = packed.partition(" ")[0], found.partition(" ")[0]
@@ -33,33 +32,6 @@ def check_interpreter(facts: dict[str, list[str]], where: str, interpreter: dict
                 packed=packed,
                 found=found,
             )
-
-
-def running_interpreter() -> dict[str, str]:
-    """Return what `pack` records of an interpreter, for the one that runs this."""
-    uname = os.uname()
-    return {
-        "python": sys.implementation.cache_tag or "",
-        "soabi": _soabi(),
-        "machine": uname.machine,
-        "system": uname.sysname.lower(),
-        "libc": _libc(),
-    }
-
-
-def _soabi() -> str:
-    """The tag in the names of extension modules; `sysconfig` has it too, for ten times the time."""
-    import _imp
-
-    suffix = _imp.extension_suffixes()[0]
-    return suffix.split(".")[1] if suffix.count(".") == 2 else ""
-
-
-def _libc() -> str:
-    try:
-        return os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (ValueError, OSError):
-        return "musl"
 
 
 def check_room(directory: str, size: int, members: int) -> None:

@@ -67,13 +67,13 @@ def _choice(*choices: str) -> Callable[[str], str]:
 class Setting:
     """One setting: its name everywhere, how its text is read, its default, and what it means."""
 
-    __slots__ = ("default", "help", "name", "parse")
+    __slots__ = ("default", "meaning", "name", "parse")
 
-    def __init__(self, name: str, parse: Callable[[str], object], default: object, help: str) -> None:
+    def __init__(self, name: str, parse: Callable[[str], object], default: object, meaning: str) -> None:
         self.name = name
         self.parse = parse
         self.default = default
-        self.help = help
+        self.meaning = meaning
 
     @property
     def variable(self) -> str:
@@ -93,7 +93,9 @@ class Setting:
 
 TABLE = (
     Setting("archive", _text, "", "the archive; default: a well-known name beside the caller, then in /opt/unpackenv"),
-    Setting("target", _text, "", "the directory to unpack into; default: the recorded one, else one named by the digest"),
+    Setting(
+        "target", _text, "", "the directory to unpack into; default: the recorded one, else one named by the digest"
+    ),
     Setting("digest", _text, "", "accept only the archive with this digest (hex sha256, as `inspect` prints it)"),
     Setting("missing", _choice("error", "ignore"), "error", "what to do without an archive: error, or ignore"),
     Setting("in_place", _switch, False, "replace files one by one in a target that is already in use"),
@@ -161,4 +163,4 @@ def _parsed(setting: Setting, text: str, name: str) -> object:
     try:
         return setting.parse(text)
     except ValueError as error:
-        raise SettingError(f"{text!r} is not {error}", where=name, hint=f"It is {setting.help}") from None
+        raise SettingError(f"{text!r} is not {error}", where=name, hint=f"It is {setting.meaning}") from None

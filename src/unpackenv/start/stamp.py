@@ -39,9 +39,7 @@ def write(directory_fd: int, facts: dict[str, list[str]]) -> None:
     """Write the stamp into a directory, whole or not at all."""
     partial = NAME + ".partial"
     text = facts_text.encode({"stamp": [_VERSION], **facts, "end": ["1"]})
-    fd = os.open(
-        partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=directory_fd
-    )
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=directory_fd)
     try:
         os.fchmod(fd, 0o644)
         os.write(fd, text)

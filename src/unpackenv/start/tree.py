@@ -86,9 +86,7 @@ class Tree:
 
     # --- files ---
 
-    def write_file(
-        self, directory: int, name: bytes, mode: int, mtime: int, data: memoryview, partial: bytes
-    ) -> None:
+    def write_file(self, directory: int, name: bytes, mode: int, mtime: int, data: memoryview, partial: bytes) -> None:
         """Create a whole file in the open `directory`; `partial` is its name meanwhile, in place."""
         at = partial if self.in_place else name
         fd = self._create(at, mode, directory)
@@ -105,7 +103,7 @@ class Tree:
 
     def begin_file(self, path: bytes, number: int) -> bytes:
         """Create an empty file that several pieces will fill; return the path to fill it at."""
-        directory, _, name = path.rpartition(b"/")
+        directory = path.rpartition(b"/")[0]
         if self.in_place:
             path = (directory + b"/" if directory else b"") + PARTIAL + b"file%d" % number
         os.close(self._create(path, 0o600, self.root_fd))

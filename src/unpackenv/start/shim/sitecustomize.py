@@ -34,7 +34,7 @@ def _chain() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
     try:
-        import sitecustomize  # noqa: F401
+        import sitecustomize  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != __name__:
             raise
