@@ -137,12 +137,12 @@ def _add_unpack(commands: Commands) -> None:
 
 
 def _unpack(options: argparse.Namespace) -> int:
-    from unpackenv.start import bootstrap, stamp
+    from unpackenv.start import bootstrap, target
 
     arguments = {setting.name: getattr(options, setting.name, None) for setting in TABLE}
     done = bootstrap.unpack({**arguments, "archive": options.archive, "target": options.directory})
     if options.no_stamp:
-        stamp.remove(done.target)
+        target.forget(done.target)
     return 0
 
 

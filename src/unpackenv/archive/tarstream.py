@@ -104,8 +104,7 @@ class Scanner:
         at = self._next - self._base
         if at >= 0:
             return chunk[at : at + size]
-        kept = self._carry[at:] if -at < len(self._carry) else self._carry
-        return kept + bytes(chunk[: size - len(kept)])
+        return self._carry + bytes(chunk[: size + at])
 
     def _read(self, block: bytes | memoryview) -> Member | None:
         self._next += self._need

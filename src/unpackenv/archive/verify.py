@@ -107,7 +107,6 @@ def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
         tail = (tail + raw[-len(END_OF_ARCHIVE) :])[-len(END_OF_ARCHIVE) :]
         done += len(raw)
         on_progress(done)
-    scanner.close()
     listed.close()
     if tail != END_OF_ARCHIVE or scanner.end != archive.toc.raw_size - len(END_OF_ARCHIVE):
         raise ArchiveCorrupt("its tar stream does not end in two blocks of zeros and nothing else")

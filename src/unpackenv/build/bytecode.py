@@ -142,17 +142,13 @@ def _compile(
     """Compile all jobs and return the sources that do not compile, each with the reason."""
     failed: list[tuple[str, str]] = []
     done = 0
+    batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
-            results = pool.map(lambda batch: _compile_batch(batch, source, mode, staging, prefix), batches)
-            for batch, reasons in zip(batches, results):
-                failed += [(job.source.path, reason) for job, reason in zip(batch, reasons) if reason]
-                done += len(batch)
-                on_progress(done, len(jobs))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        results = pool.map(lambda batch: _compile_batch(batch, source, mode, staging, prefix), batches)
+        for batch, reasons in zip(batches, results):
+            failed += [(job.source.path, reason) for job, reason in zip(batch, reasons) if reason]
+            done += len(batch)
+            on_progress(done, len(jobs))
     return failed
 
 
@@ -169,10 +165,10 @@ def _compile_batch(batch: list[_Job], source: Source, mode: str, staging: str, p
         errors="backslashreplace",
     )
     reasons = [json.loads(line) for line in run.stdout.splitlines()]
-    if run.returncode or len(reasons) != len(batch):
+    if len(reasons) < len(batch):
         raise PackError(
             f"{source.interpreter.path} died while it compiled this ({_last_words(run)})",
-            where=os.path.join(source.root, batch[min(len(reasons), len(batch) - 1)].source.path),
+            where=os.path.join(source.root, batch[len(reasons)].source.path),
             hint="Leave the file out with --exclude, or keep the bytecode that there is with --bytecode keep",
             exit_status=run.returncode,
         )
@@ -207,8 +203,7 @@ def _last_words(run: subprocess.CompletedProcess[str]) -> str:
 
 def _without_bytecode(tree: Tree) -> Tree:
     """Return the tree less the bytecode files in `__pycache__`; one elsewhere is a module without source, and stays."""
-    caches = f"/{_CACHE}/"
-    dropped = {e.path for e in tree.entries if e.path.endswith(".pyc") and caches in f"/{os.path.dirname(e.path)}/"}
+    dropped = {e.path for e in tree.entries if e.path.endswith(".pyc") and f"/{_CACHE}/" in f"/{e.path}"}
     return Tree(tuple(without(tree.entries, dropped)), tree.root_mode, tree.root_mtime)
 
 

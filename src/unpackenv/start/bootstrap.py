@@ -84,11 +84,12 @@ def provide_tree(settings: Settings, clock: Clock) -> Report:
 
 def finish(settings: Settings, done: Report, clock: Clock) -> None:
     """Make the tree importable in children and its scripts callable, and log the line of this start."""
-    if done.target:
-        if not hooked:
-            importpaths.for_children(done.import_paths, done.python, os.environ)
-        if done.bin:
-            importpaths.add_scripts(done.bin, os.environ)
+    if not done.target:  # a machine without an archive wants to hear nothing
+        return
+    if not hooked:
+        importpaths.for_children(done.import_paths, done.python, os.environ)
+    if done.bin:
+        importpaths.add_scripts(done.bin, os.environ)
     clock.lap("import paths")
     log(settings, done, clock)
 
@@ -116,9 +117,8 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
             continue
         facts, fd = found
         if key in ("", first(facts, "key")) and (not place.is_default or places.is_ours(place)):
-            done = _use_tree(place.path, facts, fd)
-            _check_python(done, settings)
-            return done
+            _check_python(first(facts, "python"), place.path, settings)
+            return _use_tree(place.path, facts, fd)
         os.close(fd)
     return None
 
@@ -160,15 +160,15 @@ def _check_digest(digest: str, identity: Identity) -> None:
         )
 
 
-def _check_python(done: Report, settings: Settings) -> None:
+def _check_python(packed: str, target: str, settings: Settings) -> None:
     running = (settings.interpreter or {}).get("python", sys.implementation.cache_tag)
-    if done.python not in ("", running) and not settings.force:
+    if packed not in ("", running) and not settings.force:
         from unpackenv.errors import InterpreterMismatch
 
         raise InterpreterMismatch(
-            f"was packed for {done.python}, and is to be used by {running}",
-            where=done.target,
-            hint=f"Run it with {done.python}, or pack it for {running} (pack --python)",
-            packed=done.python,
+            f"was packed for {packed}, and is to be used by {running}",
+            where=target,
+            hint=f"Run it with {packed}, or pack it for {running} (pack --python)",
+            packed=packed,
             found=str(running),
         )

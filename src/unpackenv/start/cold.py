@@ -53,6 +53,12 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
             os.makedirs(os.path.dirname(place.path), exist_ok=True)
         in_place = settings.in_place or _is_site_directory(place.path)
         lock_fd, waited = lock.acquire(target.arrange(place.path, in_place).lock, settings.lock_timeout)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise TargetNotWritable(
+            "is in the way, and is no directory",
+            where=str(error.filename or place.path),
+            hint="Name another target with UNPACKENV_TARGET",
+        ) from error
     except OSError as error:
         raise translated(error, str(error.filename or place.path)) from error
     clock.lap("lock")

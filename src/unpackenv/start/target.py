@@ -11,6 +11,7 @@ before it touches the tree that the stamp vouches for.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Staging = Union["Sibling", "Inside", "InPlace"]
 
 OURS = ".unpackenv."  # prefix of every name that belongs to unpackenv and not to the tree
+_SHARED = OURS + "in-place"  # in a target that was filled in place: others have files there
 _LOST_AND_FOUND = "lost+found"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -52,11 +54,25 @@ class Sibling:
         """Make the tree in the directory `fd` the target, with `mode` and a stamp of `facts`."""
         stamp.write(fd, facts)
         os.fchmod(fd, mode)
-        if os.path.exists(os.path.join(self.target, stamp.NAME)):
-            stamp.remove(self.target)
-            os.rename(self.target, self._old)
+        if _is_ours(self.target):
+            self._put_away()
         os.rename(self.work, self.target)
         remove_tree(self._old)
+
+    def _put_away(self) -> None:
+        """Take the old tree away, at once where that is possible: its stamp goes with it."""
+        try:
+            os.rename(self.target, self._old)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # overlayfs does not rename a directory of a lower layer. The mark goes last, so that a
+            # start that finds what is left knows whose it was.
+            _touch(_mark(self.target))
+            stamp.remove(self.target)
+            for name in tree_entries(self.target):
+                remove_tree(os.path.join(self.target, name))
+            remove_tree(self.target)
 
     def discard(self) -> None:
         """Remove whatever is not the target."""
@@ -94,15 +110,15 @@ class Inside:
         try:
             for name in os.listdir(fd):
                 os.rename(name, name, src_dir_fd=fd, dst_dir_fd=target)
+            os.rmdir(self.work)
             stamp.write(target, facts)
         finally:
             os.close(target)
-        os.rmdir(self.work)
         os.unlink(self._mark)
 
     def discard(self) -> None:
         """Empty the target again."""
-        if self.recovering:
+        if self.recovering and not os.path.exists(os.path.join(self.target, stamp.NAME)):
             self._clear()
             os.unlink(self._mark)
 
@@ -113,7 +129,7 @@ class Inside:
 
 
 class InPlace:
-    """Replace files one by one in a directory that is in use."""
+    """Replace files one by one in a directory that is in use; a mark tells that not all in it is ours."""
 
     in_place = True
 
@@ -124,6 +140,7 @@ class InPlace:
 
     def open(self) -> int:
         """Mark the target as unfinished and return it."""
+        _touch(os.path.join(self.target, _SHARED))
         _touch(_mark(self.target))
         stamp.remove(self.target)
         return os.open(self.target, _DIRECTORY)
@@ -145,8 +162,7 @@ def arrange(target: str, in_place: bool) -> Staging:
         raise TargetRefused("is not a directory", where=target, hint="Name another target")
     if in_place or target == "/":
         return InPlace(target)
-    ours = os.path.exists(os.path.join(target, stamp.NAME)) or os.path.exists(_mark(target))
-    if not ours and tree_entries(target):
+    if not _is_ours(target) and tree_entries(target):
         raise TargetRefused(
             "is not empty, and what it holds was not unpacked by unpackenv",
             where=target,
@@ -155,6 +171,20 @@ def arrange(target: str, in_place: bool) -> Staging:
     if is_mount(target) or not os.access(os.path.dirname(target), os.W_OK):
         return Inside(target)
     return Sibling(target)
+
+
+def _is_ours(target: str) -> bool:
+    """Whether all that a directory holds came from archives, so that another one may replace it."""
+    return not os.path.exists(os.path.join(target, _SHARED)) and (
+        os.path.exists(os.path.join(target, stamp.NAME)) or os.path.exists(_mark(target))
+    )
+
+
+def forget(directory: str) -> None:
+    """Take away what is ours in a tree, so that the files of the archive are left and nothing else."""
+    for name in os.listdir(directory):
+        if name.startswith(OURS):
+            os.unlink(os.path.join(directory, name))
 
 
 def tree_entries(directory: str) -> list[str]:
@@ -169,7 +199,10 @@ def is_mount(path: str) -> bool:
             points = {line.split(b" ", 5)[4] for line in file}
     except OSError:
         return os.path.ismount(path)
-    return os.fsencode(path).replace(b"\\", b"\\134").replace(b" ", b"\\040").replace(b"\n", b"\\012") in points
+    escaped = os.fsencode(path)
+    for character in b"\\ \t\n":
+        escaped = escaped.replace(bytes((character,)), b"\\%03o" % character)
+    return escaped in points
 
 
 def remove_tree(path: str) -> None:

@@ -1,0 +1,142 @@
+"""Damage of every kind, at every place of an archive, is found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support import CODECS, file_input, pack
+from unpackenv.archive import container, trailer
+from unpackenv.archive.reader import open_archive
+from unpackenv.archive.tarstream import DIRECTORY, SYMLINK
+from unpackenv.archive.verify import verify_archive
+from unpackenv.archive.writer import Input
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, UnpackenvError
+
+REGIONS = ("prefix", "frames", "container gap", "columns", "facts and their container", "footer", "tail")
+
+
+@pytest.fixture(scope="module", params=CODECS)
+def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small archive of several frames; tests put back what they change."""
+    folder = tmp_path_factory.mktemp("flips")
+    members = [
+        Input(DIRECTORY, b"d", 0o755, 1),
+        file_input(folder, b"d/file", b"content"),
+        file_input(folder, b"d/large", bytes(range(256)) * 6),
+        Input(SYMLINK, b"link", 0o777, 2, link=b"d/file"),
+    ]
+    path = folder / "small.tar"
+    pack(path, members, request.param, frame_size=1500, level=3)
+    assert verify_archive(str(path)).frames >= 3
+    return path
+
+
+def regions(archive: Path) -> dict[str, range]:
+    identity = trailer.identify(str(archive))
+    footer = identity.footer
+    assert footer is not None
+    first = len(container.prefix(footer.codec))
+    index = footer.columns_offset - 8 if footer.codec == "zstd" else _index_start(archive, footer)
+    end_of_columns = footer.columns_offset + footer.columns_size
+    footer_start = identity.size - trailer.FOOTER_SIZE - (trailer.XZ_TAIL if footer.codec == "xz" else 0)
+    footer_end = footer_start + trailer.FOOTER_SIZE
+    bounds = [0, first, index, footer.columns_offset, end_of_columns, footer_start, footer_end, identity.size]
+    return {name: range(*pair) for name, pair in zip(REGIONS, zip(bounds, bounds[1:]))}
+
+
+def _index_start(archive: Path, footer: trailer.Footer) -> int:
+    data = archive.read_bytes()
+    backward = int.from_bytes(data[footer.columns_offset - 8 : footer.columns_offset - 4], "little")
+    return footer.columns_offset - 12 - 4 * (backward + 1)
+
+
+@contextmanager
+def changed(archive: Path, at: int, byte: int) -> Iterator[None]:
+    fd = os.open(archive, os.O_RDWR)
+    (before,) = os.pread(fd, 1, at)
+    os.pwrite(fd, bytes([byte ^ before]), at)
+    try:
+        yield
+    finally:
+        os.pwrite(fd, bytes([before]), at)
+        os.close(fd)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_one_bit_anywhere(archive: Path, region: str) -> None:
+    places = regions(archive)[region]
+    if not places:
+        pytest.skip("this codec has none")
+    missed = []
+    for at in places:
+        with changed(archive, at, 1 << at % 8):
+            try:
+                verify_archive(str(archive))
+                missed.append(at)
+            except UnpackenvError as error:
+                missed += [at] if error.where != str(archive) else []
+    assert not missed
+    verify_archive(str(archive))
+
+
+def test_opening_finds_everything_but_damaged_frames(archive: Path) -> None:
+    frames = regions(archive)["frames"]
+    missed = []
+    for at in set(range(archive.stat().st_size)) - set(frames):
+        with changed(archive, at, 1 << at % 8):
+            try:
+                open_archive(str(archive)).close()
+                missed.append(at)
+            except UnpackenvError:
+                pass
+    assert not missed
+
+
+def test_a_warm_start_s_look_at_the_footer_finds_its_damage(archive: Path) -> None:
+    """Without the magic it is a foreign archive; every other byte is under the CRC."""
+    sound = trailer.identify(str(archive))
+    footer = regions(archive)["footer"]
+    for at in footer:
+        with changed(archive, at, 1 << at % 8):
+            if at < footer.stop - len(trailer.MAGIC):
+                with pytest.raises((ArchiveCorrupt, ArchiveUnsupported)):
+                    trailer.identify(str(archive))
+            else:
+                assert trailer.identify(str(archive)).key != sound.key
+
+
+def test_regions_cover_the_archive(archive: Path) -> None:
+    covered = [at for places in regions(archive).values() for at in places]
+    assert covered == list(range(archive.stat().st_size))
+
+
+def test_truncated_anywhere(archive: Path, tmp_path: Path) -> None:
+    data = archive.read_bytes()
+    path = tmp_path / "cut"
+    path.write_bytes(data)
+    for size in reversed(range(len(data))):
+        os.truncate(path, size)
+        with pytest.raises(UnpackenvError):
+            verify_archive(str(path))
+
+
+@pytest.mark.parametrize("more", [b"\0", bytes(4), bytes(512), b"x" * 25, b"x" * 84])
+def test_something_before_or_behind(archive: Path, tmp_path: Path, more: bytes) -> None:
+    data = archive.read_bytes()
+    path = tmp_path / "more"
+    for whole in (data + more, more + data):
+        path.write_bytes(whole)
+        with pytest.raises(UnpackenvError):
+            verify_archive(str(path))
+
+
+def test_a_whole_archive_behind_another(archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "twice"
+    path.write_bytes(archive.read_bytes() * 2)
+    with pytest.raises(UnpackenvError):
+        verify_archive(str(path))

@@ -1,0 +1,248 @@
+"""The .xz container, against stock xz in both directions."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unpackenv.archive import xz
+from unpackenv.errors import ArchiveCorrupt, MemoryBudgetExceeded
+
+RAW = b"".join(b"line %d\n" % (number * number) for number in range(40_000))
+MEMORY = 1 << 27
+
+
+def stock(*arguments: str, given: bytes = b"") -> bytes:
+    run = subprocess.run(["xz", *arguments], input=given, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def blocks_of(path: Path) -> list[xz.Block]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return xz.read_blocks(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def decoded(path: Path, step: int = 1 << 16) -> bytes:
+    """Decode a file block by block, as the reader of foreign archives does."""
+    data = path.read_bytes()
+    out = []
+    for block in blocks_of(path):
+        stored = data[block.offset : block.offset + block.stored_size]
+        pieces = (stored[at : at + step] for at in range(0, len(stored), step))
+        out.append(b"".join(xz.decode_block(block.header, pieces, block.raw_size, MEMORY)))
+    return b"".join(out)
+
+
+# --- what stock xz wrote, we read ---
+
+
+@pytest.mark.parametrize("check", ["none", "crc32", "crc64", "sha256"])
+@pytest.mark.parametrize("layout", [["-T2", "--block-size=65536"], ["-T1"], ["-T1", "--block-size=100000"]])
+def test_blocks_of_a_stock_archive(tmp_path: Path, check: str, layout: list[str]) -> None:
+    path = tmp_path / "stock.xz"
+    path.write_bytes(stock("-1", "-c", f"--check={check}", *layout, given=RAW))
+    expected = {"-T1": 1, "--block-size=65536": -(-len(RAW) // 65536), "--block-size=100000": -(-len(RAW) // 100000)}
+    assert len(blocks_of(path)) == expected[layout[-1]]
+    assert decoded(path) == RAW
+
+
+@pytest.mark.parametrize("padding", [0, 4, 4096])
+def test_several_streams_with_padding(tmp_path: Path, padding: int) -> None:
+    path = tmp_path / "streams.xz"
+    first = stock("-1", "-c", "--check=crc64", "-T2", "--block-size=65536", given=RAW[:200_000])
+    empty = stock("-c", given=b"")
+    last = stock("-1", "-c", "--check=sha256", given=RAW[200_000:])
+    path.write_bytes(bytes(padding).join([first, empty, last]) + bytes(padding))
+    assert decoded(path) == RAW == stock("-dc", str(path))
+    assert [block.raw_size for block in blocks_of(path)] == [65536, 65536, 65536, 3392, len(RAW) - 200_000]
+
+
+def test_filters_before_lzma2_are_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "filtered.xz"
+    path.write_bytes(stock("-c", "--x86", "--delta=dist=4", "--lzma2=preset=1", given=RAW))
+    assert decoded(path) == RAW
+
+
+def test_a_block_may_come_byte_by_byte(tmp_path: Path) -> None:
+    path = tmp_path / "small.xz"
+    path.write_bytes(stock("-1", "-c", given=RAW[:3000]))
+    assert decoded(path, step=1) == RAW[:3000]
+
+
+# --- what we write, stock xz reads ---
+
+
+def written(pieces: list[bytes], preset: int = 1) -> bytes:
+    blocks = [xz.encode_block(piece, preset, 1 << 20) for piece in pieces]
+    sizes = [(xz.unpadded_size(block), len(piece)) for block, piece in zip(blocks, pieces)]
+    return xz.stream_header() + b"".join(blocks) + xz.index_and_footer(sizes)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4096, 100_000, len(RAW)])
+def test_stock_xz_accepts_our_streams(tmp_path: Path, size: int) -> None:
+    pieces = [RAW[at : at + size] for at in range(0, min(len(RAW), 40 * size), size)]
+    path = tmp_path / "ours.xz"
+    path.write_bytes(written(pieces))
+    stock("-t", str(path))
+    for threads in ("-T0", "-T1"):
+        assert stock("-dc", threads, str(path)) == b"".join(pieces)
+    assert lzma.decompress(path.read_bytes()) == b"".join(pieces) == decoded(path)
+    listed = [line.split("\t") for line in stock("--robot", "-lvv", str(path)).decode().splitlines()]
+    blocks = [line for line in listed if line[0] == "block"]
+    assert [int(line[7]) for line in blocks] == [len(piece) for piece in pieces]
+    # Sizes in the block headers are what lets xz decode in parallel.
+    assert all(line[12] == "cu" for line in blocks)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 84, 127, 128, 65_535, 65_536])
+def test_a_stored_stream_shows_its_payload(size: int) -> None:
+    payload = RAW[:size]
+    stream = xz.stored(payload)
+    assert stream[xz.STORED_PAYLOAD : xz.STORED_PAYLOAD + size] == payload
+    assert stock("-dc", given=stream) == payload
+
+
+@pytest.mark.parametrize("size", [0, 65_537])
+def test_a_stored_stream_is_one_chunk(size: int) -> None:
+    with pytest.raises(ValueError, match=r"1 to 65,536 bytes"):
+        xz.stored(bytes(size))
+
+
+def test_a_stored_stream_is_what_the_format_document_says() -> None:
+    stream = xz.stored(b"abc")
+    block = bytes.fromhex("02 00 21 01 08 00 00 00 d8 0f 23 13") + b"\x01\x00\x02abc\x00"
+    block += b"\x00" + struct.pack("<I", zlib.crc32(b"abc"))
+    index = bytes.fromhex("00 01 17 03")
+    index += struct.pack("<I", zlib.crc32(index))
+    tail = struct.pack("<I", 1) + b"\x00\x01"
+    footer = struct.pack("<I", zlib.crc32(tail)) + tail + b"YZ"
+    assert stream == bytes.fromhex("fd 37 7a 58 5a 00 00 01 69 22 de 36") + block + index + footer
+
+
+# --- the index ---
+
+NUMBERS = st.integers(0, 2**63 - 1)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=20))
+def test_an_index_is_read_as_it_was_written(records: list[tuple[int, int]]) -> None:
+    assert xz.parse_index_and_footer(xz.index_and_footer(records)) == records
+
+
+def indexed(index: bytes) -> bytes:
+    """Close a stream with an index of these bytes, checksums right."""
+    index += bytes(-len(index) % 4)
+    index += struct.pack("<I", zlib.crc32(index))
+    tail = struct.pack("<I", len(index) // 4 - 1) + b"\x00\x01"
+    return index + struct.pack("<I", zlib.crc32(tail)) + tail + b"YZ"
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"\x01\x00",  # not an index
+        b"\x00\x02\x17\x03",  # fewer records than it counts
+        b"\x00\x01\x17\x03\x17\x03",  # more
+        b"\x00\x00" + bytes(4),  # more padding than there may be
+        b"\x00" + b"\xff" * 9 + b"\x01",  # a number of more than 63 bits
+        b"\x00\x01" + b"\xff" * 9 + b"\x01\x03",
+        b"\x00\x01\x17" + b"\x80" * 4,  # a number that does not end
+        b"\x00\xff\xff\xff\xff\x0f",  # more records than bytes
+        b"",
+    ],
+)
+def test_an_index_with_right_checksums_may_still_be_wrong(tmp_path: Path, index: bytes) -> None:
+    path = tmp_path / "crafted.xz"
+    path.write_bytes(xz.stored(b"abc")[:44] + indexed(index))
+    with pytest.raises(ArchiveCorrupt):
+        xz.parse_index_and_footer(indexed(index))
+    with pytest.raises(ArchiveCorrupt):
+        blocks_of(path)
+
+
+@pytest.mark.parametrize(("padding", "sound"), [(b"", True), (b"\0\0", True), (b"\0\1", False), (bytes(6), False)])
+def test_padding_of_an_index_is_zero_and_short(tmp_path: Path, padding: bytes, sound: bool) -> None:
+    stream = xz.stored(RAW[:128])
+    path = tmp_path / "padded.xz"
+    path.write_bytes(stream[: 12 + 148] + indexed(b"\x00\x01\x94\x01\x80\x01" + padding))
+    assert (subprocess.run(["xz", "-tq", path], capture_output=True).returncode == 0) == sound
+    if sound:
+        assert decoded(path) == RAW[:128]
+    else:
+        with pytest.raises(ArchiveCorrupt, match="more than its records"):
+            blocks_of(path)
+
+
+def test_an_index_that_is_larger_than_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "large.xz"
+    path.write_bytes(xz.stream_header() + indexed(b"\x00\x01" + b"\xff" * 8 + b"\x7f\x00"))
+    with pytest.raises(ArchiveCorrupt):
+        blocks_of(path)
+    tail = struct.pack("<I", 0xFFFFFFFF) + b"\x00\x01"
+    path.write_bytes(bytes(100) + struct.pack("<I", zlib.crc32(tail)) + tail + b"YZ")
+    with pytest.raises(ArchiveCorrupt):
+        blocks_of(path)
+
+
+def test_every_truncation_is_found(tmp_path: Path) -> None:
+    whole = written([RAW[:500], RAW[500:700]])
+    path = tmp_path / "cut.xz"
+    for size in range(1, len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ArchiveCorrupt):
+            decoded(path)
+
+
+def test_every_flip_outside_of_padding_is_found(tmp_path: Path) -> None:
+    """The LZMA2 data is covered by the block's check, everything else by a CRC of its own."""
+    whole = written([RAW[:500], RAW[500:700]])
+    path = tmp_path / "flipped.xz"
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        with pytest.raises(ArchiveCorrupt):
+            decoded(path)
+
+
+# --- one block ---
+
+
+@pytest.mark.parametrize("announced", [0, 499, 501, 1 << 40])
+def test_a_block_of_another_size_than_announced(announced: int) -> None:
+    block = xz.encode_block(RAW[:500], 1, 1 << 16)
+    with pytest.raises(ArchiveCorrupt, match="than announced"):
+        b"".join(xz.decode_block(xz.stream_header(), [block], announced, MEMORY))
+
+
+def test_a_block_is_decoded_in_small_pieces() -> None:
+    """However well it was compressed: a bomb is stopped at the size that was announced."""
+    block = xz.encode_block(bytes(20_000_000), 1, 1 << 16)
+    pieces: list[int] = []
+    with pytest.raises(ArchiveCorrupt, match="larger than announced"):
+        pieces.extend(len(piece) for piece in xz.decode_block(xz.stream_header(), [block], 1_000_000, MEMORY))
+    assert max(pieces) <= xz.STEP
+    assert sum(pieces) <= 1_000_000
+
+
+def test_a_dictionary_beyond_the_budget_is_said() -> None:
+    block = xz.encode_block(RAW, 1, 1 << 26)
+    with pytest.raises(MemoryBudgetExceeded, match="16 MiB"):
+        b"".join(xz.decode_block(xz.stream_header(), [block], len(RAW), 1 << 24))
+
+
+def test_what_follows_a_block_is_not_taken_for_data() -> None:
+    block = xz.encode_block(RAW[:500], 1, 1 << 16)
+    with pytest.raises(ArchiveCorrupt):
+        b"".join(xz.decode_block(xz.stream_header(), [block + block], 500, MEMORY))

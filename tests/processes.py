@@ -1,0 +1,123 @@
+"""Processes for tests: interpreters in a known environment, and what they have to say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from support import members_of, pack
+
+import unpackenv
+
+SOURCE = str(Path(unpackenv.__file__).resolve().parents[1])
+TAG = sys.implementation.cache_tag
+IS_ROOT = os.geteuid() == 0
+
+# What a start imports on its way, for processes that lose sight of the file system: another user, or another root.
+IMPORT_ALL = """
+import encodings.idna, gzip, hashlib, json, lzma, marshal, site, threading, traceback, zstandard
+import unpackenv.start.cold, unpackenv.start.foreign, unpackenv.start.native, unpackenv.start.bootstrap
+"""
+
+
+def environment(**variables: object) -> dict[str, str]:
+    """Return an environment in which unpackenv can be imported, and nothing else is set from outside."""
+    base = {"PATH": os.defpath, "PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**base, **{name: str(value) for name, value in variables.items()}}
+
+
+def run(
+    command: Sequence[object],
+    env: dict[str, str] | None = None,
+    *,
+    cwd: Path | str = "/",
+    stdin: str = "",
+    before: Callable[[], None] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; whether it went well is for the test to say."""
+    words = [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in command]
+    chosen = environment() if env is None else env
+    return subprocess.run(
+        words, env=chosen, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=120, preexec_fn=before
+    )
+
+
+def start(
+    command: Sequence[object], env: dict[str, str] | None = None, *, new_group: bool = False
+) -> subprocess.Popen[str]:
+    """Start a command and return while it runs."""
+    words = [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in command]
+    return subprocess.Popen(
+        words,
+        env=environment() if env is None else env,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=new_group,
+    )
+
+
+def python(code: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter."""
+    return run([sys.executable, "-c", code], env, **options)
+
+
+def result_of(code: str, env: dict[str, str] | None = None, **options: Any) -> Any:
+    """Run `code` in a fresh interpreter and return what it leaves in `result`."""
+    done = python(code + "\nimport json as _json\nprint(_json.dumps(result))", env, **options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def wrapper(*arguments: object) -> list[object]:
+    """Return the command line of the wrapper."""
+    return [sys.executable, "-m", "unpackenv", *arguments]
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Wait until `condition` holds; it is an error if it does not soon."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.005)
+
+
+def processes_with(mark: str) -> list[int]:
+    """Return the processes that have `mark` in their environment."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if mark.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(int(pid))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def write_tree(root: Path, files: dict[str, str]) -> Path:
+    """Make a directory of text files, by path."""
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content)
+    return root
+
+
+def pack_tree(path: Path, tree: Path, codec: str = "zstd", **facts: str) -> str:
+    """Pack a tree for the interpreter that runs the tests, and return the digest."""
+    described = {"python": [TAG], "import": [""], **{key.replace("_", "-"): [value] for key, value in facts.items()}}
+    return pack(path, members_of(tree), codec, facts=described).digest
+
+
+def leftovers(target: Path) -> list[str]:
+    """Return what is beside and in a target that is of unpackenv, but for locks and the stamp."""
+    beside = [name for name in os.listdir(target.parent) if ".unpackenv" in name]
+    inside = [name for name in os.listdir(target) if name.startswith(".unpackenv")] if target.is_dir() else []
+    return sorted(name for name in beside + inside if not name.endswith((".lock", ".stamp")))
