@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support import members_of, pack
 
 import unpackenv
@@ -121,3 +123,16 @@ def leftovers(target: Path) -> list[str]:
     beside = [name for name in os.listdir(target.parent) if ".unpackenv" in name]
     inside = [name for name in os.listdir(target) if name.startswith(".unpackenv")] if target.is_dir() else []
     return sorted(name for name in beside + inside if not name.endswith((".lock", ".stamp")))
+
+
+def other_python() -> str:
+    """Return a Python of another version, if one is here."""
+    own = "%d.%d" % sys.version_info[:2]
+    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    candidates = [shutil.which(f"python3.{minor}", path=os.defpath) for minor in range(9, 15) if f"3.{minor}" != own]
+    candidates += [str(path) for path in sorted(versions.glob("3.*/bin/python")) if not path.parts[-3].startswith(own)]
+    for candidate in filter(None, candidates):
+        done = subprocess.run([candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True)
+        if done.returncode == 0 and done.stdout.strip() != own and done.stdout.strip() >= "3.":
+            return str(candidate)
+    pytest.skip("no other Python here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -26,6 +27,9 @@ _BIGGEST = 8
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, 1 for a tree or archive that fails `verify`, 2 for wrong usage, else 125."""
     parser = _parser()
+    for stream in (sys.stdout, sys.stderr):  # a name may have bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         code = options.run(options)

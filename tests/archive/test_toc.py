@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpackenv.archive.toc import Toc
+from unpackenv.archive.toc import FRAME_LIMIT, Toc
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, UnpackenvError
 
 COLUMNS = [name for name in vars(Toc()) if not name.startswith("_")]
@@ -95,7 +95,7 @@ MODES = st.integers(0, 0o777)
 @st.composite
 def tocs(draw: st.DrawFn) -> Toc:
     toc = Toc()
-    toc.frame_raw.extend(draw(st.lists(st.integers(0, 1 << 62), min_size=1, max_size=4)))
+    toc.frame_raw.extend(draw(st.lists(st.integers(0, FRAME_LIMIT), min_size=1, max_size=4)))
     toc.frame_raw.append(1024)
     toc.frame_stored.extend(draw(st.integers(0, 2**64 - 1)) for _ in toc.frame_raw)
     toc.frame_sha256 = draw(st.binary(min_size=32, max_size=32)) * len(toc.frame_raw)
@@ -155,6 +155,7 @@ def put(name: str, row: int, value: object) -> Callable[[Toc], None]:
 
 
 CORRUPT: dict[str, tuple[Callable[[Toc], None], str]] = {
+    "frame too large": (put("frame_raw", 0, FRAME_LIMIT + 1), "decodes to more than 128 MiB"),
     "root has a parent": (put("dir_parent", 0, 1), "before its parent"),
     "directory is its own parent": (put("dir_parent", 1, 1), "before its parent"),
     "parent comes later": (put("dir_parent", 1, 2), "before its parent"),

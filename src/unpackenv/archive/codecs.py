@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from unpackenv.archive import trailer
+from unpackenv.archive.toc import FRAME_LIMIT
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 
 TYPE_CHECKING = False
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
     Buffer = Union[bytes, bytearray, memoryview]
     Decode = Callable[[bytes, memoryview], None]
 
-# A decoder's window (zstd) or dictionary (xz) of a frame is never larger than this: what `pack`
-# writes at most, and so the most that a start has to reckon with beside its own buffers.
-LARGEST_WINDOW = 1 << 27
+# The window (zstd) or dictionary (xz) that decoding a frame may take, beside the frame itself.
+LARGEST_WINDOW = FRAME_LIMIT
 
 
 def encoder(codec: str, level: int, frame_size: int) -> Callable[[bytes], bytes]:

@@ -118,7 +118,7 @@ def _zstd(fd: int, size: int, memory: int) -> Pieces:
     frames = zstd.read_frames(fd, size)
     zstandard = import_zstandard()
     window = min(memory, LARGEST_WINDOW)
-    each = max((2 * (frame.raw_size or memory) for frame in frames), default=0)
+    each = max((2 * (memory if frame.raw_size is None else frame.raw_size) for frame in frames), default=0)
 
     def decode(frame: zstd.Frame) -> memoryview:
         stored = os.pread(fd, frame.stored_size, frame.offset)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 COUNTS = struct.Struct("<6Q")
 SHA256_SIZE = 32
 PERMISSIONS = 0o777
+FRAME_LIMIT = 1 << 27
+"""The most bytes that a frame may decode to: what a reader has to have room for."""
 _END_OF_ARCHIVE = 1024  # bytes of zeros that close the tar stream
 # The stored form of each table: its columns as (attribute, array type code).
 FRAMES = (("frame_stored", "Q"), ("frame_raw", "Q"))
@@ -141,6 +143,8 @@ class Toc:
         directories = len(self.dir_parent)
         if not directories or self.dir_parent[0] or not all(map(lt, self.dir_parent[1:], range(1, directories))):
             raise _corrupt("a directory comes before its parent")
+        if max(self.frame_raw, default=0) > FRAME_LIMIT:
+            raise _corrupt(f"a frame decodes to more than {FRAME_LIMIT >> 20} MiB")
         for column in (self.file_dir, self.link_dir, self.hard_dir):
             if column and max(column) >= directories:
                 raise _corrupt("a member is in a directory that it does not list")

@@ -5,6 +5,7 @@ recognise -> scan -> compile -> write, each in a module of its own; here is thei
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import unpackenv
 from unpackenv.archive import trailer, writer
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK
+from unpackenv.archive.toc import FRAME_LIMIT
 from unpackenv.archive.writer import Input, Written
 from unpackenv.build import bytecode, progress, source
 from unpackenv.errors import SettingError
@@ -21,7 +23,7 @@ from unpackenv.errors import SettingError
 # an acceptable speed, and whose frames leave a start of two workers well within its memory.
 DEFAULT_LEVEL = {trailer.ZSTD: 19, trailer.XZ: 6}
 DEFAULT_FRAME_SIZE = 12 << 20
-FRAME_SIZES = range(1 << 12, (1 << 27) + 1)
+FRAME_SIZES = range(1 << 12, FRAME_LIMIT + 1)
 _LEVELS = {trailer.ZSTD: range(1, 23), trailer.XZ: range(10)}
 _KINDS = {"dir": DIRECTORY, "file": FILE, "symlink": SYMLINK, "hardlink": HARD_LINK}
 
@@ -61,7 +63,7 @@ def pack(directory: str, output: str, options: Options) -> Packed:
     level = _checked_level(options)
     workers = options.workers or len(os.sched_getaffinity(0))
     described = source.recognise(directory, options.python)
-    tree = source.scan(described, options.exclude)
+    tree = source.scan(described, [*options.exclude, *_itself(described.root, output)])
     target = os.path.abspath(options.target) if options.target else described.target
     with tempfile.TemporaryDirectory(prefix="unpackenv-") as staging:
         with progress.step("compile", sum(entry.path.endswith(".py") for entry in tree.entries)) as show:
@@ -91,6 +93,12 @@ def _checked_level(options: Options) -> int:
     if options.frame_size not in FRAME_SIZES:
         raise SettingError(f"{options.frame_size} is not within 4K and 128M", where="--frame-size")
     return level
+
+
+def _itself(root: str, output: str) -> list[str]:
+    """The archive may lie in the tree that it is made of: an older one is not packed into it."""
+    path = os.path.relpath(os.path.abspath(output), root)
+    return [] if path.startswith("..") else [glob.escape(path)]
 
 
 def _members(root: str, compiled: bytecode.Bytecode) -> Iterator[Input]:

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from unpackenv.archive import interpreter as facts_of_interpreter
 from unpackenv.errors import PackError, SettingError
 
 _OLDEST = (3, 9)
@@ -163,26 +164,15 @@ def _interpreter_path(root: str, python: str | None, is_venv: bool) -> str:
 
 
 _QUESTIONS = """
-import importlib.machinery, importlib.util, json, os, sys, sysconfig
-
-def libc():
-    if "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or ""):
-        return "musl"
-    try:
-        return os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (OSError, ValueError):
-        return ""
-
+import importlib.machinery, importlib.util, json, runpy, sys
+facts = runpy.run_path(sys.argv[1])["describe"]()
 print(json.dumps({
+    "cache_tag": facts.pop("python"),
+    **facts,
     "implementation": sys.implementation.name,
     "version": "%d.%d" % sys.version_info[:2],
-    "cache_tag": sys.implementation.cache_tag or "",
-    "soabi": sysconfig.get_config_var("SOABI") or "",
     "extension_suffixes": importlib.machinery.EXTENSION_SUFFIXES,
     "magic": importlib.util.MAGIC_NUMBER.hex(),
-    "system": sys.platform,
-    "machine": os.uname().machine,
-    "libc": libc(),
 }))
 """
 
@@ -190,7 +180,8 @@ print(json.dumps({
 def _ask(path: str) -> Interpreter:
     """Run the interpreter, isolated and without `site`, and return what it says about itself."""
     try:
-        run = subprocess.run([path, "-I", "-S", "-c", _QUESTIONS], capture_output=True, text=True, check=True)
+        command = [path, "-I", "-S", "-c", _QUESTIONS, os.path.abspath(facts_of_interpreter.__file__)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
         answers = json.loads(run.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise PackError(f"does not run as a Python 3 interpreter ({error})", where=path, hint=_OTHER_PYTHON) from error

@@ -70,7 +70,7 @@ def _bootstrap(arguments: dict[str, object], command: str) -> None:
     settings = Settings(arguments, interpreter=_other_interpreter(command))
     done = bootstrap.provide_tree(settings, clock)
     bootstrap.finish(settings, done, clock)
-    if os.path.exists(os.path.join(done.target, "pyvenv.cfg")):
+    if done.target and os.path.exists(os.path.join(done.target, "pyvenv.cfg")):
         os.environ["VIRTUAL_ENV"] = done.target
     for fd in bootstrap.stamps_in_use():
         os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
@@ -106,7 +106,7 @@ def _find(command: str) -> str:
 
 def _interpreter_of(path: str) -> str:
     """Return `path` if it is a Python, the Python of its `#!` line if it is a script, or ""."""
-    if os.path.basename(path).startswith("python"):
+    if _is_python(path):
         return path
     try:
         with open(path, "rb") as file:
@@ -115,8 +115,13 @@ def _interpreter_of(path: str) -> str:
         return ""
     words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
     if words and os.path.basename(words[0]) == "env":
-        words = [_find(words[-1])]
-    return words[0] if words and os.path.basename(words[0]).startswith("python") else ""
+        words = [_find(word) for word in words[1:] if not word.startswith("-") and "=" not in word]
+    return words[0] if words and _is_python(words[0]) else ""
+
+
+def _is_python(path: str) -> bool:
+    """Whether a program is called python, python3, python3.13 or python3.13t: only such ones are asked."""
+    return os.path.basename(path).rstrip("0123456789.t") == "python"
 
 
 # --- becoming the command ------------------------------------------------------------------------
@@ -135,7 +140,7 @@ def _restore_process() -> None:
     """Put back what CPython changed for itself: ignored signals, and LC_CTYPE if it was coerced (PEP 538)."""
     for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(signum, _signal.SIG_DFL)
-    if os.environ.get("LC_CTYPE") == "C.UTF-8":
+    if os.environ.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
         try:
             with open("/proc/self/environ", "rb") as file:
                 was_set = any(entry.startswith(b"LC_CTYPE=") for entry in file.read().split(b"\0"))

@@ -36,8 +36,11 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
         settings = Settings({}, {name: value for name, value in environ.items() if value})
         if _add_published(settings) or not auto:
             return
-        if is_tool(_command_line()):
-            os.environ["UNPACKENV"] = "off"  # for the processes that it starts, too
+        arguments = _command_line()
+        tool = tool_in(arguments)
+        if tool:
+            if tool != "unpackenv" or "--" not in arguments:  # the wrapper bootstraps, for a command that wants it
+                os.environ["UNPACKENV"] = "off"  # for the processes that it starts, too
             return
         clock = report.Clock()
         done = bootstrap.provide_tree(settings, clock)
@@ -68,22 +71,27 @@ def _add_published(settings: Settings) -> bool:
     return True
 
 
-def is_tool(arguments: list[str]) -> bool:
-    """Whether the command line `arguments` of an interpreter starts a tool that builds environments."""
+def tool_in(arguments: list[str]) -> str:
+    """Return the tool that builds environments which the command line `arguments` of an interpreter starts, or ""."""
     rest = iter(arguments[1:])
     for argument in rest:
         if argument in _OPTIONS_WITH_VALUE:
             next(rest, None)
         elif argument.startswith("-") and argument.endswith("m") and argument[1:].isalpha():
-            return next(rest, "").partition(".")[0] in _TOOLS
+            return _known(next(rest, "").partition(".")[0])
         elif argument.startswith("-m"):
-            return argument[2:].partition(".")[0] in _TOOLS
+            return _known(argument[2:].partition(".")[0])
         elif argument.startswith("-c") or argument == "-":
-            return False
+            return ""
         elif not argument.startswith("-"):
-            name = os.path.basename(argument).rstrip("0123456789.")
-            return name in _TOOLS or "/pip/" in argument or "/pyproject_hooks/" in argument
-    return False
+            if "/pip/" in argument or "/pyproject_hooks/" in argument:
+                return "pip"
+            return _known(os.path.basename(argument).rstrip("0123456789."))
+    return ""
+
+
+def _known(name: str) -> str:
+    return name if name in _TOOLS else ""
 
 
 def _command_line() -> list[str]:

@@ -1,0 +1,75 @@
+"""The renderer's interpreter, its packages, and what unpackenv itself needs there: for tests and benchmarks alike."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+
+
+def find_python() -> str | None:
+    """Return a CPython 3.9 with pip, whichever interpreter runs this; None where there is none.
+
+    `UNPACKENV_PYTHON39` names one; it raises `ValueError` if that is something else.
+    """
+    chosen = os.environ.get("UNPACKENV_PYTHON39")
+    if chosen:
+        if not _is_cpython39(chosen):
+            raise ValueError(f"UNPACKENV_PYTHON39={chosen} is not a CPython 3.9 with pip")
+        return chosen
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates = [shutil.which("python3.9"), *sorted(pyenv.glob("versions/3.9.*/bin/python"))]
+    return next((str(candidate) for candidate in candidates if candidate and _is_cpython39(candidate)), None)
+
+
+def site(python: str) -> Path:
+    """Return a directory with the renderer's packages and their bytecode. Shared by all runs: never write to it."""
+    return _installed(python, "renderer", (HERE / "requirements.txt").read_text().split())
+
+
+def runtime(python: str) -> Path:
+    """Return a directory with what unpackenv needs: beside `src` on PYTHONPATH, `python` can import it."""
+    requirements = importlib.metadata.requires("unpackenv") or []
+    return _installed(python, "runtime", [line for line in requirements if "extra ==" not in line])
+
+
+def _is_cpython39(python: str | Path) -> bool:
+    """A pyenv shim may be on PATH and not run; Debian's python3.9 may lack pip."""
+    probe = "import sys, pip; print(sys.implementation.name, *sys.version_info[:2])"
+    try:
+        run = subprocess.run([str(python), "-I", "-c", probe], check=False, capture_output=True, text=True)
+    except OSError:
+        return False
+    return run.returncode == 0 and run.stdout.split() == ["cpython", "3", "9"]
+
+
+def _installed(python: str, name: str, requirements: list[str]) -> Path:
+    """Return a directory with `requirements` installed for `python`, made by the first run that asks.
+
+    It is installed beside its place and renamed, so that a killed run leaves no half of it; of two
+    runs at once, the second waits for the first.
+    """
+    version = subprocess.run([python, "-VV"], capture_output=True, text=True, check=True).stdout
+    key = hashlib.sha256("\n".join([version, *requirements]).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unpackenv-tests"
+    cache.mkdir(parents=True, exist_ok=True)
+    place = cache / f"{name}-{key}"
+    with open(cache / f"{name}-{key}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            for leftover in cache.glob(f"{name}-{key}.tmp-*"):
+                shutil.rmtree(leftover)
+            work = tempfile.mkdtemp(prefix=f"{name}-{key}.tmp-", dir=cache)
+            os.chmod(work, 0o755)
+            pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--compile"]
+            subprocess.run([*pip, "--only-binary", ":all:", "--target", work, *requirements], check=True)
+            os.rename(work, place)
+    return place
