@@ -180,14 +180,6 @@ def test_code_is_that_of_the_source(tree: Path) -> None:
     assert marshal.loads(data[16:]) == compile((tree / "top.py").read_text(), "top.py", "exec", dont_inherit=True)
 
 
-def test_prefix_is_where_tracebacks_point(tree: Path) -> None:
-    described = source.recognise(str(tree))
-    staging = tree.parent / "staging"
-    bytecode.compile_tree(source.scan(described), described, "unchecked-hash", str(staging), 1, prefix="/opt/env")
-    code = marshal.loads((staging / "package/__pycache__" / f"inner.{TAG}.pyc").read_bytes()[16:])
-    assert code.co_filename == "/opt/env/package/inner.py"
-
-
 # --- the interpreter takes it ------------------------------------------------------------------
 
 

@@ -56,14 +56,13 @@ def compile_tree(
     staging: str,
     workers: int,
     on_progress: Callable[[int, int], None] | None = None,
-    prefix: str = "",
 ) -> Bytecode:
     """Return `tree` with bytecode for every module, compiled into the directory `staging`.
 
     `mode` is one of `MODES`. Bytecode in the tree is replaced, whichever Python or optimisation it is
     for; "keep" leaves all as it is. Modules are the sources below an import path, and those that
-    had bytecode already. `prefix` is where the tree will be unpacked: bytecode names its source by
-    the path below it. (An import elsewhere puts the right path there, at no cost that could be measured.)
+    had bytecode already. Bytecode names its source by its path in the tree; an import puts the real one
+    there, at no cost that could be measured.
     `on_progress` gets the number of sources that are done and that of all, in the calling thread.
     Raises `PackError` if the interpreter fails, and `SettingError` for another mode.
     """
@@ -73,7 +72,7 @@ def compile_tree(
         return Bytecode(tree, {}, [])
     jobs = [] if mode == "none" else _jobs(tree, source)
     _make_directories(staging, jobs)
-    failed = _compile(jobs, source, mode, staging, workers, on_progress or (lambda done, total: None), prefix)
+    failed = _compile(jobs, source, mode, staging, workers, on_progress or (lambda done, total: None))
     unchanged = {path for path, _ in failed}
     compiled = [job.bytecode for job in jobs if job.source.path not in unchanged]
     overlay = {entry.path: os.path.join(staging, entry.path) for entry in compiled}
@@ -137,14 +136,13 @@ def _compile(
     staging: str,
     workers: int,
     on_progress: Callable[[int, int], None],
-    prefix: str,
 ) -> list[tuple[str, str]]:
     """Compile all jobs and return the sources that do not compile, each with the reason."""
     failed: list[tuple[str, str]] = []
     done = 0
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(lambda batch: _compile_batch(batch, source, mode, staging, prefix), batches)
+        results = pool.map(lambda batch: _compile_batch(batch, source, mode, staging), batches)
         for batch, reasons in zip(batches, results):
             failed += [(job.source.path, reason) for job, reason in zip(batch, reasons) if reason]
             done += len(batch)
@@ -152,12 +150,12 @@ def _compile(
     return failed
 
 
-def _compile_batch(batch: list[_Job], source: Source, mode: str, staging: str, prefix: str) -> list[str]:
+def _compile_batch(batch: list[_Job], source: Source, mode: str, staging: str) -> list[str]:
     """Compile a batch in a new interpreter; returns for each source why it does not compile, or ""."""
     # Not -I: it would make the interpreter ignore PYTHONHASHSEED.
     run = subprocess.run(
         [source.interpreter.path, "-s", "-S", "-B", "-W", "ignore", _COMPILER, mode],
-        input=json.dumps([_order(job, source.root, staging, prefix) for job in batch]),
+        input=json.dumps([_order(job, source.root, staging) for job in batch]),
         env=_environment(),
         capture_output=True,
         check=False,
@@ -175,12 +173,12 @@ def _compile_batch(batch: list[_Job], source: Source, mode: str, staging: str, p
     return reasons
 
 
-def _order(job: _Job, root: str, staging: str, prefix: str) -> tuple[str, str, str, int]:
+def _order(job: _Job, root: str, staging: str) -> tuple[str, str, str, int]:
     """Return what the compiler needs to know of a job; it reads paths as UTF-8 whatever our own encoding is."""
     paths = (
         os.path.join(root, job.source.path),
         os.path.join(staging, job.bytecode.path),
-        os.path.join(prefix, job.source.path),
+        job.source.path,
     )
     read, written, shown = (os.fsencode(path).decode("utf-8", "surrogateescape") for path in paths)
     return read, written, shown, job.bytecode.mtime

@@ -68,7 +68,7 @@ def pack(directory: str, output: str, options: Options) -> Packed:
     with tempfile.TemporaryDirectory(prefix="unpackenv-") as staging:
         with progress.step("compile", sum(entry.path.endswith(".py") for entry in tree.entries)) as show:
             compiled = bytecode.compile_tree(
-                tree, described, options.bytecode, staging, workers, lambda done, _: show(done), target
+                tree, described, options.bytecode, staging, workers, lambda done, _: show(done)
             )
         size = sum(entry.size for entry in compiled.tree.entries)
         with progress.step("compress", size) as show:
