@@ -113,8 +113,8 @@ def _pack(options: argparse.Namespace) -> int:
     toc, described = packed.written.toc, packed.source
     ratio = packed.written.size / max(1, toc.unpacked_size)
     print(f"{packed.path}: {_megabytes(packed.written.size)}, {ratio:.1%} of {_megabytes(toc.unpacked_size)}")
-    print(f"  {len(toc.file_names)} files, {len(toc.frame_raw)} frames")
-    print(f"  {described.kind} for {described.interpreter.cache_tag}")
+    counts = f"{len(toc.file_names)} files, {len(toc.frame_raw)} frames"
+    print(f"  {counts}, {described.kind}, for {described.interpreter.cache_tag}")
     biggest = sorted(packed.packages.items(), key=lambda item: -item[1])[:_BIGGEST]
     print("  largest: " + ", ".join(f"{name} {_megabytes(size)}" for name, size in biggest))
     print(f"  digest {packed.written.digest}")

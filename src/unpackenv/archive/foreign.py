@@ -13,7 +13,7 @@ import zlib
 
 from unpackenv.archive import xz, zstd
 from unpackenv.archive.codecs import LARGEST_WINDOW, import_zstandard
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported, MemoryBudgetExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,6 +118,11 @@ def _zstd(fd: int, size: int, memory: int) -> Pieces:
     frames = zstd.read_frames(fd, size)
     zstandard = import_zstandard()
     window = min(memory, LARGEST_WINDOW)
+    if max((frame.window for frame in frames), default=0) > window:
+        raise MemoryBudgetExceeded(
+            f"its zstd window needs more than the memory budget of {window >> 20} MiB",
+            hint="Raise UNPACKENV_MEMORY, or pack without --long",
+        )
     each = max((2 * (memory if frame.raw_size is None else frame.raw_size) for frame in frames), default=0)
 
     def decode(frame: zstd.Frame) -> memoryview:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 COUNTS = struct.Struct("<6Q")
 SHA256_SIZE = 32
 PERMISSIONS = 0o777
+RESERVED = b".unpackenv."  # prefix of the names of our own files in a target
 FRAME_LIMIT = 1 << 27
 """The most bytes that a frame may decode to: what a reader has to have room for."""
 _END_OF_ARCHIVE = 1024  # bytes of zeros that close the tar stream
@@ -126,6 +127,8 @@ class Toc:
         toc.hard_names = names[end + symlinks :]
         _check_names(raw[at : at + names_size], names)
         toc._check_columns()
+        if RESERVED in raw[at : at + names_size]:
+            toc._check_reserved()
         return toc
 
     def _load(self, raw: bytes, at: int, table: tuple[tuple[str, str], ...], count: int) -> int:
@@ -138,6 +141,13 @@ class Toc:
             _little_endian(column)
             at = end
         return at
+
+    def _check_reserved(self) -> None:
+        for _, path, _ in self.paths():
+            if path.startswith(RESERVED):
+                raise ArchiveUnsafe(
+                    f"a member is named {_shown(path)!r}, a name that unpackenv keeps for itself", member=_shown(path)
+                )
 
     def _check_columns(self) -> None:
         directories = len(self.dir_parent)

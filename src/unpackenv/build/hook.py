@@ -18,12 +18,13 @@ def install(*, auto: bool, archive: str = "", target: str = "", site_directory: 
     `TargetNotWritable`.
     """
     path = hook_path(site_directory)
-    arguments = f"auto={auto!r}, archive={archive and os.path.abspath(archive)!r}"
-    arguments += f", target={target and os.path.abspath(target)!r}"
-    line = f"import sys; {_importable()}import unpackenv.start.hook; unpackenv.start.hook.run({arguments})\n"
+    # In ASCII, because the interpreter reads the file in the encoding of its locale.
+    arguments = f"auto={auto!r}, archive={archive and os.path.abspath(archive)!a}"
+    arguments += f", target={target and os.path.abspath(target)!a}"
+    line = f"import sys; {_importable(os.path.dirname(path))}import unpackenv.start.hook; unpackenv.start.hook.run({arguments})\n"
     partial = path + ".partial"
     try:
-        with open(partial, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with open(partial, "w", encoding="ascii") as file:
             file.write(line)
         os.replace(partial, path)
     except OSError as error:
@@ -48,9 +49,10 @@ def hook_path(site_directory: str = "") -> str:
     return os.path.join(os.path.abspath(site_directory or sysconfig.get_path("purelib")), NAME)
 
 
-def _importable() -> str:
-    """Code that makes unpackenv importable where it is not in the interpreter's own site directory."""
+def _importable(directory: str) -> str:
+    """Code that makes unpackenv importable where it is not in the site directory of the hook."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(unpackenv.__file__)))
-    if home in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+    own = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    if home == directory or (home in own and directory in own):
         return ""
-    return f"sys.path.append({home!r}); "
+    return f"sys.path.append({home!a}); "

@@ -105,19 +105,27 @@ def log(settings: Settings, done: Report, clock: Clock) -> None:
 def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report | None:
     """Return the report of the first place whose stamp says that it holds the tree of archive `key`.
 
-    With an empty key any complete tree will do. The tree is in use from now on: its stamp stays
-    open and locked. Raises `InterpreterMismatch` if it is for another Python version.
+    With an empty key any complete tree will do. Where a digest is asked for, the tree must have been
+    unpacked from an archive that was checked against it: a foreign archive's key is no such check.
+    The tree is in use from now on: its stamp stays open and locked. Raises `InterpreterMismatch` if
+    it is for another Python version.
     """
+    digest = settings.digest.lower()
     for place in candidates:
         known = _in_use.get(place.path)
-        if known and key in ("", known[0].key):
+        if known and key in ("", known[0].key) and digest in ("", known[0].digest):
             return known[0]
         found = stamp.read(place.path)
         if found is None:
             continue
         facts, fd = found
-        if key in ("", first(facts, "key")) and (not place.is_default or places.is_ours(place)):
-            _check_python(first(facts, "python"), place.path, settings)
+        wanted = key in ("", first(facts, "key")) and digest in ("", first(facts, "digest"))
+        if wanted and (not place.is_default or places.is_ours(place)):
+            try:
+                _check_python(first(facts, "python"), place.path, settings)
+            except BaseException:
+                os.close(fd)
+                raise
             return _use_tree(place.path, facts, fd)
         os.close(fd)
     return None
@@ -146,8 +154,7 @@ def _tree_without_archive(settings: Settings) -> Report | None:
     """A tree may have come without its archive, for example from an init container."""
     if not settings.target:
         return None
-    done = find_tree([Place(os.path.realpath(settings.target), False)], "", settings)
-    return done if done and settings.digest in ("", done.digest) else None
+    return find_tree([Place(os.path.realpath(settings.target), False)], "", settings)
 
 
 def _check_digest(digest: str, identity: Identity) -> None:

@@ -16,6 +16,7 @@ from hashlib import sha256
 
 from unpackenv.archive import foreign
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
+from unpackenv.archive.toc import RESERVED
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, DigestMismatch, UnpackenvError
 from unpackenv.start import limits, preflight
 from unpackenv.start.settings import Settings
@@ -31,6 +32,7 @@ class ForeignSource:
     def __init__(self, path: str, settings: Settings) -> None:
         """Open the archive at `path`; raises `UnpackenvError`."""
         self._path = path
+        self._digest = settings.digest.lower()
         self._fd = foreign.open_file(path)
         try:
             if settings.digest:
@@ -66,6 +68,7 @@ class ForeignSource:
         assert self._job is not None
         sites = [os.fsdecode(path) for path in self._job.directories if _SITE_DIRECTORY.match(path)]
         return {
+            **({"digest": [self._digest]} if self._digest else {}),
             "import": sites or [""],
             "files": [str(self._job.files)],
             "unpacked-size": [str(self._job.size)],
@@ -290,4 +293,6 @@ def _normal(path: bytes) -> bytes:
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise ArchiveUnsafe("a member's name leads out of the target through `..`", member=shown(path))
+    if parts and parts[0].startswith(RESERVED):
+        raise ArchiveUnsafe("a member has a name that unpackenv keeps for itself", member=shown(path))
     return b"/".join(parts)

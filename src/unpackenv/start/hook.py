@@ -6,6 +6,7 @@ it also bootstraps where there is no tree yet, unless a tool such as pip is star
 
 from __future__ import annotations
 
+import _signal
 import os
 import sys
 
@@ -20,7 +21,6 @@ _TOOLS = {
     "build", "compileall", "conda", "ensurepip", "pip", "pipx", "poetry", "py_compile", "setuptools",
     "unpackenv", "uv", "venv", "virtualenv", "wheel",
 }  # fmt: skip
-_OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
 
 def run(*, auto: bool, archive: str = "", target: str = "") -> None:
@@ -51,6 +51,10 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
         if auto:
             report.write_line(f"unpackenv: error: {error}. UNPACKENV=off starts the interpreter without it")
             os._exit(EXIT_BOOTSTRAP_FAILED)
+    except KeyboardInterrupt:  # told to stop while it unpacked; raised from here it would be "Fatal Python error"
+        os._exit(128 + _signal.SIGINT)
+    except SystemExit as stop:
+        os._exit(stop.code if isinstance(stop.code, int) else EXIT_BOOTSTRAP_FAILED)
 
 
 def _add_published(settings: Settings) -> bool:
@@ -75,18 +79,23 @@ def tool_in(arguments: list[str]) -> str:
     """Return the tool that builds environments which the command line `arguments` of an interpreter starts, or ""."""
     rest = iter(arguments[1:])
     for argument in rest:
-        if argument in _OPTIONS_WITH_VALUE:
+        if argument == "--check-hash-based-pycs":
             next(rest, None)
-        elif argument.startswith("-") and argument.endswith("m") and argument[1:].isalpha():
-            return _known(next(rest, "").partition(".")[0])
-        elif argument.startswith("-m"):
-            return _known(argument[2:].partition(".")[0])
-        elif argument.startswith("-c") or argument == "-":
-            return ""
-        elif not argument.startswith("-"):
+        elif argument == "-" or not argument.startswith("-"):
             if "/pip/" in argument or "/pyproject_hooks/" in argument:
                 return "pip"
             return _known(os.path.basename(argument).rstrip("0123456789."))
+        elif not argument.startswith("--"):
+            for at, letter in enumerate(argument[1:], 2):  # -Im: one dash, several options
+                value = argument[at:]
+                if letter == "c":
+                    return ""
+                if letter == "m":
+                    return _known((value or next(rest, "")).partition(".")[0])
+                if letter in "WX":
+                    if not value:
+                        next(rest, None)
+                    break
     return ""
 
 

@@ -36,13 +36,8 @@ def is_single_threaded() -> bool:
         return _thread._count() == 0
 
 
-class _Stopped(BaseException):
-    def __init__(self, signum: int) -> None:
-        self.signum = signum
-
-
 class StopSignals:
-    """While entered, stop signals raise; left, they have become KeyboardInterrupt or SystemExit(128 + n)."""
+    """While entered, a stop signal raises KeyboardInterrupt or SystemExit(128 + n); others are then ignored until left."""
 
     def __init__(self) -> None:
         self._previous: dict[int, object] = {}
@@ -51,24 +46,31 @@ class StopSignals:
         for signum in _STOP:
             handler = _signal.getsignal(signum)
             if handler in (_signal.SIG_DFL, _signal.default_int_handler):
+                self._previous[signum] = handler
                 try:
                     _signal.signal(signum, self._stop)
                 except ValueError:  # not the main thread, which alone may set handlers
-                    return self
-                self._previous[signum] = handler
+                    self._previous.clear()
+                    break
         return self
 
-    @staticmethod
-    def _stop(signum: int, _frame: object) -> None:
-        raise _Stopped(signum)
+    def _stop(self, signum: int, _frame: object) -> None:
+        for each in self._previous:
+            _signal.signal(each, _signal.SIG_IGN)
+        if signum == _signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signum)
 
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._restore()
+        except BaseException:  # told to stop just now
+            self._restore()
+            raise
+
+    def _restore(self) -> None:
         for signum, handler in self._previous.items():
-            _signal.signal(signum, handler)
-        if isinstance(error, _Stopped):
-            if error.signum == _signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise SystemExit(128 + error.signum) from None
+            _signal.signal(signum, handler)  # as getsignal returned it
 
 
 def run(work: Callable[[], Result]) -> Result:

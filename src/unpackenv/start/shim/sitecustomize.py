@@ -17,7 +17,8 @@ def add_site_directories(directories: list[str]) -> None:
     """
     import site
 
-    own = {*site.getsitepackages(), site.USER_SITE}
+    # While `site` runs, as for the hook, it does not know the prefix of a virtual environment yet.
+    own = {*site.getsitepackages(), *site.getsitepackages([sys.prefix, sys.exec_prefix]), site.USER_SITE}
     for directory in directories:
         if directory not in sys.path:
             before = len(sys.path)
