@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import members_of, pack
 
 import unpackenv
+from support import members_of, pack
 
 SOURCE = str(Path(unpackenv.__file__).resolve().parents[1])
 TAG = sys.implementation.cache_tag
@@ -126,13 +125,13 @@ def leftovers(target: Path) -> list[str]:
 
 
 def other_python() -> str:
-    """Return a Python of another version, if one is here."""
-    own = "%d.%d" % sys.version_info[:2]
+    """Return a Python of another version, from 3.9, if one is here."""
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
     versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    candidates = [shutil.which(f"python3.{minor}", path=os.defpath) for minor in range(9, 15) if f"3.{minor}" != own]
-    candidates += [str(path) for path in sorted(versions.glob("3.*/bin/python")) if not path.parts[-3].startswith(own)]
-    for candidate in filter(None, candidates):
-        done = subprocess.run([candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True)
-        if done.returncode == 0 and done.stdout.strip() != own and done.stdout.strip() >= "3.":
-            return str(candidate)
+    candidates = [f"/usr/bin/python3.{minor}" for minor in range(9, 20)]
+    candidates += map(str, sorted(versions.glob("3.*/bin/python")) if os.access(versions, os.R_OK | os.X_OK) else [])
+    probe = f"import sys; v = sys.version_info; sys.exit(v < (3, 9) or '%d.%d' % v[:2] == {own!r})"
+    for candidate in candidates:
+        if os.path.exists(candidate) and subprocess.run([candidate, "-c", probe], capture_output=True).returncode == 0:
+            return candidate
     pytest.skip("no other Python here")

@@ -21,7 +21,8 @@ def install(*, auto: bool, archive: str = "", target: str = "", site_directory: 
     # In ASCII, because the interpreter reads the file in the encoding of its locale.
     arguments = f"auto={auto!r}, archive={archive and os.path.abspath(archive)!a}"
     arguments += f", target={target and os.path.abspath(target)!a}"
-    line = f"import sys; {_importable(os.path.dirname(path))}import unpackenv.start.hook; unpackenv.start.hook.run({arguments})\n"
+    find = _importable(os.path.dirname(path))
+    line = f"import sys; {find}import unpackenv.start.hook; unpackenv.start.hook.run({arguments})\n"
     partial = path + ".partial"
     try:
         with open(partial, "w", encoding="ascii") as file:

@@ -37,7 +37,10 @@ def is_single_threaded() -> bool:
 
 
 class StopSignals:
-    """While entered, a stop signal raises KeyboardInterrupt or SystemExit(128 + n); others are then ignored until left."""
+    """While entered, a stop signal raises KeyboardInterrupt or SystemExit(128 + n).
+
+    From then on the others are ignored, until it is left: cleaning up is quick, and ends.
+    """
 
     def __init__(self) -> None:
         self._previous: dict[int, object] = {}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OURS = ".unpackenv."  # prefix of every name that belongs to unpackenv and not to the tree
 _SHARED = OURS + "in-place"  # in a target that was filled in place: others have files there
+_PARTIAL = OURS + "partial."
 _LOST_AND_FOUND = "lost+found"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -140,6 +141,10 @@ class InPlace:
 
     def open(self) -> int:
         """Mark the target as unfinished and return it."""
+        if self.recovering:  # below it, `Tree` removes them
+            for name in os.listdir(self.target):
+                if name.startswith(_PARTIAL):
+                    os.unlink(os.path.join(self.target, name))
         _touch(os.path.join(self.target, _SHARED))
         _touch(_mark(self.target))
         stamp.remove(self.target)

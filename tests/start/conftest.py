@@ -1,0 +1,70 @@
+"""An application's packages, an archive of them, and places for the tree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from processes import IS_ROOT, pack_tree, write_tree
+
+SITE = {
+    "app.py": "VERSION = 1\n",
+    "package/__init__.py": "VALUE = 'packed'\n",
+    "package/data.txt": "some data\n" * 500,
+    "package/more/__init__.py": "",
+    "package/more/deep.py": "NAME = __name__\n",
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A site-packages directory of a few files."""
+    return write_tree(tmp_path / "site", SITE)
+
+
+@pytest.fixture
+def archive(tmp_path: Path, site: Path) -> Path:
+    """A native archive of `site`, for the interpreter that runs the tests."""
+    path = tmp_path / "site-packages.tar.zst"
+    pack_tree(path, site)
+    return path
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A directory that is not there yet, in one of its own."""
+    (tmp_path / "trees").mkdir()
+    return tmp_path / "trees" / "tree"
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that every user may enter and write to."""
+    with tempfile.TemporaryDirectory(prefix="unpackenv-test-", dir="/var/tmp") as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[..., None]]:
+    """A function that mounts something until the test ends: `mount("-t", "tmpfs", "none", path)`."""
+    if not IS_ROOT:
+        pytest.skip("only root can mount")
+    mounted: list[str] = []
+
+    def mount_at(*arguments: object) -> None:
+        words = [str(word) for word in arguments]
+        done = subprocess.run(["mount", *words], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+        if "remount" not in ",".join(words):
+            mounted.append(words[-1])
+
+    yield mount_at
+    for path in reversed(mounted):
+        subprocess.run(["umount", "--lazy", path], check=True)

@@ -1,0 +1,205 @@
+"""The command line from end to end: pack, unpack, verify, inspect, hook, and what they exit with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unpackenv
+from processes import TAG, environment, python, run, write_tree
+from support import TAR_FLAG
+
+
+def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line as the console script does."""
+    return run([sys.executable, "-c", "from unpackenv.__main__ import main; main()", *arguments], **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A site-packages directory with a package that does not compile."""
+    return write_tree(
+        tmp_path / "site",
+        {
+            "app.py": "VALUE = 42\n",
+            "package/__init__.py": "",
+            "package/data.txt": "text\n" * 1000,
+            "broken.py": "def\n",
+        },
+    )
+
+
+@pytest.fixture
+def packed(site: Path, tmp_path: Path) -> Path:
+    done = command("pack", site, "-o", tmp_path / "packed.tar.zst", "--level", "3")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "packed.tar.zst"
+
+
+@pytest.mark.parametrize("name", ["site.tar.zst", "site.tar.xz"])
+def test_pack_unpack_and_use(site: Path, tmp_path: Path, name: str) -> None:
+    archive = tmp_path / name
+    done = command("pack", site, "-o", archive, "--level", "3", "--frame-size", "64K", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    summary = done.stdout.splitlines()
+    assert re.fullmatch(rf"{re.escape(str(archive))}: \d+\.\d MB, \d+\.\d% of \d+\.\d MB", summary[0])
+    assert re.match(r"  \d+ files, \d+ frames?", summary[1])
+    assert any(re.search(rf"site-packages,? for {TAG}$", line) for line in summary)
+    assert any(line.startswith("  largest: ") for line in summary)
+    digest = re.fullmatch(r"  digest ([0-9a-f]{64})", summary[-1])
+    assert digest
+    progress = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert [line.partition(":")[0] for line in progress] == ["compile", "compress"]
+    assert any(re.match(r"warning: (.*/)?broken\.py does not compile", line) for line in done.stderr.splitlines())
+
+    tree = tmp_path / "unpacked"
+    done = command("unpack", archive, "-C", tree)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("unpackenv: unpacked")
+    assert (tree / f"__pycache__/app.{TAG}.pyc").exists()
+    assert python(f"import sys; sys.path.append({str(tree)!r}); import app; print(app.VALUE)").stdout == "42\n"
+
+    done = command("verify", archive, "--digest", digest[1])
+    assert (done.returncode, done.stdout) == (0, f"{archive}: sound\n")
+    done = command("verify", archive, "--target", tree)
+    assert (done.returncode, done.stdout) == (0, f"{tree}: complete and unaltered\n")
+
+
+@pytest.mark.parametrize("codec", ["zstd", "xz"])
+def test_bytecode_keep_is_the_tree_and_nothing_else(site: Path, tmp_path: Path, codec: str) -> None:
+    archive = tmp_path / "archive"
+    assert command("pack", site, "-o", archive, "--codec", codec, "--bytecode", "keep", "--level", "1").returncode == 0
+    for options in ["--no-stamp"], ["--no-stamp", "--in-place"]:
+        tree = tmp_path / "-".join(["tree", *options])
+        if "--in-place" in options:
+            tree.mkdir()
+        done = command("unpack", archive, "-C", tree, *options)
+        assert done.returncode == 0, done.stderr
+        assert subprocess.run(["diff", "-r", site, tree], capture_output=True, text=True).stdout == ""
+    listed = subprocess.run(["tar", TAR_FLAG[codec], "-tf", archive], capture_output=True, text=True, check=True)
+    assert "package/data.txt" in listed.stdout.splitlines()
+    assert listed.stderr == ""
+
+
+def test_packing_twice_gives_the_same_bytes(site: Path, tmp_path: Path) -> None:
+    for name, workers in ("one", 1), ("two", 2):
+        assert command("pack", site, "-o", tmp_path / name, "--workers", workers, "--level", "3").returncode == 0
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_options_of_pack(site: Path, tmp_path: Path) -> None:
+    done = command(
+        "pack",
+        site,
+        "-o",
+        tmp_path / "archive",
+        "--exclude",
+        "*.txt",
+        "--exclude",
+        "broken.py",
+        "--target",
+        "/srv/tree",
+        "--bytecode",
+        "none",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(command("inspect", tmp_path / "archive", "--json", "--files").stdout)
+    assert [member["path"] for member in found["members"]] == ["package", "app.py", "package/__init__.py"]
+    assert found["facts"]["target"] == ["/srv/tree"]
+    assert found["facts"]["bytecode"] == ["none"]
+
+
+def test_inspect(packed: Path) -> None:
+    done = command("inspect", packed)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(packed)
+    assert f"  python {TAG}" in lines
+    assert "  import ." in lines
+    described = json.loads(command("inspect", packed, "--json").stdout)
+    assert f"  digest {described['digest']}" in lines
+    assert described["size"] == packed.stat().st_size
+    assert sum(frame["stored"] for frame in described["frames"]) < described["size"]
+    assert "members" not in described
+    listed = command("inspect", packed, "--files").stdout
+    assert re.search(r"^0644 +11 +\d+ file +app\.py$", listed, re.MULTILINE)
+
+
+def test_inspect_into_a_closed_pipe(packed: Path) -> None:
+    script = f"{sys.executable} -m unpackenv inspect --files {packed} | head -1"
+    done = run(["bash", "-o", "pipefail", "-c", script])
+    assert (done.stdout, done.stderr) == (f"{packed}\n", "")
+
+
+def test_verify_finds_what_is_wrong(packed: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    assert command("unpack", packed, "-C", tree).returncode == 0
+    (tree / "app.py").write_text("VALUE = 43\n")
+    (tree / "package/data.txt").unlink()
+    (tree / "stray").touch()
+    done = command("verify", packed, "--target", tree)
+    assert done.returncode == 1
+    found = {line.partition(" (")[0] for line in done.stdout.splitlines()}
+    assert {"altered: app.py", "missing: package/data.txt", "extra: stray"} <= found
+    data = bytearray(packed.read_bytes())
+    data[30] ^= 1
+    packed.write_bytes(data)
+    done = command("verify", packed)
+    assert done.returncode == 125
+    assert done.stderr.startswith(f"unpackenv: error: {packed}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([], 2), (["frobnicate"], 2), (["pack"], 2), (["pack", "x"], 2),
+        (["pack", "x", "-o", "y", "--frame-size", "big"], 2),
+        (["unpack", "{}/nothing", "-C", "{}/tree"], 125), (["verify", "{}/nothing"], 125),
+        (["inspect", "{}/nothing"], 125),
+        (["pack", "{}/nothing", "-o", "{}/y"], 125), (["pack", "{}", "-o", "{}/y", "--level", "99"], 125),
+        (["unpack", "{}/x", "-C", "{}/tree", "--workers", "many"], 125), (["--version"], 0),
+        (["--help"], 0), (["unpack", "--help"], 0),
+    ],
+)  # fmt: skip
+def test_exit_codes(tmp_path: Path, arguments: list[str], code: int) -> None:
+    done = command(*[argument.replace("{}", str(tmp_path)) for argument in arguments])
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stderr) == (code > 0)
+    assert not (tmp_path / "y").exists()
+
+
+def test_version() -> None:
+    assert command("--version").stdout == f"unpackenv {unpackenv.__version__}\n"
+
+
+def test_unpack_is_idempotent_and_refuses_what_is_not_its_own(packed: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    assert command("unpack", packed, "-C", tree).stderr.startswith("unpackenv: unpacked")
+    assert command("unpack", packed, "-C", tree).stderr.startswith("unpackenv: reused")
+    other = write_tree(tmp_path / "other", {"mine": "stays"})
+    done = command("unpack", packed, "-C", other)
+    assert done.returncode == 125
+    assert "--in-place" in done.stderr
+    assert os.listdir(other) == ["mine"]
+    assert command("unpack", packed, "-C", other, "--in-place").returncode == 0
+    assert (other / "mine").exists()
+
+
+def test_unpack_for_another_python(packed: Path, site: Path, tmp_path: Path) -> None:
+    """An init container need not have the interpreter of the application."""
+    from processes import pack_tree
+
+    pack_tree(tmp_path / "other", site, python="cpython-27", native="yes", machine="pdp11")
+    assert command("unpack", tmp_path / "other", "-C", tmp_path / "tree").returncode == 0
+
+
+def test_errors_as_json(tmp_path: Path) -> None:
+    done = command("verify", tmp_path / "nothing", env=environment(UNPACKENV_LOG="json"))
+    assert json.loads(done.stderr)["reason"] == "archive-not-found"

@@ -1,0 +1,402 @@
+"""Archives that plain tar made: the same tree as tar's own, the same safety, wherever they go."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from processes import TAG, result_of, run, write_tree
+from support import describe, file_input, make_tree, pack
+from unpackenv.archive.tarstream import DIRECTORY
+from unpackenv.archive.writer import Input
+from unpackenv.start import stamp
+
+Members = list[tuple[str, str, str]]
+
+
+def boot(archive: Path, target: Path, before: str = "", **settings: object) -> list[object]:
+    """Return outcome and fields of a start, or the name of its error and what it says."""
+    given = "".join(f", {name}={value!r}" for name, value in settings.items())
+    code = f"""{before}
+import unpackenv
+try:
+    report = unpackenv.bootstrap({str(archive)!r}, {str(target)!r}{given})
+    result = [report.outcome, report.fields()]
+except unpackenv.UnpackenvError as error:
+    result = [type(error).__name__, str(error), error.facts]
+"""
+    return result_of(code)  # type: ignore[no-any-return]
+
+
+def tree_of(target: Path) -> dict[bytes, tuple[object, ...]]:
+    return {path: state for path, state in describe(target).items() if not path.startswith(b".unpackenv.")}
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree with every kind of member, and files larger than a block. Shared: never write to it."""
+    root = make_tree(tmp_path_factory.mktemp("tree"))
+    for number in range(3):
+        (root / f"big-{number}").write_bytes(random.Random(number).randbytes(900_000) * 2)
+    closed = root / "package" / "closed"
+    closed.mkdir()
+    (closed / "file").write_text("in a read-only directory")
+    (closed / "file").chmod(0o444)
+    closed.chmod(0o555)
+    return root
+
+
+def tar(archive: Path, tree: Path, *options: str, env: dict[str, str] | None = None) -> Path:
+    """Make an archive of the tree with stock tar."""
+    names = ["."] if "--dot" in options else sorted(os.listdir(tree))
+    words = [
+        "tar",
+        "-C",
+        str(tree),
+        "-cf",
+        str(archive),
+        *(option for option in options if option != "--dot"),
+        "--",
+        *names,
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **(env or {})})
+    assert (done.returncode, done.stderr) == (0, "")
+    return archive
+
+
+def concatenated(archive: Path, tree: Path) -> Path:
+    """A .tar.zst of several frames, some of which do not say how large they are, and a skippable one."""
+    raw = tar(archive.with_suffix(".raw"), tree).read_bytes()
+    pieces = [raw[at : at + 700_001] for at in range(0, len(raw), 700_001)]
+    frames = [
+        zstandard.ZstdCompressor(write_checksum=bool(number % 2)).compress(piece) for number, piece in enumerate(pieces)
+    ]
+    archive.write_bytes(b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip".join(frames))
+    return archive
+
+
+def without_sizes(archive: Path, tree: Path) -> Path:
+    """A .tar.zst of two frames that do not say how large they are."""
+    raw = tar(archive.with_suffix(".raw"), tree).read_bytes()
+    frames = []
+    for piece in raw[:1_000_003], raw[1_000_003:]:
+        compressor = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+        frames.append(compressor.compress(piece) + compressor.flush())
+    archive.write_bytes(b"".join(frames))
+    return archive
+
+
+def two_streams(archive: Path, tree: Path) -> Path:
+    """A .tar.xz of two streams with padding between them, as `cat` makes."""
+    raw = tar(archive.with_suffix(".raw"), tree).read_bytes()
+    archive.write_bytes(lzma.compress(raw[:1_000_003]) + bytes(8) + lzma.compress(raw[1_000_003:]))
+    return archive
+
+
+BLOCKS = {"XZ_OPT": "-T2 --block-size=500KiB -1"}
+MAKERS: dict[str, Callable[[Path, Path], Path]] = {
+    "xz of many blocks": lambda archive, tree: tar(archive, tree, "-J", env=BLOCKS),
+    "xz of one block": lambda archive, tree: tar(archive, tree, "-J", env={"XZ_OPT": "-T1 -1"}),
+    "xz of blocks without sizes": lambda archive, tree: tar(
+        archive, tree, "-J", env={"XZ_OPT": "-T1 -1 --block-size=500KiB"}
+    ),
+    "xz of two streams": two_streams,
+    "xz with crc32": lambda archive, tree: tar(
+        archive, tree, "-J", env={"XZ_OPT": "-T2 -1 --check=crc32 --block-size=1MiB"}
+    ),
+    "zstd": lambda archive, tree: tar(archive, tree, "--zstd"),
+    "zstd of many frames": concatenated,
+    "zstd of frames without sizes": without_sizes,
+    "gzip": lambda archive, tree: tar(archive, tree, "-z"),
+    "plain": tar,
+    "dot": lambda archive, tree: tar(archive, tree, "-J", "--dot", env=BLOCKS),
+    "pax": lambda archive, tree: tar(archive, tree, "--format=posix", "-J", env=BLOCKS),
+    "old GNU": lambda archive, tree: tar(archive, tree, "--format=oldgnu"),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_the_tree_is_that_of_tar(tree: Path, tmp_path: Path, target: Path, maker: str) -> None:
+    archive = MAKERS[maker](tmp_path / "archive", tree)
+    outcome, report, *_ = boot(archive, target, workers=2)
+    assert outcome == "unpacked", report
+    assert tree_of(target) == describe(tree)
+    assert boot(archive, target)[0] == "reused"
+    expected = {b"file": 0}
+    inodes = {path.stat().st_ino for path in tree.rglob("*") if path.is_file() and not path.is_symlink()}
+    assert report["files"] == len(inodes) > len(expected)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("maker", ["xz of many blocks", "zstd of many frames", "plain"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_in_place_over_another_tree(tree: Path, tmp_path: Path, target: Path, maker: str, workers: int) -> None:
+    archive = MAKERS[maker](tmp_path / "archive", tree)
+    write_tree(target, {"mine": "stays", "old": "replaced", "package/__init__.py": "replaced", "big-1": "replaced"})
+    assert boot(archive, target, in_place=True, workers=workers)[0] == "unpacked"
+    found = tree_of(target)
+    del found[b"mine"]
+    assert found == describe(tree)
+    assert not [name for _, _, names in os.walk(target) for name in names if "partial" in name]
+
+
+@pytest.mark.parametrize("maker", ["xz of many blocks", "zstd of many frames", "zstd of frames without sizes"])
+def test_a_small_budget_means_one_stream(tree: Path, tmp_path: Path, target: Path, maker: str) -> None:
+    archive = MAKERS[maker](tmp_path / "archive", tree)
+    outcome, report, *_ = boot(archive, target, memory="3M", log="off")
+    assert outcome == "unpacked", report
+    assert tree_of(target) == describe(tree)
+
+
+@pytest.mark.parametrize("maker", ["xz of one block", "zstd"])
+def test_a_budget_that_nothing_fits(tree: Path, tmp_path: Path, target: Path, maker: str) -> None:
+    if maker == "zstd":
+        archive = tar(tmp_path / "archive", tree, "-I", "zstd --long=24 -19")
+    else:
+        archive = tar(tmp_path / "archive", tree, "-J", env={"XZ_OPT": "-T1 -7"})
+    outcome, said, *_ = boot(archive, target, memory="100K")
+    assert outcome == "MemoryBudgetExceeded", said
+    assert "UNPACKENV_MEMORY" in str(said)
+    assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
+
+
+@pytest.mark.parametrize(
+    "prefix", ["usr/local/lib/python3.9/site-packages", "./opt/app/lib/python3/dist-packages", "site-packages", "plain"]
+)
+def test_import_paths(tmp_path: Path, target: Path, prefix: str) -> None:
+    tree = write_tree(tmp_path / "tree", {f"{prefix}/app.py": "", f"{prefix}/nested/site-packages-not/x.py": ""})
+    tar(tmp_path / "archive", tree, *(["--dot"] if prefix.startswith(".") else []))
+    _, report = boot(tmp_path / "archive", target)
+    where = target if prefix == "plain" else target / prefix
+    assert report["import_paths"] == [str(where)]  # type: ignore[index]
+    code = f"import unpackenv; unpackenv.bootstrap({str(tmp_path / 'archive')!r}, {str(target)!r})\n"
+    assert result_of(code + f"import {'plain.' if prefix == 'plain' else ''}app as a; result = a.__file__") == str(
+        (target / "plain" if prefix == "plain" else where) / "app.py"
+    )
+
+
+def test_the_trick_as_it_was(site: Path, tmp_path: Path, target: Path) -> None:
+    """`XZ_OPT="-T 0" tar Jcf packages.tar.xz /usr/…/site-packages/`, from the root directory."""
+    root = tmp_path / "root"
+    packages = root / "usr/local/lib/python3/site-packages"
+    shutil.copytree(site, packages)
+    subprocess.run(
+        ["tar", "Jcf", tmp_path / "packages.tar.xz", "./usr/local/lib/python3/site-packages/"], cwd=root, check=True
+    )
+    outcome, report = boot(tmp_path / "packages.tar.xz", target)
+    assert (outcome, report["import_paths"]) == ("unpacked", [f"{target}/usr/local/lib/python3/site-packages"])  # type: ignore[index]
+
+
+# --- digest --------------------------------------------------------------------------------------
+
+
+def test_digest_is_the_sha256_of_the_file(site: Path, tmp_path: Path, target: Path) -> None:
+    archive = tar(tmp_path / "archive", site, "-J")
+    digest = subprocess.run(["sha256sum", archive], capture_output=True, text=True, check=True).stdout.split()[0]
+    wrong = boot(archive, target, digest="0" * 64)
+    assert wrong[0] == "DigestMismatch"
+    assert digest in str(wrong[1])
+    assert not target.exists()
+    assert boot(archive, target, digest=digest)[0] == "unpacked"
+    assert boot(archive, target, digest=digest.upper())[0] == "reused"
+    assert boot(archive, target)[0] == "reused"
+    assert boot(archive, target, digest="0" * 64)[0] == "DigestMismatch"
+
+
+def test_a_tree_that_was_unpacked_unchecked_is_not_taken_for_a_checked_one(
+    site: Path, tmp_path: Path, target: Path
+) -> None:
+    archive = tar(tmp_path / "archive", site, "-J")
+    digest = subprocess.run(["sha256sum", archive], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert boot(archive, target)[0] == "unpacked"
+    assert boot(archive, target, digest="0" * 64)[0] == "DigestMismatch"
+    assert boot(archive, target, digest=digest)[0] in ("unpacked", "reused")
+
+
+def test_another_archive_at_the_same_path(site: Path, tmp_path: Path, target: Path) -> None:
+    archive = tar(tmp_path / "archive", site, "-J")
+    assert boot(archive, target)[0] == "unpacked"
+    (site / "app.py").write_text("VERSION = 2\n")
+    tar(archive, site, "-J")
+    assert boot(archive, target)[0] == "unpacked"
+    assert (target / "app.py").read_text() == "VERSION = 2\n"
+
+
+# --- hostile -------------------------------------------------------------------------------------
+
+
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, link: str = "", data: bytes = b"", mode: int = 0o644
+) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode, info.size = kind, link, mode, len(data)
+    return info, data
+
+
+def write_members(archive: Path, members: list[tuple[tarfile.TarInfo, bytes]], codec: str) -> None:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as made:
+        for info, data in members:
+            made.addfile(info, io.BytesIO(data))
+    data = raw.getvalue()
+    archive.write_bytes({"xz": lzma.compress, "zstd": zstandard.compress, "plain": bytes}[codec](data))
+
+
+SYMLINK, HARD_LINK, FOLDER = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
+GOOD = member("good", data=b"good")
+HOSTILE = {
+    "absolute": ([member("{outside}/evil", data=b"evil")], "ArchiveUnsafe"),
+    "absolute directory": ([member("{outside}/evil", FOLDER)], "ArchiveUnsafe"),
+    "dots": ([member("../evil", data=b"evil")], "ArchiveUnsafe"),
+    "dots within": ([member("a/../../evil", data=b"evil")], "ArchiveUnsafe"),
+    "dots at the end": ([member("a/..", FOLDER)], "ArchiveUnsafe"),
+    "through a symlink": ([member("a", SYMLINK, "{outside}"), member("a/evil", data=b"evil")], "ArchiveUnsafe"),
+    "through a symlink, late": ([member("a/x", data=b"x"), member("a", SYMLINK, "{outside}")], "ArchiveUnsafe"),
+    "through a symlink by a directory": (
+        [member("a", SYMLINK, "{outside}"), member("a", FOLDER), member("a/evil", data=b"e")], "ArchiveUnsafe",
+    ),
+    "over a symlink": ([member("a", SYMLINK, "{outside}/precious"), member("a", data=b"evil")], "ArchiveUnsafe"),
+    "hard link outside": ([member("a", HARD_LINK, "{outside}/precious")], "ArchiveUnsafe"),
+    "hard link by dots": ([member("a", HARD_LINK, "../precious")], "ArchiveUnsafe"),
+    "hard link to a symlink": (
+        [member("s", SYMLINK, "{outside}/precious"), member("a", HARD_LINK, "s")], "ArchiveUnsafe",
+    ),
+    "hard link to nothing": ([member("a", HARD_LINK, "nothing")], "ArchiveUnsafe"),
+    "hard link to a directory": ([member("d", FOLDER), member("a", HARD_LINK, "d")], "ArchiveUnsafe"),
+    "hard link through a symlink": (
+        [member("s", SYMLINK, "{outside}"), member("a", HARD_LINK, "s/precious")], "ArchiveUnsafe",
+    ),
+    "character device": ([member("a", tarfile.CHRTYPE)], "ArchiveUnsafe"),
+    "block device": ([member("a", tarfile.BLKTYPE)], "ArchiveUnsafe"),
+    "FIFO": ([member("a", tarfile.FIFOTYPE)], "ArchiveUnsafe"),
+    "duplicate": ([member("a", data=b"1"), member("a", data=b"2")], "ArchiveUnsafe"),
+    "duplicate by another spelling": ([member("a/b", data=b"1"), member("./a//b", data=b"2")], "ArchiveUnsafe"),
+    "file where a directory is": ([member("a/b", data=b"1"), member("a", data=b"2")], "ArchiveUnsafe"),
+    "file as a directory": ([member("a", data=b"1"), member("a/b", data=b"2")], "ArchiveUnsafe"),
+    "our own stamp": ([member(".unpackenv.stamp", data=b"stamp=1\nend=1\n")], "ArchiveUnsafe"),
+    "the target itself as a link": ([member("./", SYMLINK, "{outside}")], "ArchiveUnsafe"),
+    "empty link": ([member("a", SYMLINK, "")], "ArchiveCorrupt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_hostile_members(tmp_path: Path, target: Path, what: str, in_place: bool) -> None:
+    outside = write_tree(tmp_path / "outside", {"precious": "untouched"})
+    before = describe(outside)
+    members, expected = HOSTILE[what]
+    for info, _ in members:
+        info.name = info.name.replace("{outside}", str(outside))
+        info.linkname = info.linkname.replace("{outside}", str(outside))
+    write_members(tmp_path / "archive", [GOOD, *members], "xz")
+    if in_place:
+        target.mkdir()
+    names = set(os.listdir(target.parent))
+    outcome, said, *_ = boot(tmp_path / "archive", target, in_place=in_place)
+    assert outcome == expected, said
+    assert str(tmp_path / "archive") in str(said)
+    assert describe(outside) == before
+    assert (outside / "precious").stat().st_nlink == 1
+    assert set(os.listdir(target.parent)) - names <= {".tree.unpackenv.lock"}
+    assert not (target / stamp.NAME).exists()
+    assert not (tmp_path / "trees" / "evil").exists()
+
+
+def test_reserved_names_of_a_native_archive(tmp_path: Path, target: Path) -> None:
+    for path, outcome in (b".unpackenv.stamp", "ArchiveUnsafe"), (b"nested/.unpackenv.stamp", "unpacked"):
+        members = [Input(DIRECTORY, b"nested", 0o755, 0), file_input(tmp_path, path, b"stamp=1\nend=1\n")]
+        pack(tmp_path / "archive", members, facts={"python": [TAG]})
+        assert boot(tmp_path / "archive", target)[0] == outcome
+
+
+def test_special_bits_are_dropped(tmp_path: Path, target: Path) -> None:
+    write_members(
+        tmp_path / "archive", [member("a", data=b"x", mode=0o6755), member("d", tarfile.DIRTYPE, mode=0o3777)], "plain"
+    )
+    assert boot(tmp_path / "archive", target)[0] == "unpacked"
+    assert (target / "a").stat().st_mode & 0o7777 == 0o755
+    assert (target / "d").stat().st_mode & 0o7777 == 0o777
+
+
+# --- damaged -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "maker", ["xz of many blocks", "xz of one block", "zstd", "zstd of many frames", "gzip", "plain"]
+)
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.999])
+def test_truncated(tree: Path, tmp_path: Path, target: Path, maker: str, share: float) -> None:
+    archive = MAKERS[maker](tmp_path / "archive", tree)
+    size = archive.stat().st_size
+    if maker == "plain" and share > 0.99:
+        size = len(archive.read_bytes().rstrip(b"\0"))  # without the end-of-archive marker
+    os.truncate(archive, int(size * share) // 512 * 512 + (100 if maker == "plain" else 0))
+    outcome, said, *_ = boot(archive, target)
+    assert outcome == "ArchiveCorrupt", said
+    assert str(archive) in str(said)
+    assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
+
+
+@pytest.mark.parametrize("maker", ["xz of many blocks", "xz of one block", "gzip"])
+def test_damaged_in_the_middle(tree: Path, tmp_path: Path, target: Path, maker: str) -> None:
+    archive = MAKERS[maker](tmp_path / "archive", tree)
+    data = bytearray(archive.read_bytes())
+    for at in range(len(data) // 2, len(data) // 2 + 20):
+        data[at] ^= 0x55
+    archive.write_bytes(data)
+    outcome, said, *_ = boot(archive, target, workers=3)
+    assert outcome == "ArchiveCorrupt", said
+    assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04" + bytes(600), bytes(100)])
+def test_what_is_no_archive(tmp_path: Path, target: Path, content: bytes) -> None:
+    (tmp_path / "archive").write_bytes(content)
+    outcome, said, *_ = boot(tmp_path / "archive", target)
+    assert outcome in ("ArchiveUnsupported", "ArchiveCorrupt"), said
+    assert re.match(re.escape(str(tmp_path / "archive")), str(said))
+    assert set(os.listdir(target.parent)) <= {".tree.unpackenv.lock"}
+
+
+def test_xz_needs_no_zstandard(site: Path, tmp_path: Path, target: Path) -> None:
+    archive = tar(tmp_path / "archive", site, "-J")
+    assert boot(archive, target, before="import sys; sys.modules['zstandard'] = None")[0] == "unpacked"
+    (tmp_path / "second").mkdir()
+    outcome, said, *_ = boot(
+        tar(tmp_path / "archive.zst", site, "--zstd"),
+        tmp_path / "second/tree",
+        before="import sys; sys.modules['zstandard'] = None",
+    )
+    assert outcome == "ArchiveUnsupported"
+    assert "zstandard" in str(said)
+
+
+def test_through_the_wrapper(site: Path, tmp_path: Path, target: Path) -> None:
+    archive = tar(tmp_path / "packages.tar.xz", site, "-J")
+    done = run(
+        [
+            sys.executable,
+            "-m",
+            "unpackenv",
+            "--archive",
+            archive,
+            "--target",
+            target,
+            "--",
+            sys.executable,
+            "-c",
+            "import app; print(app.__file__)",
+        ]
+    )
+    assert (done.returncode, done.stdout) == (0, f"{target}/app.py\n"), done.stderr
