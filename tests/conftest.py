@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from renderer import install
 # Examples write to the disk: how long one takes says nothing.
 hypothesis.settings.register_profile("unpackenv", deadline=None)
 hypothesis.settings.load_profile("unpackenv")
+
+# In the background of a script, and under nohup, these are ignored, and every process started here would inherit that.
+for _signum, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, _handler)
 
 
 @pytest.fixture(scope="session")
