@@ -139,6 +139,38 @@ def test_the_tree_is_that_of_tar(tree: Path, tmp_path: Path, target: Path, maker
     assert report["files"] == len(inodes) > len(expected)  # type: ignore[index]
 
 
+@pytest.mark.parametrize("maker", ["xz of many blocks", "xz of one block", "zstd of many frames", "zstd", "plain"])
+def test_in_a_process_that_has_threads(tree: Path, tmp_path: Path, target: Path, maker: str) -> None:
+    archive = MAKERS[maker](tmp_path / "archive", tree)
+    code = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    outcome, report, *_ = boot(archive, target, before=code, workers=3)
+    assert outcome == "unpacked", report
+    assert tree_of(target) == describe(tree)
+
+
+@pytest.mark.parametrize("maker", ["xz of many blocks", "xz of one block", "zstd of many frames", "plain"])
+@pytest.mark.parametrize(
+    "before", ["", "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"]
+)
+def test_no_descriptor_is_left(tree: Path, tmp_path: Path, target: Path, maker: str, before: str) -> None:
+    archive = MAKERS[maker](tmp_path / "archive", tree)
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    code = f"""{before}
+import os, unpackenv
+def count():
+    return len(os.listdir("/proc/self/fd"))
+start = count()
+try:
+    unpackenv.bootstrap({str(damaged)!r}, {str(target)!r}, workers=3)
+except unpackenv.UnpackenvError:
+    failed = count()
+unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, workers=3)
+result = [failed - start, count() - start]
+"""
+    assert result_of(code) == [0, 1]  # the stamp of a tree in use stays open
+
+
 @pytest.mark.parametrize("maker", ["xz of many blocks", "zstd of many frames", "plain"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_in_place_over_another_tree(tree: Path, tmp_path: Path, target: Path, maker: str, workers: int) -> None:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import io
 import os
 import zlib
+from functools import partial
 
 from unpackenv.archive import xz, zstd
-from unpackenv.archive.codecs import LARGEST_WINDOW, import_zstandard
+from unpackenv.archive.codecs import LARGEST_WINDOW, decoder, import_zstandard
+from unpackenv.archive.trailer import ZSTD
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported, MemoryBudgetExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Chunk = Callable[[], memoryview]
+    Fill = Callable[[memoryview], int]
 
 CHUNK = 4 << 20
 _READ = 1 << 18
@@ -28,16 +30,20 @@ _SKIPPABLE = tuple(bytes((0x50 + number, 0x2A, 0x4D, 0x18)) for number in range(
 
 
 class Pieces:
-    """The tar stream of an open archive, in order: each piece is a function that decodes it.
+    """The tar stream of an open archive, in pieces of at most `largest` bytes.
 
-    Where `parallel`, the functions may be called at once from several threads; otherwise making
-    the next one decodes it. `memory_each` is what one worker needs, in bytes.
+    `fills(first, step)` yields the pieces `first`, `first` + `step`, … in order, each as a function
+    that decodes it into a buffer of `largest` bytes and returns its size; it is for the use of one
+    thread or process. Unless `parallel`, the one sequence is `fills(0, 1)`. `memory_each` is what
+    one worker needs, in bytes.
     """
 
-    def __init__(self, pieces: Iterator[Chunk], parallel: bool, memory_each: int) -> None:
-        self.pieces = pieces
+    def __init__(self, fills: Callable[[int, int], Iterator[Fill]], largest: int, parallel: bool) -> None:
+        self.fills = fills
+        self.largest = largest
         self.parallel = parallel
-        self.memory_each = memory_each
+        # A piece and the decoder's window, which is never larger than the piece has to be.
+        self.memory_each = 2 * largest
 
 
 def open_pieces(fd: int, path: str, memory: int) -> Pieces:
@@ -69,53 +75,50 @@ def open_file(path: str) -> int:
 
 
 def _stream(chunks: Iterator[bytes]) -> Pieces:
-    return Pieces((_ready(memoryview(chunk)) for chunk in _gathered(chunks)), False, 2 * CHUNK)
+    return Pieces(lambda _first, _step: _fills(chunks), CHUNK, False)
 
 
-def _ready(chunk: memoryview) -> Chunk:
-    return lambda: chunk
+def _fills(chunks: Iterator[bytes]) -> Iterator[Fill]:
+    """Yield functions that fill a buffer with what comes next, until nothing comes."""
+    rest = memoryview(b"")
+    ended = False
 
+    def fill(out: memoryview) -> int:
+        nonlocal rest, ended
+        at = 0
+        while at < len(out) and not ended:
+            taken = rest[: len(out) - at]
+            out[at : at + len(taken)] = taken
+            at += len(taken)
+            rest = rest[len(taken) :] or memoryview(next(chunks, b""))
+            ended = not rest
+        return at
 
-def _gathered(chunks: Iterator[bytes]) -> Iterator[bytearray]:
-    """Join small chunks to chunks of about `CHUNK` bytes."""
-    gathered = bytearray()
-    for chunk in chunks:
-        gathered += chunk
-        if len(gathered) >= CHUNK:
-            yield gathered
-            gathered = bytearray()
-    if gathered:
-        yield gathered
+    while not ended:
+        yield fill
 
 
 def _xz(fd: int, size: int, memory: int) -> Pieces:
-    blocks = xz.read_blocks(fd, size)
+    blocks = [block for block in xz.read_blocks(fd, size) if block.raw_size]
 
     def chunks(block: xz.Block) -> Iterator[bytes]:
         return xz.decode_block(block.header, _read(fd, block.offset, block.stored_size), block.raw_size, memory)
 
-    # A block and its dictionary, which is never larger than the block has to be.
-    each = 2 * max((block.raw_size for block in blocks), default=0)
-    if len(blocks) == 1 or 2 * each > memory:
-        return _stream(chunk for block in blocks for chunk in chunks(block))
-
-    def decode(block: xz.Block) -> memoryview:
-        out = bytearray(block.raw_size)
+    def fill(block: xz.Block, out: memoryview) -> int:
         at = 0
         for chunk in chunks(block):
             out[at : at + len(chunk)] = chunk
             at += len(chunk)
-        return memoryview(out)
+        return at
 
-    return Pieces((_bound(decode, block) for block in blocks), True, each)
-
-
-def _bound(decode: Callable[[xz.Block], memoryview], block: xz.Block) -> Chunk:
-    return lambda: decode(block)
+    largest = max((block.raw_size for block in blocks), default=0)
+    if len(blocks) < 2 or 4 * largest > memory:
+        return _stream(chunk for block in blocks for chunk in chunks(block))
+    return Pieces(lambda first, step: (partial(fill, block) for block in blocks[first::step]), largest, True)
 
 
 def _zstd(fd: int, size: int, memory: int) -> Pieces:
-    frames = zstd.read_frames(fd, size)
+    frames = [frame for frame in zstd.read_frames(fd, size) if frame.raw_size != 0]
     zstandard = import_zstandard()
     window = min(memory, LARGEST_WINDOW)
     if max((frame.window for frame in frames), default=0) > window:
@@ -123,18 +126,20 @@ def _zstd(fd: int, size: int, memory: int) -> Pieces:
             f"its zstd window needs more than the memory budget of {window >> 20} MiB",
             hint="Raise UNPACKENV_MEMORY, or pack without --long",
         )
-    each = max((2 * (memory if frame.raw_size is None else frame.raw_size) for frame in frames), default=0)
 
-    def decode(frame: zstd.Frame) -> memoryview:
-        stored = os.pread(fd, frame.stored_size, frame.offset)
-        decompressor = zstandard.ZstdDecompressor(max_window_size=window)
-        try:
-            return memoryview(decompressor.decompress(stored, max_output_size=frame.raw_size or 0))
-        except zstandard.ZstdError as error:
-            raise ArchiveCorrupt(f"a zstd frame does not decode ({error})") from error
+    def fills(first: int, step: int) -> Iterator[Fill]:
+        decode = decoder(ZSTD)
 
-    if len(frames) > 1 and 2 * each <= memory:
-        return Pieces((_bound_frame(decode, frame) for frame in frames), True, each)
+        def fill(frame: zstd.Frame, out: memoryview) -> int:
+            raw_size = frame.raw_size or 0
+            decode(b"".join(_read(fd, frame.offset, frame.stored_size)), out[:raw_size])
+            return raw_size
+
+        return (partial(fill, frame) for frame in frames[first::step])
+
+    largest = max((memory if frame.raw_size is None else frame.raw_size for frame in frames), default=0)
+    if len(frames) > 1 and 4 * largest <= memory:
+        return Pieces(fills, largest, True)
 
     def chunks() -> Iterator[bytes]:
         file = io.FileIO(fd, closefd=False)
@@ -146,10 +151,6 @@ def _zstd(fd: int, size: int, memory: int) -> Pieces:
             raise ArchiveCorrupt(f"a zstd frame does not decode ({error})") from error
 
     return _stream(chunks())
-
-
-def _bound_frame(decode: Callable[[zstd.Frame], memoryview], frame: zstd.Frame) -> Chunk:
-    return lambda: decode(frame)
 
 
 def _gzip(fd: int) -> Iterator[bytes]:

@@ -15,8 +15,10 @@ from unpackenv.errors import UnpackenvError, UnpackFailed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Union
 
     Work = Callable[[int, Callable[[], int], Callable[[], None]], None]
+    Mate = Union["_Process", "_Thread"]
 
 _NUMBER = 4
 _PIPE_NUMBERS = 8192  # half of what fits a pipe of the usual 64 KiB
@@ -31,8 +33,7 @@ def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, proces
     queue = _Queue(jobs)
     gate = _Gate()
     try:
-        start = _Process if processes else _Thread
-        mates = [start(work, number, queue, gate) for number in range(1, workers)]
+        mates = [start(_body(work, number, queue, gate, processes), processes) for number in range(1, workers)]
         try:
             prepare()
             gate.open()
@@ -102,28 +103,50 @@ class _Gate:
         os.close(self._reader)
 
 
-class _Process:
-    """A forked worker. It reports its error, if any, through a pipe, and leaves with its parent."""
+def _body(work: Work, number: int, queue: _Queue, gate: _Gate, processes: bool) -> Callable[[], None]:
+    """The life of one mate: it works until the queue is empty, and empties it if it fails."""
+    caller = os.getpid()
 
-    def __init__(self, work: Work, number: int, queue: _Queue, gate: _Gate) -> None:
+    def body() -> None:
+        take = queue.taker()
+        try:
+            if processes:  # a forked one leaves with its parent
+                gate.open()
+                work(number, lambda: take() if os.getppid() == caller else -1, gate.wait)
+            else:
+                work(number, take, gate.wait)
+        except BaseException:
+            queue.drain()
+            raise
+
+    return body
+
+
+def start(body: Callable[[], None], processes: bool) -> Mate:
+    """Run `body` beside the caller, in a forked process or in a thread."""
+    return _Process(body) if processes else _Thread(body)
+
+
+class _Process:
+    """A forked worker. It reports its error, if any, through a pipe."""
+
+    def __init__(self, body: Callable[[], None]) -> None:
         self._reader, writer = os.pipe()
-        parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(self._reader)
-            gate.open()
-            take = queue.taker()
-            problem = caught(lambda: work(number, lambda: take() if os.getppid() == parent else -1, gate.wait))
+            problem = caught(body)
             if problem:
-                queue.drain()
                 os.write(writer, problem)
             os._exit(0)
         os.close(writer)
 
     def stop(self) -> None:
+        """End it at once."""
         os.kill(self._pid, 9)
 
     def join(self) -> UnpackenvError | None:
+        """Wait until it has ended and return its error, if any."""
         data = read_all(self._reader)
         os.close(self._reader)
         _, status = os.waitpid(self._pid, 0)
@@ -133,25 +156,24 @@ class _Process:
 class _Thread:
     """A worker in a thread of this process."""
 
-    def __init__(self, work: Work, number: int, queue: _Queue, gate: _Gate) -> None:
+    def __init__(self, body: Callable[[], None]) -> None:
         import threading
 
-        self._problem: UnpackenvError | None = None
-        self._thread = threading.Thread(target=self._run, args=(work, number, queue, gate), name=f"unpackenv-{number}")
+        self._body = body
+        self._problem = b""
+        self._thread = threading.Thread(target=self._run, name="unpackenv")
         self._thread.start()
 
-    def _run(self, work: Work, number: int, queue: _Queue, gate: _Gate) -> None:
-        problem = caught(lambda: work(number, queue.taker(), gate.wait))
-        if problem:
-            queue.drain()
-            self._problem = error_of(problem, 0)
+    def _run(self) -> None:
+        self._problem = caught(self._body)
 
     def stop(self) -> None:
-        """Nothing to do: the queue is empty, and the thread ends by itself."""
+        """Nothing to do: there is no more work for it, and it ends by itself."""
 
     def join(self) -> UnpackenvError | None:
+        """Wait until it has ended and return its error, if any."""
         self._thread.join()
-        return self._problem
+        return error_of(self._problem, 0)
 
 
 # --- errors between processes -------------------------------------------------------------------

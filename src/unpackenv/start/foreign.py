@@ -1,24 +1,22 @@
 """Unpacking a foreign archive: what is in it is learnt while it is decoded.
 
-Each worker takes the next piece of the tar stream and decodes it. Then, in the order of the
-stream, one at a time, it looks for tar headers in its piece, makes directories and creates files
-that do not end in it; and then writes the files that lie in it, beside the other workers. Links,
-modes and times of directories come last, as for native archives. Workers are threads: decoding,
-which dominates, runs without the GIL, and the order is theirs to keep.
+Workers decode the pieces of the tar stream ahead (`ahead`). The caller takes them in order, finds
+the tar headers in each, and makes the directories and files that lie in it; a file that does not
+end in a piece is written piece by piece. Links, modes and times of directories come last, as for
+native archives. One writer is enough: decoding dominates.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import threading
 from hashlib import sha256
 
 from unpackenv.archive import foreign
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
 from unpackenv.archive.toc import RESERVED
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, DigestMismatch, UnpackenvError
-from unpackenv.start import limits, preflight
+from unpackenv.start import ahead, limits, preflight
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import PARTIAL, Tree, translated
 
@@ -44,8 +42,7 @@ class ForeignSource:
                 error.where = error.where or path
             raise
         count = limits.worker_count(settings.workers, settings.memory, self._pieces.memory_each)
-        # One stream: a second thread writes while the first decodes.
-        self.workers = count if self._pieces.parallel else 2
+        self.workers = count if self._pieces.parallel else 1
         self._job: _Job | None = None
 
     def check(self, directory: str) -> None:
@@ -54,14 +51,19 @@ class ForeignSource:
 
     def unpack(self, tree: Tree, processes: bool) -> None:
         """Unpack everything into `tree`; raises `UnpackenvError`."""
-        self._job = _Job(tree, self._pieces)
+        self._job = job = _Job(tree)
+        pieces = ahead.decoded(self._pieces, self.workers, processes)
         try:
-            self._job.run(self.workers)
+            for piece in pieces:
+                job.take(piece)
+            job.finish()
         except OSError as error:
             raise translated(error, os.fsdecode(error.filename) if error.filename else "the target") from error
         except UnpackenvError as error:
             error.where = error.where or self._path
             raise
+        finally:
+            pieces.close()
 
     def stamp_facts(self) -> dict[str, list[str]]:
         """Return what a warm start has to know of the tree."""
@@ -92,121 +94,64 @@ def _check_digest(fd: int, path: str, digest: str) -> None:
         raise DigestMismatch(f"its sha256 is {found.hexdigest()}, and {digest} was asked for", where=path)
 
 
-class _Write:
-    """Bytes of a piece that belong to one file; `spanning` if other pieces have others of it."""
-
-    __slots__ = ("at", "data", "directory", "member", "name", "offset", "spanning")
-
-    def __init__(self, member: Member, directory: bytes, name: bytes) -> None:
-        self.member = member
-        self.directory = directory
-        self.name = name
-        self.data = memoryview(b"")
-        self.spanning = False
-        self.at = b""
-        self.offset = 0
-
-
 class _Job:
     """One foreign archive on its way into one tree."""
 
-    def __init__(self, tree: Tree, pieces: foreign.Pieces) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.files = 0
         self.size = 0
         self.directories: dict[bytes, bytes] = {b"": b""}  # path in the archive: path in the tree
         self._tree = tree
-        self._pieces = pieces
         self._scanner = Scanner()
-        self._position = 0  # in the stream, of the next piece to be scanned
+        self._position = 0  # in the stream, of the next piece
         self._kinds: dict[bytes, str] = {}
         self._finish: list[Member] = []  # directories and links
-        self._open: _Write | None = None  # the file that reaches beyond what has been scanned
-        self._ended: list[tuple[_Write, bytes]] = []  # spanning files, for mode, time and name
-        self._take = threading.Lock()
-        self._turn = threading.Condition()
-        self._turns = 0
-        self._problems: list[BaseException] = []
+        self._spanning: list[tuple[Member, bytes, bytes]] = []  # files in pieces: where each is, and its path
 
-    def run(self, workers: int) -> None:
-        """Decode and write with `workers` threads, this one among them."""
-        numbered = enumerate(self._pieces.pieces)
-        mates = [
-            threading.Thread(target=self._worker, args=(number, numbered), name=f"unpackenv-{number}")
-            for number in range(1, workers)
-        ]
-        for mate in mates:
-            mate.start()
-        self._worker(0, numbered)
-        for mate in mates:
-            mate.join()
-        if self._problems:
-            raise self._problems[0]
-        self._scanner.close()
-        self._finish_tree()
-
-    def _worker(self, number: int, numbered: enumerate[foreign.Chunk]) -> None:
-        try:
-            while not self._problems:
-                with self._take:  # where pieces are not parallel, this decodes
-                    turn, decode = next(numbered, (-1, None))
-                if decode is None:
-                    return
-                piece = decode()
-                for write in self._in_turn(turn, piece):
-                    self._write(write, PARTIAL + b"%d" % number)
-        except BaseException as problem:
-            with self._turn:
-                self._problems.append(problem)
-                self._turn.notify_all()
-
-    def _in_turn(self, turn: int, piece: memoryview) -> list[_Write]:
-        with self._turn:
-            self._turn.wait_for(lambda: self._turns == turn or self._problems)
-            if self._problems:
-                return []
-        writes = self._scan(piece)
-        with self._turn:
-            self._turns += 1
-            self._turn.notify_all()
-        return writes
-
-    # --- one at a time, in the order of the stream ---
-
-    def _scan(self, piece: memoryview) -> list[_Write]:
-        """Return what is to be written of a piece; directories and spanning files are made here."""
+    def take(self, piece: memoryview) -> None:
+        """Make what the next piece of the stream brings."""
         begin, end = self._position, self._position + len(piece)
         self._position = end
-        writes = []
-        if self._open:
-            writes.append(self._part(self._open, piece, begin, end))
-        for member in self._scanner.feed(piece):
-            member.path = _normal(member.path)
-            self._register(member)
-            if member.kind != FILE:
-                continue
-            directory, _, name = member.path.rpartition(b"/")
-            write = _Write(member, self._directory(directory), name)
-            write.spanning = member.position + member.size > end
-            if write.spanning:
-                path = _joined(write.directory, name)
-                write.at = self._tree.begin_file(path, len(self._ended))
-                self._ended.append((write, path))
-                self._open = write
-            writes.append(self._part(write, piece, begin, end))
-        return writes
+        if self._spanning:  # the last may reach into this piece
+            self._write_piece(*self._spanning[-1][:2], piece, begin)
+        current, directory = b"", -1
+        try:
+            for member in self._scanner.feed(piece):
+                path = member.path = _normal(member.path)
+                self._register(member)
+                if member.kind != FILE:
+                    continue
+                above, _, name = path.rpartition(b"/")
+                above = self._directory(above)
+                if member.position + member.size > end:
+                    path = _joined(above, name)
+                    at = self._tree.begin_file(path, len(self._spanning))
+                    self._spanning.append((member, at, path))
+                    self._write_piece(member, at, piece, begin)
+                    continue
+                if directory < 0 or above != current:
+                    if directory >= 0:
+                        os.close(directory)
+                    directory = -1
+                    directory = self._tree.open_directory(above)
+                    current = above
+                first = member.position - begin
+                data = piece[first : first + member.size]
+                self._tree.write_file(directory, name, member.mode, member.mtime, data, PARTIAL + b"0")
+        except OSError as error:
+            raise translated(error, os.fsdecode(path)) from error
+        finally:
+            if directory >= 0:
+                os.close(directory)
 
-    def _part(self, of: _Write, piece: memoryview, begin: int, end: int) -> _Write:
-        member = of.member
-        first = max(member.position, begin)
-        last = min(member.position + member.size, end)
-        part = _Write(member, of.directory, of.name)
-        part.spanning, part.at = of.spanning, of.at
+    def _write_piece(self, member: Member, at: bytes, piece: memoryview, begin: int) -> None:
+        first = max(member.position - begin, 0)
+        last = min(member.position + member.size - begin, len(piece))
         if first < last:
-            part.data = piece[first - begin : last - begin]
-            part.offset = first - member.position
-        if self._open is of and member.position + member.size <= end:
-            self._open = None
-        return part
+            try:
+                self._tree.write_piece(at, piece[first:last], begin + first - member.position)
+            except OSError as error:
+                raise translated(error, os.fsdecode(member.path)) from error
 
     def _register(self, member: Member) -> None:
         path = member.path
@@ -237,28 +182,14 @@ class _Job:
             self.directories[path] = found
         return found
 
-    # --- beside each other ---
-
-    def _write(self, write: _Write, partial: bytes) -> None:
-        member = write.member
-        try:
-            if write.spanning:
-                self._tree.write_piece(write.at, write.data, write.offset)
-                return
-            directory = self._tree.open_directory(write.directory)
-            try:
-                self._tree.write_file(directory, write.name, member.mode, member.mtime, write.data, partial)
-            finally:
-                os.close(directory)
-        except OSError as error:
-            raise translated(error, os.fsdecode(member.path)) from error
-
     # --- after all data ---
 
-    def _finish_tree(self) -> None:
+    def finish(self) -> None:
+        """What has to wait for all data: modes and times of files in pieces and of directories, and links."""
+        self._scanner.close()
         tree = self._tree
-        for write, path in self._ended:
-            tree.end_file(write.at, path, write.member.mode, write.member.mtime)
+        for member, at, path in self._spanning:
+            tree.end_file(at, path, member.mode, member.mtime)
         for member in self._finish:
             directory, _, name = member.path.rpartition(b"/")
             if member.kind == HARD_LINK:
@@ -286,6 +217,8 @@ def _joined(directory: bytes, name: bytes) -> bytes:
 
 def _normal(path: bytes) -> bytes:
     """Return a member's path without `./` and doubled slashes; raises `ArchiveUnsafe` if it leaves the target."""
+    if b"/." not in path and b"//" not in path and path[:1] not in b"./" and path[-1:] != b"/":
+        return path
     if path.startswith(b"/"):
         raise ArchiveUnsafe(
             "a member has an absolute name", hint="Make the archive without tar's option -P", member=shown(path)

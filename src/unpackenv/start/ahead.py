@@ -1,0 +1,99 @@
+"""Decoding ahead: workers decode the pieces of a tar stream, the caller gets them in order.
+
+Worker w of n decodes the pieces w, w + n, w + 2n, … into buffers that it shares with the caller:
+
+    caller → worker   one byte a buffer that is free again; closed when no more is wanted
+    worker → caller   the size of a piece, when it is decoded; closed after the last one
+
+So each is ahead by at most its buffers: one where there are many workers, two where the stream can
+only be decoded by one, so that it decodes while the caller writes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from unpackenv.start import crew
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from unpackenv.archive.foreign import Pieces
+    from unpackenv.errors import UnpackenvError
+
+_SIZE = 8
+
+
+def decoded(pieces: Pieces, workers: int, processes: bool) -> Generator[memoryview, None, None]:
+    """Yield the pieces in order, each to be used before the next is asked for; raises what a worker raised."""
+    mates: list[_Decoder] = []
+    try:
+        for number in range(workers if pieces.parallel else 1):
+            mates.append(_Decoder(pieces, number, workers, mates, processes))
+        number = 0
+        while piece := mates[number % len(mates)].take():
+            yield piece
+            mates[number % len(mates)].give_back()
+            number += 1
+    except BaseException:
+        for mate in mates:
+            mate.stop()
+        raise
+    finally:
+        problems = [problem for mate in mates if (problem := mate.close())]
+    if problems:
+        raise problems[0]
+
+
+class _Decoder:
+    """One worker and the caller's ends of its pipes."""
+
+    def __init__(self, pieces: Pieces, number: int, workers: int, others: list[_Decoder], processes: bool) -> None:
+        depth = 1 if pieces.parallel else 2
+        self._buffers = [memoryview(mmap.mmap(-1, max(1, pieces.largest))) for _ in range(depth)]
+        self._taken = 0
+        self._given, self._give = os.pipe()
+        self._ready, done = os.pipe()
+        os.write(self._give, bytes(depth))
+
+        def body() -> None:
+            try:
+                if processes:  # else this end would stay open when the caller is gone
+                    for mate in (self, *others):
+                        os.close(mate._give)
+                fills = pieces.fills(number, workers) if pieces.parallel else pieces.fills(0, 1)
+                for count, fill in enumerate(fills):
+                    if not os.read(self._given, 1):
+                        return
+                    size = fill(self._buffers[count % depth])
+                    os.write(done, size.to_bytes(_SIZE, "little"))
+            finally:
+                os.close(done)
+
+        self._mate = crew.start(body, processes)
+        if processes:
+            os.close(done)
+
+    def take(self) -> memoryview:
+        """Return its next piece, or an empty one behind the last."""
+        size = int.from_bytes(os.read(self._ready, _SIZE), "little")
+        return self._buffers[self._taken % len(self._buffers)][:size]
+
+    def give_back(self) -> None:
+        """Let it overwrite the piece that was taken."""
+        self._taken += 1
+        os.write(self._give, b"\0")
+
+    def stop(self) -> None:
+        """End it as soon as that is possible."""
+        self._mate.stop()
+
+    def close(self) -> UnpackenvError | None:
+        """Wait until it has ended and return its error, if any."""
+        os.close(self._give)
+        problem = self._mate.join()
+        os.close(self._given)
+        os.close(self._ready)
+        return problem
