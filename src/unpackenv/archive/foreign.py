@@ -34,14 +34,14 @@ class Pieces:
 
     `fills(first, step)` yields the pieces `first`, `first` + `step`, … in order, each as a function
     that decodes it into a buffer of `largest` bytes and returns its size; it is for the use of one
-    thread or process. Unless `parallel`, the one sequence is `fills(0, 1)`. `memory_each` is what
-    one worker needs, in bytes.
+    thread or process. At most `most_workers` can share the work. `memory_each` is what one needs,
+    in bytes.
     """
 
-    def __init__(self, fills: Callable[[int, int], Iterator[Fill]], largest: int, parallel: bool) -> None:
+    def __init__(self, fills: Callable[[int, int], Iterator[Fill]], largest: int, most_workers: int) -> None:
         self.fills = fills
         self.largest = largest
-        self.parallel = parallel
+        self.most_workers = most_workers
         # A piece and the decoder's window, which is never larger than the piece has to be.
         self.memory_each = 2 * largest
 
@@ -75,7 +75,7 @@ def open_file(path: str) -> int:
 
 
 def _stream(chunks: Iterator[bytes]) -> Pieces:
-    return Pieces(lambda _first, _step: _fills(chunks), CHUNK, False)
+    return Pieces(lambda _first, _step: _fills(chunks), CHUNK, 1)
 
 
 def _fills(chunks: Iterator[bytes]) -> Iterator[Fill]:
@@ -114,7 +114,7 @@ def _xz(fd: int, size: int, memory: int) -> Pieces:
     largest = max((block.raw_size for block in blocks), default=0)
     if len(blocks) < 2 or 4 * largest > memory:
         return _stream(chunk for block in blocks for chunk in chunks(block))
-    return Pieces(lambda first, step: (partial(fill, block) for block in blocks[first::step]), largest, True)
+    return Pieces(lambda first, step: (partial(fill, block) for block in blocks[first::step]), largest, len(blocks))
 
 
 def _zstd(fd: int, size: int, memory: int) -> Pieces:
@@ -139,7 +139,7 @@ def _zstd(fd: int, size: int, memory: int) -> Pieces:
 
     largest = max((memory if frame.raw_size is None else frame.raw_size for frame in frames), default=0)
     if len(frames) > 1 and 4 * largest <= memory:
-        return Pieces(fills, largest, True)
+        return Pieces(fills, largest, len(frames))
 
     def chunks() -> Iterator[bytes]:
         file = io.FileIO(fd, closefd=False)

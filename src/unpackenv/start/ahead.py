@@ -5,8 +5,8 @@ Worker w of n decodes the pieces w, w + n, w + 2n, … into buffers that it shar
     caller → worker   one byte a buffer that is free again; closed when no more is wanted
     worker → caller   the size of a piece, when it is decoded; closed after the last one
 
-So each is ahead by at most its buffers: one where there are many workers, two where the stream can
-only be decoded by one, so that it decodes while the caller writes.
+So each is ahead by at most its buffers: one where there are many workers, two where there is one,
+which else would wait while the caller writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def decoded(pieces: Pieces, workers: int, processes: bool) -> Generator[memoryvi
     """Yield the pieces in order, each to be used before the next is asked for; raises what a worker raised."""
     mates: list[_Decoder] = []
     try:
-        for number in range(workers if pieces.parallel else 1):
+        for number in range(workers):
             mates.append(_Decoder(pieces, number, workers, mates, processes))
         number = 0
         while piece := mates[number % len(mates)].take():
@@ -51,7 +51,7 @@ class _Decoder:
     """One worker and the caller's ends of its pipes."""
 
     def __init__(self, pieces: Pieces, number: int, workers: int, others: list[_Decoder], processes: bool) -> None:
-        depth = 1 if pieces.parallel else 2
+        depth = 1 if workers > 1 else 2
         self._buffers = [memoryview(mmap.mmap(-1, max(1, pieces.largest))) for _ in range(depth)]
         self._taken = 0
         self._given, self._give = os.pipe()
@@ -63,8 +63,7 @@ class _Decoder:
                 if processes:  # else this end would stay open when the caller is gone
                     for mate in (self, *others):
                         os.close(mate._give)
-                fills = pieces.fills(number, workers) if pieces.parallel else pieces.fills(0, 1)
-                for count, fill in enumerate(fills):
+                for count, fill in enumerate(pieces.fills(number, workers)):
                     if not os.read(self._given, 1):
                         return
                     size = fill(self._buffers[count % depth])

@@ -42,7 +42,7 @@ class ForeignSource:
                 error.where = error.where or path
             raise
         count = limits.worker_count(settings.workers, settings.memory, self._pieces.memory_each)
-        self.workers = count if self._pieces.parallel else 1
+        self.workers = min(count, self._pieces.most_workers)
         self._job: _Job | None = None
 
     def check(self, directory: str) -> None:
