@@ -26,6 +26,7 @@ def bootstrap(
     missing: str | None = None,
     in_place: bool | None = None,
     force: bool | None = None,
+    sync: bool | None = None,
     workers: int | None = None,
     parallel: str | None = None,
     memory: int | None = None,
@@ -43,7 +44,8 @@ def bootstrap(
     digest: accept only the archive with this sha256, in hex, as `unpackenv inspect` prints it.
     missing: "ignore" makes a start without an archive a no-op; by default it is an error.
     in_place: replace files one by one in a target that is already in use.
-    force: unpack although the archive is for another interpreter, or the target is noexec.
+    force: unpack whatever the checks before it say of interpreter, mount, room and memory.
+    sync: wait until the tree is on the disk, so that it need not be looked at after a reboot.
     workers: how many workers unpack; by default as many as CPUs, CPU quota and memory allow.
     parallel: "processes" or "threads"; by default what measures faster.
     memory: budget in bytes for the buffers of all workers together.

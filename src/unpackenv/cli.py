@@ -1,4 +1,4 @@
-"""The command line: `unpackenv pack`, `unpack`, `verify`, `inspect`, `hook`, and the wrapper `-- CMD`."""
+"""The command line: `unpackenv pack`, `unpack`, `verify`, `inspect`, `hook`, `prune`, and the wrapper `-- CMD`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unpackenv {unpackenv.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_pack, _add_unpack, _add_verify, _add_inspect, _add_hook):
+    for add in (_add_pack, _add_unpack, _add_verify, _add_inspect, _add_hook, _add_prune):
         add(commands)
     return parser
 
@@ -276,8 +276,45 @@ def _hook(options: argparse.Namespace) -> int:
     return 0
 
 
+# --- prune -------------------------------------------------------------------------------------
+
+
+def _add_prune(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "prune",
+        help="remove unpacked trees that nobody uses",
+        description="Remove unpacked trees that no process uses and that no start has used for some time.",
+    )
+    parser.add_argument("directories", metavar="DIR", nargs="*", help="holds the trees (default: the default places)")
+    parser.add_argument(
+        "--older-than", type=_duration, default="30d", metavar="TIME",
+        help="unused for that long, such as 12h, 30d (default) or 0",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and leave it there")
+    parser.set_defaults(run=_prune)
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from unpackenv.start import prune
+
+    for directory in options.directories or prune.caches():
+        for finding in prune.prune(directory, options.older_than, options.dry_run):
+            size = f", {_megabytes(finding.size)}" if finding.size else ""
+            print(f"{finding.path}: {finding.outcome}{size}")
+    return 0
+
+
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
+
+
+def _duration(text: str) -> float:
+    """Return the seconds that a text such as 12h or 30d means."""
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}.get(text[-1:])
+    try:
+        return float(text[:-1] if unit else text) * (unit or 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 12h or 30d") from None
 
 
 def _size(text: str) -> int:

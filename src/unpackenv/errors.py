@@ -80,6 +80,12 @@ class MemoryBudgetExceeded(UnpackenvError):
     reason = "memory-budget"
 
 
+class MemoryTooSmall(UnpackenvError):
+    """The container's memory limit does not leave what unpacking is estimated to need."""
+
+    reason = "memory-limit"
+
+
 class InterpreterMismatch(UnpackenvError):
     """The environment was packed for another interpreter, platform or libc."""
 
@@ -96,6 +102,24 @@ class TargetNotWritable(UnpackenvError):
     """The target, or every default place, cannot be written."""
 
     reason = "target-not-writable"
+
+
+class TargetReadOnly(TargetNotWritable):
+    """The target is on a file system that is mounted read-only."""
+
+    reason = "target-read-only"
+
+
+class TargetUntrusted(UnpackenvError):
+    """A default place belongs to another user, or others may write to it."""
+
+    reason = "target-untrusted"
+
+
+class TargetInMemory(UnpackenvError):
+    """The target is on a tmpfs, and the memory limit does not leave enough for the tree."""
+
+    reason = "target-in-memory"
 
 
 class TargetNoExec(UnpackenvError):

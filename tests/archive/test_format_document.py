@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import describe, members_of, pack
-from unpackenv.archive import tarstream, trailer
+from unpackenv.archive import tarstream, toc, trailer
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "format.md"
 
@@ -73,6 +73,7 @@ def test_sizes_that_the_document_names() -> None:
     assert f"{trailer.FOOTER_SIZE} bytes. In a zstd archive" in text
     assert f"in an xz archive {trailer.XZ_TAIL} bytes of its container follow" in text
     assert f"1 to {trailer.FACTS_LIMIT:,} bytes" in text
-    assert trailer.COLUMNS_LIMIT == 1 << 28
-    assert "at most 2^28" in text
+    assert trailer.COLUMNS_LIMIT == 1 << 26
+    assert "`columns_raw` are at most 2^26" in text
+    assert f"at most {toc.MEMBER_LIMIT:,} directories" in text
     assert f"two blocks ({len(tarstream.END_OF_ARCHIVE):,} bytes)" in text

@@ -94,8 +94,46 @@ def test_hybrid_hierarchies(tmp_path: Path) -> None:
     assert limits.cpu_quota(system(tmp_path, V1.format("/y"), mounts, files)) == 4
 
 
+@pytest.mark.parametrize(
+    ("limit", "usage", "expected"),
+    [
+        ("100000000", "30000000", 70_000_000 + 5_000),
+        ("100000000", "100000000", 5_000),
+        ("1000", "9000", 0),
+        ("max", "30000000", limits.UNLIMITED),
+        ("", "", limits.UNLIMITED),
+    ],
+)
+def test_memory_of_version_2(tmp_path: Path, limit: str, usage: str, expected: int) -> None:
+    files = {
+        "a/memory.max": limit,
+        "a/memory.current": usage,
+        "a/memory.stat": "anon 7\nfile 9999\nactive_file 2000\ninactive_file 3000\nshmem 4000\n",
+        "memory.max": "max",
+    }
+    assert limits.memory_left(system(tmp_path, "0::/a\n", V2, files)) == expected
+
+
+def test_memory_of_the_tightest_group(tmp_path: Path) -> None:
+    files = {"memory.max": "5000", "memory.current": "1000", "a/memory.max": "9000", "a/memory.current": "1000"}
+    assert limits.memory_left(system(tmp_path, "0::/a\n", V2, files)) == 4000
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("64000000", 60_000_000 + 500), ("9223372036854771712", None)])
+def test_memory_of_version_1(tmp_path: Path, limit: str, expected: int | None) -> None:
+    mounts = {"/memory": "cgroup cgroup rw,memory", "/cpu": "cgroup cgroup rw,cpu"}
+    files = {
+        "memory/x/memory.limit_in_bytes": limit,
+        "memory/x/memory.usage_in_bytes": "4000000",
+        "memory/x/memory.stat": "inactive_file 1\ntotal_inactive_file 300\ntotal_active_file 200\n",
+    }
+    found = limits.memory_left(system(tmp_path, V1.format("/"), mounts, files))
+    assert found == (limits.UNLIMITED if expected is None else expected)
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     assert limits.cpu_quota(str(tmp_path / "nowhere")) == UNLIMITED
+    assert limits.memory_left(str(tmp_path / "nowhere")) == limits.UNLIMITED
 
 
 def test_here() -> None:
@@ -103,28 +141,30 @@ def test_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "quota", "memory", "each", "expected"),
+    ("cpus", "quota", "budget", "left", "each", "expected"),
     [
-        (8, 99, 1 << 30, 1 << 20, 8),
-        (8, 3, 1 << 30, 1 << 20, 3),
-        (8, 99, 50, 20, 2),
-        (8, 99, 10, 20, 1),
-        (8, 99, 10, 0, 8),
+        (8, 99, 1 << 30, limits.UNLIMITED, 1 << 20, 8),
+        (8, 3, 1 << 30, limits.UNLIMITED, 1 << 20, 3),
+        (8, 99, 50, limits.UNLIMITED, 20, 2),
+        (8, 99, 10, limits.UNLIMITED, 20, 1),
+        (8, 99, 10, limits.UNLIMITED, 0, 8),
+        (8, 99, 1 << 30, 60 << 20, 16 << 20, 2),
+        (8, 99, 1 << 30, 1 << 20, 16 << 20, 1),
     ],
 )
 def test_the_least_counts(
-    monkeypatch: pytest.MonkeyPatch, cpus: int, quota: int, memory: int, each: int, expected: int
+    monkeypatch: pytest.MonkeyPatch, cpus: int, quota: int, budget: int, left: int, each: int, expected: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)))
     monkeypatch.setattr(limits, "cpu_quota", lambda: quota)
-    assert limits.worker_count(0, memory, each) == expected
-    assert limits.worker_count(5, memory, each) == 5
+    assert limits.worker_count(0, budget, left, each) == expected
+    assert limits.worker_count(5, budget, left, each) == 5
 
 
 def test_affinity_of_a_real_process() -> None:
     cpus = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(cpus)})
-        assert limits.worker_count(0, 1 << 30, 1) == 1
+        assert limits.worker_count(0, 1 << 30, limits.UNLIMITED, 1) == 1
     finally:
         os.sched_setaffinity(0, cpus)

@@ -300,7 +300,8 @@ def test_waiting_has_an_end(archive: Path, target: Path, tmp_path: Path, slow: d
     wait_for((tmp_path / "started").exists, "the first to begin")
     second = python(code, environment(UNPACKENV_LOCK_TIMEOUT="0.2", UNPACKENV_LOG="json"))
     assert "LockTimeout" in second.stderr
-    assert f"process {first.pid} has been unpacking for longer than 0.2 s" in second.stderr
+    holder = f"process {first.pid} on {os.uname().nodename}"
+    assert f"{holder} has been unpacking for longer than 0.2 s" in second.stderr
     assert "UNPACKENV_LOCK_TIMEOUT" in second.stderr
     first.terminate()
     first.communicate(timeout=20)

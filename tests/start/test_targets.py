@@ -25,8 +25,7 @@ from processes import (
     write_tree,
 )
 from support import describe, make_tree
-from unpackenv.start import stamp
-from unpackenv.start import target as target_module
+from unpackenv.start import mounts, stamp
 
 Mount = Callable[..., None]
 
@@ -143,9 +142,9 @@ def test_mount_points_with_odd_names(tmp_path: Path, mount: Mount) -> None:
     for name in ("a b", "a\\b", "a\tb", "a\nb", "caf\u00e9"):
         path = tmp_path / name
         path.mkdir()
-        assert not target_module.is_mount(str(path))
+        assert not mounts.is_mount(str(path))
         mount("--bind", path, path)
-        assert target_module.is_mount(str(path)), name
+        assert mounts.is_mount(str(path)), name
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs a second user")
@@ -346,7 +345,7 @@ def test_read_only_mount_without_a_tree(packed: Path, target: Path, mount: Mount
     target.mkdir()
     mount("-t", "tmpfs", "-o", "ro", "none", target)
     outcome = boot(packed, target)
-    assert outcome.startswith(f"TargetNotWritable: {target}"), outcome
+    assert outcome.startswith(f"TargetReadOnly: {target}"), outcome
     assert "UNPACKENV_TARGET" in outcome
 
 

@@ -26,7 +26,7 @@ from array import array
 from itertools import accumulate
 from operator import add, le, lt
 
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ PERMISSIONS = 0o777
 RESERVED = b".unpackenv."  # prefix of the names of our own files in a target
 FRAME_LIMIT = 1 << 27
 """The most bytes that a frame may decode to: what a reader has to have room for."""
+MEMBER_LIMIT = 1 << 20
+"""The most members that an archive may have: what a start has to have memory for."""
 _END_OF_ARCHIVE = 1024  # bytes of zeros that close the tar stream
 # The stored form of each table: its columns as (attribute, array type code).
 FRAMES = (("frame_stored", "Q"), ("frame_raw", "Q"))
@@ -102,12 +104,15 @@ class Toc:
     def decode(cls, raw: bytes) -> Toc:
         """Return the columns stored in `raw`, checked.
 
-        Raises `ArchiveCorrupt`, or `ArchiveUnsafe` for a name that no directory entry may have.
+        Raises `ArchiveCorrupt`, `ArchiveUnsupported` for too many members, or `ArchiveUnsafe` for a
+        name that no directory entry may have.
         That no two members share one path is left to who creates them (`O_EXCL`).
         """
         if len(raw) < COUNTS.size:
             raise _corrupt("it is shorter than its counts")
         frames, directories, files, symlinks, hard_links, names_size = COUNTS.unpack_from(raw)
+        if directories + files + symlinks + hard_links > MEMBER_LIMIT:
+            raise ArchiveUnsupported(f"it has more than {MEMBER_LIMIT} members")
         toc = cls()
         at = toc._load(raw, COUNTS.size, FRAMES, frames)
         toc.frame_sha256 = raw[at : at + frames * SHA256_SIZE]
@@ -222,10 +227,9 @@ def _joined(names: list[bytes]) -> bytes:
 
 
 def _split(text: bytes, count: int) -> list[bytes]:
-    names = text.split(b"\0")
-    if names.pop() or len(names) != count:
+    if text.count(b"\0") != count or text[-1:] not in (b"", b"\0"):
         raise _corrupt("it has not as many names as its counts say")
-    return names
+    return text.split(b"\0")[:-1]
 
 
 def _check_names(text: bytes, names: list[bytes]) -> None:

@@ -30,9 +30,9 @@ CODECS = {1: ZSTD, 2: XZ}
 # of the stream that holds it. All of one length, because the footer is (`xz.stored`).
 XZ_TAIL = 1 + 4 + 8 + 12
 
-# Facts fit one stored xz chunk. A table of contents of this size would list millions of members.
+# Facts fit one stored xz chunk. The columns of a million members, the most that there may be, are smaller.
 FACTS_LIMIT = 1 << 16
-COLUMNS_LIMIT = 1 << 28
+COLUMNS_LIMIT = 1 << 26
 
 # One read that holds footer and facts of any usual archive.
 _TAIL = 4096

@@ -18,7 +18,7 @@ from hashlib import sha256
 
 from unpackenv.archive import codecs, container, facts, tarstream, trailer
 from unpackenv.archive.tarstream import DIRECTORY, FILE, SYMLINK
-from unpackenv.archive.toc import Toc
+from unpackenv.archive.toc import MEMBER_LIMIT, Toc
 from unpackenv.errors import PackError
 
 _READ = 1 << 20
@@ -221,7 +221,8 @@ def _write_trailer(
             "unpacked-size": [str(toc.unpacked_size)],
         }
     )
-    if len(text) > trailer.FACTS_LIMIT or max(len(raw), len(columns)) > trailer.COLUMNS_LIMIT:
+    too_long = len(text) > trailer.FACTS_LIMIT or max(len(raw), len(columns)) > trailer.COLUMNS_LIMIT
+    if too_long or toc.member_count >= MEMBER_LIMIT:  # the root counts, too
         raise PackError("has more members, or longer facts, than an archive can list", members=toc.member_count)
     digest = sha256(columns + text).digest()
     before = container.before_columns(codec, list(zip(unpadded, toc.frame_raw)), len(columns), len(text))

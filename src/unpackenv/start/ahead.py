@@ -2,7 +2,7 @@
 
 Worker w of n decodes the pieces w, w + n, w + 2n, … into buffers that it shares with the caller:
 
-    caller → worker   one byte a buffer that is free again; closed when no more is wanted
+    caller → worker   n; then one byte a buffer that is free; closed when no more is wanted
     worker → caller   the size of a piece, when it is decoded; closed after the last one
 
 So each is ahead by at most its buffers: one where there are many workers, two where there is one,
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     from unpackenv.archive.foreign import Pieces
     from unpackenv.errors import UnpackenvError
 
-_SIZE = 8
+_NUMBER = 8
 
 
 def decoded(pieces: Pieces, workers: int, processes: bool) -> Generator[memoryview, None, None]:
     """Yield the pieces in order, each to be used before the next is asked for; raises what a worker raised."""
     mates: list[_Decoder] = []
     try:
-        for number in range(workers):
-            mates.append(_Decoder(pieces, number, workers, mates, processes))
+        _start(pieces, workers, processes, mates)
+        for mate in mates:
+            mate.begin(len(mates))
         number = 0
         while piece := mates[number % len(mates)].take():
             yield piece
@@ -47,37 +48,55 @@ def decoded(pieces: Pieces, workers: int, processes: bool) -> Generator[memoryvi
         raise problems[0]
 
 
+def _start(pieces: Pieces, workers: int, processes: bool, mates: list[_Decoder]) -> None:
+    """Start workers into `mates`; where a limit on processes or files forbids more, those that there are will do."""
+    try:
+        for number in range(workers):
+            mates.append(_Decoder(pieces, number, 1 if workers > 1 else 2, mates, processes))
+    except (OSError, RuntimeError):  # what a pipe, a fork, or the start of a thread raises
+        if not mates:
+            raise
+
+
 class _Decoder:
     """One worker and the caller's ends of its pipes."""
 
-    def __init__(self, pieces: Pieces, number: int, workers: int, others: list[_Decoder], processes: bool) -> None:
-        depth = 1 if workers > 1 else 2
+    def __init__(self, pieces: Pieces, number: int, depth: int, others: list[_Decoder], processes: bool) -> None:
         self._buffers = [memoryview(mmap.mmap(-1, max(1, pieces.largest))) for _ in range(depth)]
         self._taken = 0
         self._given, self._give = os.pipe()
         self._ready, done = os.pipe()
-        os.write(self._give, bytes(depth))
 
         def body() -> None:
             try:
                 if processes:  # else this end would stay open when the caller is gone
                     for mate in (self, *others):
                         os.close(mate._give)
-                for count, fill in enumerate(pieces.fills(number, workers)):
+                step = int.from_bytes(os.read(self._given, _NUMBER), "little")
+                for count, fill in enumerate(pieces.fills(number, step) if step else ()):
                     if not os.read(self._given, 1):
                         return
                     size = fill(self._buffers[count % depth])
-                    os.write(done, size.to_bytes(_SIZE, "little"))
+                    os.write(done, size.to_bytes(_NUMBER, "little"))
             finally:
                 os.close(done)
 
-        self._mate = crew.start(body, processes)
+        try:
+            self._mate = crew.start(body, processes)
+        except BaseException:
+            for fd in (self._given, self._give, self._ready, done):
+                os.close(fd)
+            raise
         if processes:
             os.close(done)
 
+    def begin(self, step: int) -> None:
+        """Let it decode every `step`th piece."""
+        os.write(self._give, step.to_bytes(_NUMBER, "little") + bytes(len(self._buffers)))
+
     def take(self) -> memoryview:
         """Return its next piece, or an empty one behind the last."""
-        size = int.from_bytes(os.read(self._ready, _SIZE), "little")
+        size = int.from_bytes(os.read(self._ready, _NUMBER), "little")
         return self._buffers[self._taken % len(self._buffers)][:size]
 
     def give_back(self) -> None:

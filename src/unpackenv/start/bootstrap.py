@@ -11,7 +11,7 @@ import sys
 from unpackenv.archive import trailer
 from unpackenv.archive.facts import first
 from unpackenv.archive.trailer import Identity
-from unpackenv.errors import ArchiveNotFound, DigestMismatch, PlatformUnsupported
+from unpackenv.errors import ArchiveNotFound, DigestMismatch, PlatformUnsupported, TreeMismatch, UnpackenvError
 from unpackenv.start import importpaths, places, report, stamp
 from unpackenv.start.places import Place
 from unpackenv.start.report import Clock, Report
@@ -35,7 +35,12 @@ def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
         return Report(report.OFF)
     clock = Clock()
     settings = Settings(arguments, beside=beside)
-    done = provide_tree(settings, clock)
+    try:
+        done = provide_tree(settings, clock)
+    except UnpackenvError as error:
+        if settings.log == "json":  # for people the exception is enough
+            report.log_error(error, settings.log)
+        raise
     if not done.milliseconds:  # else an earlier call in this process has done the rest
         add_site_directories(done.import_paths)
         finish(settings, done, clock)
@@ -123,12 +128,20 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
         if wanted and (not place.is_default or places.is_ours(place)):
             try:
                 _check_python(first(facts, "python"), place.path, settings)
+                whole = stamp.is_certain(facts) or _survived(place.path, facts)
             except BaseException:
                 os.close(fd)
                 raise
-            return _use_tree(place.path, facts, fd)
+            if whole:
+                return _use_tree(place.path, facts, fd)
         os.close(fd)
     return None
+
+
+def _survived(tree: str, facts: dict[str, list[str]]) -> bool:
+    from unpackenv.start import durable
+
+    return durable.survived(tree, facts)
 
 
 def stamps_in_use() -> list[int]:
@@ -154,7 +167,18 @@ def _tree_without_archive(settings: Settings) -> Report | None:
     """A tree may have come without its archive, for example from an init container."""
     if not settings.target:
         return None
-    return find_tree([Place(os.path.realpath(settings.target), False)], "", settings)
+    place = Place(os.path.realpath(settings.target), False)
+    done = find_tree([place], "", settings)
+    found = None if done else stamp.read(place.path)
+    if found:
+        os.close(found[1])
+        if not stamp.is_certain(found[0]):
+            raise TreeMismatch(
+                "files are missing or cut off since the machine restarted, and there is no archive to unpack again",
+                where=place.path,
+                hint="Unpack it again, with --sync if a power loss is to leave it whole",
+            )
+    return done
 
 
 def _check_digest(digest: str, identity: Identity) -> None:

@@ -7,8 +7,15 @@ import os
 import sys
 
 from unpackenv.archive.trailer import Identity
-from unpackenv.errors import NoSpace, TargetNoExec, TargetNotWritable, UnpackFailed
-from unpackenv.start import bootstrap, isolation, lock, preflight, report, target
+from unpackenv.errors import (
+    NoSpace,
+    TargetInMemory,
+    TargetNoExec,
+    TargetNotWritable,
+    TargetUntrusted,
+    UnpackFailed,
+)
+from unpackenv.start import bootstrap, durable, isolation, lock, preflight, report, target
 from unpackenv.start.places import Place
 from unpackenv.start.report import Clock, Report
 from unpackenv.start.settings import Settings
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
 
 
 # What makes a default place unusable and the next one worth a try.
-_NEXT_PLACE = (TargetNotWritable, TargetNoExec, NoSpace)
+_NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, NoSpace)
 
 
 def start(settings: Settings, identity: Identity, candidates: list[Place], clock: Clock) -> Report:
@@ -47,12 +54,14 @@ def start(settings: Settings, identity: Identity, candidates: list[Place], clock
 
 def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock) -> Report:
     try:
+        preflight.check_writable(place.path)
         if place.is_default:
             preflight.prepare_default(place)
         else:
             os.makedirs(os.path.dirname(place.path), exist_ok=True)
         in_place = settings.in_place or _is_site_directory(place.path)
-        lock_fd, waited = lock.acquire(target.arrange(place.path, in_place).lock, settings.lock_timeout)
+        lock_file = target.arrange(place.path, in_place, place.is_default).lock
+        lock_fd, waited = lock.acquire(lock_file, settings.lock_timeout)
     except (FileExistsError, NotADirectoryError) as error:
         raise TargetNotWritable(
             "is in the way, and is no directory",
@@ -67,7 +76,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
         if done:  # another start has published it since we looked
             done.outcome = report.WAITED if waited else report.REUSED
             return done
-        staging = target.arrange(place.path, in_place)
+        staging = target.arrange(place.path, in_place, place.is_default)
         result = _unpack(staging, settings, identity)
         done = bootstrap.find_tree([place], identity.key, settings)
         if done is None:
@@ -75,6 +84,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
     finally:
         os.close(lock_fd)
     done.outcome = report.UNPACKED
+    done.warnings = [] if place.is_default else preflight.doubts(place.path)
     done.workers = int(result.pop("workers"))
     clock.lap("fork", result)
     return done
@@ -147,7 +157,8 @@ class _Job:
                 tree = Tree(fd, umask, in_place=staging.in_place, recovering=staging.recovering)
                 source.unpack(tree, self._processes)
                 clock.lap("unpack")
-                staging.publish(fd, {"key": [self.identity.key], **source.stamp_facts()}, root_mode)
+                facts = {"key": [self.identity.key], **source.stamp_facts()}
+                staging.publish(fd, {**facts, **durable.facts(fd, settings.sync)}, root_mode)
                 clock.lap("publish")
             finally:
                 os.close(fd)

@@ -33,7 +33,7 @@ def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, proces
     queue = _Queue(jobs)
     gate = _Gate()
     try:
-        mates = [start(_body(work, number, queue, gate, processes), processes) for number in range(1, workers)]
+        mates = _mates(work, workers, queue, gate, processes)
         try:
             prepare()
             gate.open()
@@ -52,6 +52,16 @@ def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, proces
     finally:
         gate.close()
         queue.close()
+
+
+def _mates(work: Work, workers: int, queue: _Queue, gate: _Gate, processes: bool) -> list[Mate]:
+    """Start all workers but the caller; where a limit on processes forbids more, those that there are will do."""
+    mates: list[Mate] = []
+    try:
+        mates.extend(start(_body(work, number, queue, gate, processes), processes) for number in range(1, workers))
+    except (OSError, RuntimeError):  # what a fork, or the start of a thread, raises
+        pass
+    return mates
 
 
 class _Queue:
@@ -132,7 +142,12 @@ class _Process:
 
     def __init__(self, body: Callable[[], None]) -> None:
         self._reader, writer = os.pipe()
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(self._reader)
+            os.close(writer)
+            raise
         if self._pid == 0:
             os.close(self._reader)
             problem = caught(body)

@@ -34,13 +34,7 @@ def run(options: list[str], command: list[str]) -> NoReturn:
 
 def fail(error: UnpackenvError) -> NoReturn:
     """Print the error, as `UNPACKENV_LOG` wants it, and exit with 125."""
-    if os.environ.get("UNPACKENV_LOG") == "json":
-        import json
-
-        fields = {"what": error.what, "where": error.where, "hint": error.hint, **error.facts}
-        report.write_line(json.dumps({"unpackenv": "error", "reason": error.reason, **fields}))
-    else:
-        report.write_line(f"unpackenv: error: {error}")
+    report.log_error(error, os.environ.get("UNPACKENV_LOG", "text"))
     sys.exit(EXIT_BOOTSTRAP_FAILED)
 
 

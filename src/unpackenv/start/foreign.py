@@ -14,8 +14,8 @@ from hashlib import sha256
 
 from unpackenv.archive import foreign
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
-from unpackenv.archive.toc import RESERVED
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, DigestMismatch, UnpackenvError
+from unpackenv.archive.toc import MEMBER_LIMIT, RESERVED
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch, UnpackenvError
 from unpackenv.start import ahead, limits, preflight
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import PARTIAL, Tree, translated
@@ -41,17 +41,25 @@ class ForeignSource:
             if isinstance(error, UnpackenvError):
                 error.where = error.where or path
             raise
-        count = limits.worker_count(settings.workers, settings.memory, self._pieces.memory_each)
-        self.workers = min(count, self._pieces.most_workers)
+        self._memory_left = limits.memory_left()
+        each = self._pieces.memory_each
+        allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left, each)
+        self.workers = min(allowed, self._pieces.most_workers)
+        self._force = settings.force
+        self._room: preflight.Room | None = None
         self._job: _Job | None = None
 
     def check(self, directory: str) -> None:
-        """A foreign archive says nothing of its contents: only what it has at least can be checked."""
-        preflight.check_room(directory, os.fstat(self._fd).st_size, 0)
+        """Check the memory. How much room is needed is learnt on the way, header by header."""
+        if not self._force:
+            memory = limits.memory_needed(self.workers, self._pieces.memory_each)
+            preflight.check_memory(memory, self._memory_left, self._path)
+            self._room = preflight.Room(directory, self._memory_left)
+            self._room.check(os.fstat(self._fd).st_size, 0, memory)
 
     def unpack(self, tree: Tree, processes: bool) -> None:
         """Unpack everything into `tree`; raises `UnpackenvError`."""
-        self._job = job = _Job(tree)
+        self._job = job = _Job(tree, self._room)
         pieces = ahead.decoded(self._pieces, self.workers, processes)
         try:
             for piece in pieces:
@@ -97,11 +105,12 @@ def _check_digest(fd: int, path: str, digest: str) -> None:
 class _Job:
     """One foreign archive on its way into one tree."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, room: preflight.Room | None) -> None:
         self.files = 0
         self.size = 0
         self.directories: dict[bytes, bytes] = {b"": b""}  # path in the archive: path in the tree
         self._tree = tree
+        self._room = room
         self._scanner = Scanner()
         self._position = 0  # in the stream, of the next piece
         self._kinds: dict[bytes, str] = {}
@@ -167,6 +176,10 @@ class _Job:
             self.files += 1
             self.size += member.size
         self._kinds[path] = member.kind
+        if len(self._kinds) > MEMBER_LIMIT:
+            raise ArchiveUnsupported(f"it has more than {MEMBER_LIMIT} members")
+        if self._room:  # so that a bomb is told by what it announces, before it fills the disk
+            self._room.check(self.size, len(self._kinds))
         if member.kind != FILE:
             self._finish.append(member)
 

@@ -32,8 +32,10 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
     if is_off() or sys.platform != "linux":
         return
     try:
-        environ = {"UNPACKENV_ARCHIVE": archive, "UNPACKENV_TARGET": target, **os.environ}
-        settings = Settings({}, {name: value for name, value in environ.items() if value})
+        for name, value in (("UNPACKENV_ARCHIVE", archive), ("UNPACKENV_TARGET", target)):
+            if value:  # for a `bootstrap()` in the application, too
+                os.environ.setdefault(name, value)
+        settings = Settings({})
         if _add_published(settings) or not auto:
             return
         arguments = _command_line()

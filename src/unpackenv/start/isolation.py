@@ -82,13 +82,22 @@ def run(work: Callable[[], Result]) -> Result:
     If this process is told to stop, the child and all its workers are killed before that goes on.
     """
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    try:
+        # A handler that ran between the fork and the next line would not know in which process it is.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _STOP)
+        pid = os.fork()
+        if pid == 0:
+            _child(work, reader, writer, mask)
+    except BaseException:
         os.close(reader)
-        _child(work, writer)
-    os.close(writer)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        raise
+    finally:
+        os.close(writer)
     try:
         _lead_group(pid)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         data = crew.read_all(reader)  # ends when the child and all its workers have ended
         _, status = os.waitpid(pid, 0)
     except BaseException:
@@ -104,17 +113,19 @@ def run(work: Callable[[], Result]) -> Result:
     raise crew.error_of(data[1:], status) or UnpackFailed("the process that unpacks ended without a result")
 
 
-def _child(work: Callable[[], Result], writer: int) -> None:
-    """The whole life of the child."""
+def _child(work: Callable[[], Result], reader: int, writer: int, mask: set[int]) -> None:
+    """The whole life of the child; `mask` is the caller's signal mask."""
     result: Result = {}
 
     def keep() -> None:
         result.update(work())
 
     try:
+        os.close(reader)
         _lead_group(0)
         for signum in _STOP:
             _signal.signal(signum, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         problem = crew.caught(keep)
         os.write(writer, b"-" + problem if problem else b"+" + marshal.dumps(result))
     finally:

@@ -2,38 +2,58 @@
 
 `flock`, because a POSIX record lock is dropped when any descriptor of the file is closed. It
 belongs to the open file, so the processes that do the work inherit it, and it is free only when
-the last of them is gone.
+the last of them is gone. The file stays, with the name of the last holder in it: who removes it
+(`prune`) holds the lock, and who got the lock of a file that was removed takes the new one.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 
-from unpackenv.errors import LockTimeout
+from unpackenv.errors import LockTimeout, TargetRefused
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def acquire(path: str, timeout: float) -> tuple[int, bool]:
     """Lock the file at `path`, made if need be; return its descriptor and whether it had to wait.
 
-    `timeout` is in seconds. Raises `LockTimeout`, or `OSError` if the file cannot be made.
+    `timeout` is in seconds. Raises `LockTimeout`, `TargetRefused` if something else is at `path`,
+    or `OSError` if the file cannot be made.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    try:
-        waited = _wait(fd, path, timeout)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd, waited
-
-
-def _wait(fd: int, path: str, timeout: float) -> bool:
     deadline = time.monotonic() + timeout
+    waited = False
+    while True:
+        fd = os.open(path, _FLAGS, 0o644)
+        try:
+            _check(fd, path)
+            waited = _wait(fd, path, timeout, deadline) or waited
+            if _is_at(fd, path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+                return fd, waited
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _check(fd: int, path: str) -> None:
+    """Refuse what others may have put there so that we write to it: a link to a file, or a device."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise TargetRefused(
+            "is where the lock should be, and is no file of its own",
+            where=path,
+            hint="Remove it, or name another target with UNPACKENV_TARGET",
+        )
+
+
+def _wait(fd: int, path: str, timeout: float, deadline: float) -> bool:
     pause = 0.0
     while True:
         try:
@@ -41,9 +61,9 @@ def _wait(fd: int, path: str, timeout: float) -> bool:
             return pause > 0
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
+                holder = os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another process"
                 raise LockTimeout(
-                    f"process {holder} has been unpacking for longer than {timeout:g} s",
+                    f"{holder} has been unpacking for longer than {timeout:g} s",
                     where=path,
                     hint="Raise UNPACKENV_LOCK_TIMEOUT, or look what that process waits for",
                     holder=holder,
@@ -51,3 +71,11 @@ def _wait(fd: int, path: str, timeout: float) -> bool:
         # flock has no timeout of its own, and an alarm signal would be the application's.
         pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
         time.sleep(pause)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether `path` still is the file that was locked."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False

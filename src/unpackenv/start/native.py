@@ -36,18 +36,22 @@ class NativeSource:
         self._archive = archive = open_archive(path, settings.digest)
         raw = max(archive.toc.frame_raw)
         window = raw if archive.codec == trailer.XZ else 0
-        each = raw + window + max(archive.toc.frame_stored)
-        asked = limits.worker_count(settings.workers, settings.memory, each)
-        self.workers = min(asked, len(archive.toc.frame_raw))
+        self._memory_left = limits.memory_left()
+        self._memory_each = raw + window + max(archive.toc.frame_stored)
+        allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left, self._memory_each)
+        self.workers = min(allowed, len(archive.toc.frame_raw))
 
     def check(self, directory: str) -> None:
-        """Check interpreter and file system before the first byte is written below `directory`."""
-        archive = self._archive
-        if not self._settings.force:
-            preflight.check_interpreter(archive.facts, archive.path, self._settings.interpreter)
-            if first(archive.facts, "native") == "yes":
-                preflight.check_exec(directory)
-        preflight.check_room(directory, archive.toc.unpacked_size, archive.toc.member_count)
+        """Check interpreter, memory and file system before the first byte is written below `directory`."""
+        if self._settings.force:
+            return
+        archive, toc = self._archive, self._archive.toc
+        preflight.check_interpreter(archive.facts, archive.path, self._settings.interpreter)
+        if first(archive.facts, "native") == "yes":
+            preflight.check_exec(directory)
+        memory = limits.memory_needed(self.workers, self._memory_each)
+        preflight.check_memory(memory, self._memory_left, archive.path)
+        preflight.Room(directory, self._memory_left).check(toc.unpacked_size, toc.member_count, memory)
 
     def unpack(self, tree: Tree, processes: bool) -> None:
         """Unpack everything into `tree`; raises `UnpackenvError`, also for what workers run into."""

@@ -9,6 +9,7 @@ from unpackenv.errors import ArchiveNotFound
 from unpackenv.start.settings import Settings
 
 HOME = "/opt/unpackenv"
+CACHE_TAG = "CACHEDIR.TAG"
 NAMES = tuple(
     f"{stem}.tar{suffix}" for stem in ("site-packages", "packages", "venv") for suffix in (".zst", ".xz", ".gz", "")
 )
@@ -60,8 +61,18 @@ def candidates(settings: Settings, identity: Identity) -> list[Place]:
     named = settings.target or (identity.facts.get("target") or [""])[0]
     if named:
         return [Place(os.path.realpath(named), False)]
-    roots = [HOME, _cache_home(), os.path.join(os.environ.get("TMPDIR") or "/tmp", f"unpackenv-{os.geteuid()}")]
-    return [Place(os.path.join(root, "env", identity.key[:32]), True, root) for root in roots if root]
+    return [Place(os.path.join(trees_of(root), identity.key[:32]), True, root) for root in roots()]
+
+
+def roots() -> list[str]:
+    """Return the directories below which default places are, in the order in which they are tried."""
+    temporary = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"unpackenv-{os.geteuid()}")
+    return [root for root in (HOME, _cache_home(), temporary) if root]
+
+
+def trees_of(root: str) -> str:
+    """Return the directory that holds the trees of one such directory."""
+    return os.path.join(root, "env")
 
 
 def is_ours(place: Place) -> bool:

@@ -6,10 +6,24 @@ import os
 
 from unpackenv.archive import interpreter
 from unpackenv.archive.facts import first
-from unpackenv.errors import InterpreterMismatch, NoSpace, TargetNoExec, TargetNotWritable
-from unpackenv.start.places import Place, is_ours
+from unpackenv.errors import (
+    InterpreterMismatch,
+    MemoryTooSmall,
+    NoSpace,
+    TargetInMemory,
+    TargetNoExec,
+    TargetReadOnly,
+    TargetUntrusted,
+)
+from unpackenv.start import limits, mounts
+from unpackenv.start.places import CACHE_TAG, Place, is_ours
 
 _BLOCK = 4096
+_TAG = b"""\
+Signature: 8a477f597d28d172789f06886806bc55
+# This directory holds environments that unpackenv unpacked. Each can be made again from its archive.
+# Information about cache directory tags: https://bford.info/cachedir/
+"""
 
 
 def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str, str] | None) -> None:
@@ -34,27 +48,62 @@ def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str
             )
 
 
-def check_room(directory: str, size: int, members: int) -> None:
-    """Raise `NoSpace` unless the file system of `directory` has room for a tree of `size` bytes."""
-    status = os.statvfs(directory)
-    have = status.f_bavail * status.f_frsize
-    # Half a block is lost at the end of each file, on average, and a directory has one.
-    need = size + members * _BLOCK // 2
-    if have < need:
-        raise NoSpace(
-            f"needs {need / 1e6:.1f} MB and has {have / 1e6:.1f} MB free",
-            where=directory,
-            hint="Free space there, or name another target with UNPACKENV_TARGET",
-            need=need,
-            have=have,
-        )
-    if status.f_files and status.f_favail < members:
-        raise NoSpace(
-            f"needs {members} inodes and has {status.f_favail} free",
-            where=directory,
-            hint="Free inodes there, or name another target with UNPACKENV_TARGET",
-            need=members,
-            have=status.f_favail,
+class Room:
+    """What the file system of a directory has room for, as it was when this was made."""
+
+    def __init__(self, directory: str, memory_left: int) -> None:
+        """`memory_left` is what the memory limit leaves, in bytes: on a tmpfs, files are memory."""
+        status = os.statvfs(directory)
+        self._directory = directory
+        self._bytes = status.f_bavail * status.f_frsize
+        self._inodes = status.f_favail if status.f_files else limits.UNLIMITED
+        mount = mounts.holding(directory)
+        in_memory = mount is not None and mount.kind in ("tmpfs", "ramfs")
+        self._memory = memory_left if in_memory else limits.UNLIMITED
+
+    def check(self, size: int, members: int, memory: int = 0) -> None:
+        """Raise `NoSpace` or `TargetInMemory` unless a tree of `size` bytes fits.
+
+        `memory` is what unpacking it takes beside, in bytes.
+        """
+        # Half a block is lost at the end of each file, on average, and a directory has one.
+        need = size + members * _BLOCK // 2
+        if self._bytes < need:
+            raise NoSpace(
+                f"needs {need / 1e6:.1f} MB and has {self._bytes / 1e6:.1f} MB free",
+                where=self._directory,
+                hint="Free space there, or name another target with UNPACKENV_TARGET",
+                need=need,
+                have=self._bytes,
+            )
+        if self._inodes < members:
+            raise NoSpace(
+                f"needs {members} inodes and has {self._inodes} free",
+                where=self._directory,
+                hint="Free inodes there, or name another target with UNPACKENV_TARGET",
+                need=members,
+                have=self._inodes,
+            )
+        if self._memory < need + memory:
+            raise TargetInMemory(
+                f"is on a tmpfs, whose files count as memory: about {(need + memory) / 1e6:.0f} MB are needed, "
+                f"and the memory limit leaves {self._memory / 1e6:.0f} MB",
+                where=self._directory,
+                hint="Raise the container's memory limit, or name a target on disk with UNPACKENV_TARGET",
+                need=need + memory,
+                have=self._memory,
+            )
+
+
+def check_memory(needed: int, left: int, where: str) -> None:
+    """Raise `MemoryTooSmall` unless the memory limit leaves the bytes that a start is estimated to need."""
+    if left < needed:
+        raise MemoryTooSmall(
+            f"unpacking needs about {needed / 1e6:.0f} MB of memory, and the memory limit leaves {left / 1e6:.0f} MB",
+            where=where,
+            hint="Raise the container's memory limit, pack with a smaller --frame-size, or say UNPACKENV_FORCE=yes",
+            need=needed,
+            have=left,
         )
 
 
@@ -62,10 +111,42 @@ def check_exec(directory: str) -> None:
     """Raise `TargetNoExec` if shared objects below `directory` cannot be loaded."""
     if os.statvfs(directory).f_flag & os.ST_NOEXEC:
         raise TargetNoExec(
-            "is mounted noexec, and the archive has shared objects, which could not be loaded from there",
+            f"{_mounted(directory)} noexec, and the archive has shared objects, which could not be loaded from there",
             where=directory,
             hint="Mount it with exec, name another target with UNPACKENV_TARGET, or say UNPACKENV_FORCE=yes",
         )
+
+
+def check_writable(directory: str) -> None:
+    """Raise `TargetReadOnly` if the file system of `directory`, or of what exists above it, is read-only."""
+    while not os.path.exists(directory):
+        directory = os.path.dirname(directory)
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise TargetReadOnly(
+            f"{_mounted(directory)} read-only",
+            where=directory,
+            hint="Mount a volume or a tmpfs there, or name a writable directory with UNPACKENV_TARGET",
+        )
+
+
+def _mounted(directory: str) -> str:
+    mount = mounts.holding(directory)
+    return f"the {mount.kind} at {mount.point} is mounted" if mount else "is mounted"
+
+
+def doubts(target: str) -> list[str]:
+    """Return what speaks against a target that was named: others may have put something into it."""
+    found = []
+    for directory, what in ((os.path.dirname(target), "its parent"), (target, "it")):
+        try:
+            status = os.stat(directory)
+        except OSError:
+            continue
+        if status.st_uid not in (0, os.geteuid()):
+            found.append(f"{what} belongs to uid {status.st_uid}")
+        elif status.st_mode & 0o022:
+            found.append(f"{what} may be written by others")
+    return found
 
 
 def prepare_default(place: Place) -> None:
@@ -78,8 +159,20 @@ def prepare_default(place: Place) -> None:
             except FileExistsError:
                 pass
     if not is_ours(place):
-        raise TargetNotWritable(
+        raise TargetUntrusted(
             "belongs to another user, or others may write to it",
             where=place.shared_root,
             hint="Name a target with UNPACKENV_TARGET",
         )
+    _tag(os.path.dirname(place.path))
+
+
+def _tag(directory: str) -> None:
+    """Mark a directory of trees as a cache, which backups leave out (https://bford.info/cachedir/)."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(os.path.join(directory, CACHE_TAG), flags, 0o644)
+    except FileExistsError:
+        return
+    os.write(fd, _TAG)
+    os.close(fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from unpackenv.errors import UnpackenvError
 from unpackenv.start.settings import Settings
 
 TYPE_CHECKING = False
@@ -20,14 +21,15 @@ class Report:
     `outcome` is "unpacked" (this start wrote the tree), "reused" (it was there), "waited" (another
     start wrote it meanwhile), "off" or "missing" (nothing was asked for, or no archive is there).
     `phases` are milliseconds by name, in their order; `milliseconds` is the whole. `size` is the
-    unpacked size in bytes. `tried` are places that could not be used, each with the reason. `key` names the
+    unpacked size in bytes. `tried` are places that could not be used, each with the reason; `warnings`
+    say what speaks against the one that was named. `key` names the
     archive in stamps and default places: its digest, or for one made by plain tar its size and time.
     `python` is the cache tag of the interpreter that it was packed for, where that is known.
     """
 
     __slots__ = (
         "archive", "bin", "digest", "files", "import_paths", "key", "milliseconds", "outcome",
-        "phases", "python", "size", "target", "tried", "workers",
+        "phases", "python", "size", "target", "tried", "warnings", "workers",
     )  # fmt: skip
 
     def __init__(self, outcome: str) -> None:
@@ -45,6 +47,7 @@ class Report:
         self.phases: dict[str, float] = {}
         self.milliseconds = 0.0
         self.tried: list[str] = []
+        self.warnings: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Report {self.outcome} {self.target!r} {self.milliseconds:.1f} ms>"
@@ -59,7 +62,9 @@ class Report:
         line = f"unpackenv: {done} in {self.milliseconds:.1f} ms{by}"
         if phases:
             line += f" ({phases})"
-        return line + (f"; not used: {'; '.join(self.tried)}" if self.tried else "")
+        if self.tried:
+            line += f"; not used: {'; '.join(self.tried)}"
+        return line + (f"; warning: {' and '.join(self.warnings)}" if self.warnings else "")
 
     def fields(self) -> dict[str, object]:
         """Return everything, as plain values."""
@@ -98,6 +103,17 @@ def log(settings: Settings, event: str, text: str, fields: dict[str, object]) ->
 
         text = json.dumps({"unpackenv": event, **fields})
     write_line(text)
+
+
+def log_error(error: UnpackenvError, log: str) -> None:
+    """Write the line of a start that failed, as the setting `log` wants it; no start fails without a word."""
+    if log == "json":
+        import json
+
+        fields = {"reason": error.reason, "what": error.what, "where": error.where, "hint": error.hint}
+        write_line(json.dumps({"unpackenv": "error", **fields, **error.facts}, default=str))
+    else:
+        write_line(f"unpackenv: error: {error}")
 
 
 def write_line(text: str) -> None:

@@ -99,7 +99,8 @@ TABLE = (
     Setting("digest", _text, "", "accept only the archive with this digest (hex sha256, as `inspect` prints it)"),
     Setting("missing", _choice("error", "ignore"), "error", "what to do without an archive: error, or ignore"),
     Setting("in_place", _switch, False, "replace files one by one in a target that is already in use"),
-    Setting("force", _switch, False, "unpack although the archive is for another interpreter, or the target is noexec"),
+    Setting("force", _switch, False, "unpack whatever the checks before it say of interpreter, mount, room and memory"),
+    Setting("sync", _switch, False, "wait until the tree is on the disk, so that a reboot needs no look at it"),
     Setting("workers", _count, 0, "how many workers unpack; 0: as many as CPUs, quota and memory allow"),
     Setting("parallel", _choice("auto", "processes", "threads"), "auto", "workers are processes or threads"),
     Setting("memory", size, 256 << 20, "budget in bytes for the buffers of all workers together, such as 256M"),
@@ -121,6 +122,7 @@ class Settings:
     missing: str
     in_place: bool
     force: bool
+    sync: bool
     workers: int
     parallel: str
     memory: int

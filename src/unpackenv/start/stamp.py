@@ -1,6 +1,7 @@
 """The stamp: one small file that says that a tree is complete, and of which archive.
 
-It is written last and removed first. It holds no absolute path, so that a tree that is mounted
+It is written last and removed first. `boot` says how far it may be trusted after a crash of the
+machine (see `durable`). It holds no absolute path, so that a tree that is mounted
 elsewhere is recognised. Who uses a tree holds a shared lock on its stamp.
 """
 
@@ -12,7 +13,9 @@ from unpackenv.archive import facts as facts_text
 from unpackenv.errors import ArchiveCorrupt
 
 NAME = ".unpackenv.stamp"
+SYNCED = "synced"
 _VERSION = "1"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _LIMIT = 1 << 16
 
 
@@ -28,11 +31,29 @@ def read(tree: str) -> tuple[dict[str, list[str]], int] | None:
         facts = facts_text.decode(os.read(fd, _LIMIT))
         if facts.get("stamp") == [_VERSION] and "end" in facts:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return facts, fd
+            if os.fstat(fd).st_nlink:  # else the tree was pruned meanwhile
+                return facts, fd
     except (OSError, ArchiveCorrupt):
         pass
     os.close(fd)
     return None
+
+
+def is_certain(facts: dict[str, list[str]]) -> bool:
+    """Whether no crash of the machine can have taken what a stamp vouches for: it was synced, or is of this boot."""
+    return facts_text.first(facts, "boot") in (SYNCED, boot_id())
+
+
+def boot_id() -> str:
+    """Return the id of this boot of the machine; "" where /proc is missing."""
+    try:
+        fd = os.open(_BOOT_ID, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 64).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
 
 
 def write(directory_fd: int, facts: dict[str, list[str]]) -> None:

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from unpackenv.errors import TargetRefused
-from unpackenv.start import stamp
+from unpackenv.start import mounts, stamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,13 +36,16 @@ class Sibling:
     in_place = False
     recovering = False
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, ours: bool) -> None:
+        """Where the place is `ours`, what is there may be replaced, stamp or not."""
+        self._ours = ours
         parent, name = os.path.split(target)
         beside = os.path.join(parent, f".{name}.unpackenv")
         self.target = target
         self.lock = beside + ".lock"
         self.work = beside + ".work"
         self._old = beside + ".old"
+        self.leftovers = (self.work, self._old)
 
     def open(self) -> int:
         """Make the work directory and return a descriptor of it; what a killed start left is removed."""
@@ -55,7 +57,7 @@ class Sibling:
         """Make the tree in the directory `fd` the target, with `mode` and a stamp of `facts`."""
         stamp.write(fd, facts)
         os.fchmod(fd, mode)
-        if _is_ours(self.target):
+        if os.path.lexists(self.target) and (self._ours or _is_ours(self.target)):
             self._put_away()
         os.rename(self.work, self.target)
         remove_tree(self._old)
@@ -77,8 +79,8 @@ class Sibling:
 
     def discard(self) -> None:
         """Remove whatever is not the target."""
-        remove_tree(self.work)
-        remove_tree(self._old)
+        for path in self.leftovers:
+            remove_tree(path)
 
 
 class Inside:
@@ -156,33 +158,39 @@ class InPlace:
         os.unlink(_mark(self.target))
 
     def discard(self) -> None:
-        """Nothing: each file is either the old or the new one, and the mark tells the next start."""
+        """Nothing: no file that was there before is lost, and the mark tells the next start."""
 
 
-def arrange(target: str, in_place: bool) -> Staging:
-    """Choose how to publish at `target`, an absolute path; raises `TargetRefused`."""
+def arrange(target: str, in_place: bool, ours: bool) -> Staging:
+    """Choose how to publish at `target`, an absolute path; raises `TargetRefused`.
+
+    Where the place is `ours`, whatever is there came from an archive, stamp or not.
+    """
     if not os.path.lexists(target):
-        return Sibling(target)
+        return Sibling(target, ours)
     if not os.path.isdir(target):
         raise TargetRefused("is not a directory", where=target, hint="Name another target")
     if in_place or target == "/":
         return InPlace(target)
-    if not _is_ours(target) and tree_entries(target):
+    if not ours and not _is_ours(target) and tree_entries(target):
         raise TargetRefused(
             "is not empty, and what it holds was not unpacked by unpackenv",
             where=target,
             hint="Name an empty or absent directory, or ask for --in-place (UNPACKENV_IN_PLACE=yes)",
         )
-    if is_mount(target) or not os.access(os.path.dirname(target), os.W_OK):
+    if mounts.is_mount(target) or not os.access(os.path.dirname(target), os.W_OK):
         return Inside(target)
-    return Sibling(target)
+    return Sibling(target, ours)
 
 
 def _is_ours(target: str) -> bool:
     """Whether all that a directory holds came from archives, so that another one may replace it."""
-    return not os.path.exists(os.path.join(target, _SHARED)) and (
-        os.path.exists(os.path.join(target, stamp.NAME)) or os.path.exists(_mark(target))
-    )
+    return not is_shared(target) and (os.path.exists(os.path.join(target, stamp.NAME)) or os.path.exists(_mark(target)))
+
+
+def is_shared(target: str) -> bool:
+    """Whether a target was filled in place, so that others may have files in it, too."""
+    return os.path.exists(os.path.join(target, _SHARED))
 
 
 def forget(directory: str) -> None:
@@ -197,35 +205,52 @@ def tree_entries(directory: str) -> list[str]:
     return [name for name in os.listdir(directory) if not name.startswith(OURS) and name != _LOST_AND_FOUND]
 
 
-def is_mount(path: str) -> bool:
-    """Whether something is mounted at `path`, also where it is a bind mount of the same file system."""
-    try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            points = {line.split(b" ", 5)[4] for line in file}
-    except OSError:
-        return os.path.ismount(path)
-    escaped = os.fsencode(path)
-    for character in b"\\ \t\n":
-        escaped = escaped.replace(bytes((character,)), b"\\%03o" % character)
-    return escaped in points
-
-
 def remove_tree(path: str) -> None:
-    """Remove a file, or a directory and all below it, without following links; gone already is fine."""
+    """Remove a file, or a directory and all below it, without following links; gone already is fine.
+
+    A directory is closed to others first, and what is below it is found from its descriptor, so
+    that nobody can put a link in the way.
+    """
     try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            os.unlink(path)
-            return
-        os.chmod(path, 0o700)
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    remove_tree(entry.path)
-                else:
-                    os.unlink(entry.path)
-        os.rmdir(path)
+        os.unlink(path)
+        return
     except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):  # macOS and some file systems say EPERM of a directory
         pass
+    try:
+        root = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+    except PermissionError:
+        os.chmod(path, 0o700)
+        root = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _empty(root)
+    finally:
+        os.close(root)
+    os.rmdir(path)
+
+
+def _empty(root: int) -> None:
+    """Remove all that is below an open directory, level by level: as deep as a path may be."""
+    directories = ["."]
+    for directory in directories:  # grows as they are found
+        try:
+            fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        except PermissionError:
+            os.chmod(directory, 0o700, dir_fd=root)
+            fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        try:
+            os.fchmod(fd, 0o700)
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        directories.append(os.path.join(directory, entry.name))
+                    else:
+                        os.unlink(entry.name, dir_fd=fd)
+        finally:
+            os.close(fd)
+    for directory in reversed(directories[1:]):
+        os.rmdir(directory, dir_fd=root)
 
 
 def _mark(target: str) -> str:

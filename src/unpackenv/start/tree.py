@@ -43,6 +43,8 @@ class Tree:
         """
         try:
             os.mkdir(path, mode | _OWNER, dir_fd=self.root_fd)
+            if self._umask & _OWNER:
+                os.chmod(path, mode | _OWNER, dir_fd=self.root_fd)
         except FileExistsError:
             if not self.in_place:
                 raise
@@ -87,18 +89,27 @@ class Tree:
     # --- files ---
 
     def write_file(self, directory: int, name: bytes, mode: int, mtime: int, data: memoryview, partial: bytes) -> None:
-        """Create a whole file in the open `directory`; `partial` is its name meanwhile, in place."""
-        at = partial if self.in_place else name
-        fd = self._create(at, mode, directory)
+        """Create a whole file in the open `directory`; `partial` is its name meanwhile where it replaces another."""
+        at = name
+        try:
+            fd = os.open(name, _CREATE, mode, dir_fd=directory)
+        except FileExistsError:
+            if not self.in_place:
+                raise
+            at = partial
+            fd = self._create(at, mode, directory)
         try:
             if data:
                 _write(fd, data)
             if mode & self._umask:
                 os.fchmod(fd, mode)
             os.utime(fd, (mtime, mtime))
+        except OSError:
+            os.unlink(at, dir_fd=directory)  # in place nobody else would
+            raise
         finally:
             os.close(fd)
-        if self.in_place:
+        if at != name:
             os.rename(at, name, src_dir_fd=directory, dst_dir_fd=directory)
 
     def begin_file(self, path: bytes, number: int) -> bytes:
