@@ -167,7 +167,7 @@ def _add_verify(commands: Commands) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     from unpackenv.archive import reader, verify
-    from unpackenv.start import places
+    from unpackenv.start import places, target
     from unpackenv.start.settings import Settings
 
     path = places.find_archive(Settings({"archive": options.archive or None}))
@@ -179,7 +179,8 @@ def _verify(options: argparse.Namespace) -> int:
         raise TreeMismatch("there is no such tree", where=options.target)
     with reader.open_archive(path, options.digest) as archive:
         tag = archive.facts.get("python", [""])[0]
-        differences = verify.compare_tree(archive, options.target, tag)
+        # What else is in a directory that was filled in place is none of the archive's business.
+        differences = verify.compare_tree(archive, options.target, tag, extra=not target.is_shared(options.target))
     for difference in differences:
         print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
     if not differences:

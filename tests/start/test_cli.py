@@ -155,6 +155,17 @@ def test_verify_finds_what_is_wrong(packed: Path, tmp_path: Path) -> None:
     assert done.stderr.startswith(f"unpackenv: error: {packed}")
 
 
+def test_verify_of_a_directory_that_others_use_too(packed: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "of-others.txt").write_text("not from the archive")
+    assert command("unpack", packed, "-C", tree, "--in-place").returncode == 0
+    done = command("verify", packed, "--target", tree)
+    assert (done.returncode, done.stdout) == (0, f"{tree}: complete and unaltered\n"), done.stderr
+    next(tree.rglob("*.py")).write_text("altered")
+    assert command("verify", packed, "--target", tree).returncode == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
