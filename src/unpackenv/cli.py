@@ -108,6 +108,8 @@ def _pack(options: argparse.Namespace) -> int:
     )
     for warning in source.warnings(packed.source):
         print(f"warning: {warning}", file=sys.stderr)
+    for glob in packed.unused:
+        print(f"warning: --exclude {glob} matches nothing", file=sys.stderr)
     for path, reason in packed.failed:
         print(f"warning: {path} does not compile and is packed as it is: {reason}", file=sys.stderr)
     toc, described = packed.written.toc, packed.source

@@ -202,7 +202,7 @@ def _last_words(run: subprocess.CompletedProcess[str]) -> str:
 def _without_bytecode(tree: Tree) -> Tree:
     """Return the tree less the bytecode files in `__pycache__`; one elsewhere is a module without source, and stays."""
     dropped = {e.path for e in tree.entries if e.path.endswith(".pyc") and f"/{_CACHE}/" in f"/{e.path}"}
-    return Tree(tuple(without(tree.entries, dropped)), tree.root_mode, tree.root_mtime)
+    return Tree(tuple(without(tree.entries, dropped)), tree.root_mtime, tree.unused)
 
 
 def _laid_over(tree: Tree, added: list[Entry]) -> Tree:
@@ -213,7 +213,7 @@ def _laid_over(tree: Tree, added: list[Entry]) -> Tree:
     used = needed | {os.path.dirname(entry.path) for entry in tree.entries}
     kept = [entry for entry in tree.entries if entry.path in used or not _is_cache(entry)]
     made = [Entry(path, "dir", 0o755, mtimes[os.path.dirname(path)]) for path in needed if path not in mtimes]
-    return Tree(in_order([*kept, *made, *added]), tree.root_mode, tree.root_mtime)
+    return Tree(in_order([*kept, *made, *added]), tree.root_mtime, tree.unused)
 
 
 def _is_cache(entry: Entry) -> bool:

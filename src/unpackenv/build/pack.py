@@ -53,6 +53,8 @@ class Packed:
     """Bytes of each package, unpacked."""
     failed: list[tuple[str, str]]
     """Sources that do not compile, with the compiler's reason."""
+    unused: list[str]
+    """Globs of `exclude` that nothing matched."""
 
 
 def pack(directory: str, output: str, options: Options) -> Packed:
@@ -82,7 +84,9 @@ def pack(directory: str, output: str, options: Options) -> Packed:
                 workers=workers,
                 on_progress=show,
             )
-    return Packed(output, described, written, source.packages(compiled.tree, described), compiled.failed)
+    packages = source.packages(compiled.tree, described)
+    unused = [glob for glob in tree.unused if glob in options.exclude]
+    return Packed(output, described, written, packages, compiled.failed, unused)
 
 
 def _checked_level(options: Options) -> int:

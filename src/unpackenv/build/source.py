@@ -101,11 +101,14 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Tree:
-    """The members of a source, as `in_order` has them; the root itself is not one of them."""
+    """The members of a source, as `in_order` has them; the root itself is not one of them.
+
+    `unused` are the globs of what was to be excluded that nothing matched.
+    """
 
     entries: tuple[Entry, ...]
-    root_mode: int
     root_mtime: int
+    unused: tuple[str, ...] = ()
 
 
 # --- recognising -------------------------------------------------------------------------------
@@ -399,7 +402,8 @@ def scan(source: Source, exclude: Sequence[str] = ()) -> Tree:
     except OSError as error:
         raise _unreadable(error) from error
     found.sort(key=lambda pair: _position(pair[0]))
-    return Tree(tuple(_with_hard_links(found)), *_mode_and_mtime(root, latest))
+    _, mtime = _mode_and_mtime(root, latest)
+    return Tree(tuple(_with_hard_links(found)), mtime, tuple(is_excluded.unused))
 
 
 def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -438,12 +442,15 @@ class _Excludes:
     """Whether a path is excluded, given that the directories above it are not."""
 
     def __init__(self, globs: Sequence[str], import_paths: Sequence[str]) -> None:
-        self._matches = re.compile("|".join(fnmatch.translate(glob.rstrip("/")) for glob in globs)).match
+        self._globs = [(glob, re.compile(fnmatch.translate(glob.rstrip("/"))).match) for glob in globs]
         self._prefixes = [f"{path}/" for path in import_paths if path]
-        self._any = bool(globs)
+        self.unused = list(dict.fromkeys(globs))
 
     def __call__(self, path: str) -> bool:
-        return self._any and any(map(self._matches, self._spellings(path)))
+        hits = {glob for glob, matches in self._globs if any(map(matches, self._spellings(path)))}
+        if hits:
+            self.unused = [glob for glob in self.unused if glob not in hits]
+        return bool(hits)
 
     def _spellings(self, path: str) -> Iterator[str]:
         yield path
