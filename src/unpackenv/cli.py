@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unpackenv {unpackenv.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_pack, _add_unpack, _add_verify, _add_inspect, _add_hook, _add_prune):
+    for add in (_add_pack, _add_unpack, _add_verify, _add_inspect, _add_hook, _add_prune, _add_runtime):
         add(commands)
     return parser
 
@@ -59,8 +59,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_pack(commands: Commands) -> None:
-    from unpackenv.build.bytecode import MODES
-    from unpackenv.build.pack import DEFAULT_FRAME_SIZE, DEFAULT_LEVEL
+    try:
+        from unpackenv.build.bytecode import MODES
+        from unpackenv.build.pack import DEFAULT_FRAME_SIZE, DEFAULT_LEVEL
+    except ModuleNotFoundError:  # in a runtime, which leaves out what builds
+        return
 
     levels = ", ".join(f"{codec} {level}" for codec, level in DEFAULT_LEVEL.items())
     parser = commands.add_parser(
@@ -304,6 +307,35 @@ def _prune(options: argparse.Namespace) -> int:
         for finding in prune.prune(directory, options.older_than, options.dry_run):
             size = f", {_megabytes(finding.size)}" if finding.size else ""
             print(f"{finding.path}: {finding.outcome}{size}")
+    return 0
+
+
+# --- runtime -----------------------------------------------------------------------------------
+
+
+def _add_runtime(commands: Commands) -> None:
+    try:
+        import unpackenv.build.runtime  # noqa: F401
+    except ImportError:
+        return
+    parser = commands.add_parser(
+        "runtime",
+        help="write what the final image needs, without pip",
+        description="Write what a final image needs to start an archive: this package without what builds, and "
+        "zstandard's C extension. For the Python version that runs this.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="absent or empty; for PYTHONPATH, or /opt/unpackenv/runtime")
+    parser.add_argument("--codec", choices=("zstd", "xz"), default="zstd", help="of the archive; xz needs no extension")
+    parser.set_defaults(run=_runtime)
+
+
+def _runtime(options: argparse.Namespace) -> int:
+    from unpackenv.build import runtime
+
+    written = runtime.write(options.directory, options.codec)
+    if not written.stripped:
+        print("warning: symbols are not stripped, which saves 11 MB: install binutils", file=sys.stderr)
+    print(f"{written.path}: {_megabytes(written.size)} on disk")
     return 0
 
 

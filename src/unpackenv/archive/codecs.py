@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 
 from unpackenv.archive import trailer
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     Buffer = Union[bytes, bytearray, memoryview]
     Decode = Callable[[bytes, memoryview], None]
 
+_BACKEND = "zstandard.backend_c"
+BACKEND_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "backend")
+"""Where a runtime has its copy of zstandard's C extension."""
 # The window (zstd) or dictionary (xz) that decoding a frame may take, beside the frame itself.
 LARGEST_WINDOW = FRAME_LIMIT
 
@@ -113,7 +118,15 @@ def decode_columns(codec: str, stored: bytes, raw_size: int) -> bytes:
 
 
 def import_zstandard() -> ModuleType:
-    """Return the module `zstandard`; raises `ArchiveUnsupported` where it is not installed."""
+    """Return the module with zstandard's classes; raises `ArchiveUnsupported` where it is not installed.
+
+    That is its C extension alone: the package around it imports 15 ms of modules for what no start
+    needs. A runtime that `unpackenv runtime` made has a copy of the extension and no package.
+    """
+    if "zstandard" not in sys.modules:
+        module = sys.modules.get(_BACKEND) or _load_backend()
+        if module:
+            return module
     try:
         import zstandard
     except ImportError as error:
@@ -122,3 +135,20 @@ def import_zstandard() -> ModuleType:
             hint="Install zstandard, or pack with --codec xz, which needs only the standard library",
         ) from error
     return zstandard
+
+
+def _load_backend() -> ModuleType | None:
+    """Load the C extension from the runtime or from the installed package, if it is where it always was."""
+    from importlib.machinery import ExtensionFileLoader, PathFinder
+
+    package = PathFinder.find_spec("zstandard")
+    places = [BACKEND_DIRECTORY, *((package and package.submodule_search_locations) or ())]
+    spec = PathFinder.find_spec(_BACKEND, places)
+    if spec is None or not isinstance(spec.loader, ExtensionFileLoader):
+        return None
+    try:
+        module = spec.loader.create_module(spec)
+        spec.loader.exec_module(module)
+    except ImportError:
+        return None
+    return module

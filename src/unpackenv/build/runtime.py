@@ -1,0 +1,134 @@
+"""`unpackenv runtime`: what a final image needs to start an archive, and no more.
+
+The wheel of `zstandard` alone installs 24 MB, most of it symbols and a second backend. A runtime is
+this package without what only building needs, its bytecode, and one backend without symbols:
+
+    DIR/unpackenv/…
+    DIR/unpackenv/archive/backend/…    zstandard's C extension and its licence
+
+There is no `zstandard` package in it that could shadow the application's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import unpackenv
+from unpackenv.archive import codecs, trailer
+from unpackenv.errors import PackError
+
+# What of `build` an image needs: the hook is written in it.
+_OF_BUILD = ("__init__.py", "hook.py")
+_CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime that was written: its directory, its size on disk in bytes, and whether symbols are stripped."""
+
+    path: str
+    size: int
+    stripped: bool
+
+
+def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
+    """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
+
+    It is for the interpreter that runs this: the C extension is of one Python version and platform.
+    Raises `PackError`.
+    """
+    path = Path(os.path.abspath(directory))
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise PackError("is there and not empty", where=str(path), hint="Name another directory, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+        work = Path(name, "runtime")
+        _copy_package(work)
+        stripped = codec == trailer.XZ or _copy_backend(work)
+        _compile(work)
+        _check(work, codec)
+        os.rename(work, path)
+    return Runtime(str(path), _size_on_disk(path), stripped)
+
+
+def _copy_package(work: Path) -> None:
+    def ignored(directory: str, names: list[str]) -> list[str]:
+        kept = _OF_BUILD if os.path.basename(directory) == "build" else names
+        return [name for name in names if name not in kept or name in ("__pycache__", "backend", "py.typed")]
+
+    shutil.copytree(Path(unpackenv.__file__).parent, work / "unpackenv", ignore=ignored)
+
+
+def _copy_backend(work: Path) -> bool:
+    """Copy zstandard's C extension and licence; return whether it could be stripped of its symbols."""
+    source = codecs.import_zstandard().__file__
+    if not source or not source.endswith(".so"):
+        raise PackError("zstandard is installed here without its C extension", where=str(source))
+    directory = work / os.path.relpath(codecs.BACKEND_DIRECTORY, Path(unpackenv.__file__).parents[1])
+    directory.mkdir()
+    for licence in _licences():
+        shutil.copy(licence, directory)
+    copied = Path(shutil.copy(source, directory))
+    with tempfile.TemporaryDirectory(prefix="unpackenv-") as folder:
+        smaller = Path(folder, copied.name)
+        if _strip(copied, smaller):
+            original = Path(shutil.move(copied, Path(folder, "original")))
+            shutil.copy(smaller, copied)
+            try:
+                _check(work, trailer.ZSTD)
+            except PackError:  # stripping breaks some that were patched
+                shutil.copy(original, copied)
+            else:
+                return True
+    return False
+
+
+def _strip(source: Path, to: Path) -> bool:
+    command = ["strip", "--strip-unneeded", "-o", str(to), str(source)]
+    if not shutil.which("strip"):
+        return False
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _licences() -> Iterator[Path]:
+    try:
+        for file in files("zstandard") or ():
+            if file.name.upper().startswith("LICENSE"):
+                yield Path(str(file.locate()))
+    except PackageNotFoundError:
+        pass
+
+
+def _compile(work: Path) -> None:
+    """An image may run it read-only: without bytecode every start would compile it."""
+    command = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
+    _run([*command, str(work)], {"PYTHONHASHSEED": "0"})
+
+
+def _check(work: Path, codec: str) -> None:
+    _run(["-S", "-B", "-c", _CHECK.format(codec=codec)], {"PYTHONPATH": str(work)})
+
+
+def _run(arguments: list[str], variables: dict[str, str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, "-s", *arguments],
+        env={**environment, **variables},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise PackError(f"the runtime does not work ({done.stderr.strip()[-500:]})", where=arguments[-1])
+
+
+def _size_on_disk(path: Path) -> int:
+    return sum(file.lstat().st_blocks * 512 for file in (path, *path.rglob("*")))

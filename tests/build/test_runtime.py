@@ -1,0 +1,129 @@
+"""The runtime: small, enough to start an archive, and in nobody's way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from processes import pack_tree, run, write_tree
+from unpackenv.build import runtime
+from unpackenv.errors import PackError
+
+LIMIT = 2_000_000
+APP = "import unpackenv; unpackenv.bootstrap({!r}, {!r}); import app; print(app.WHOSE)"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> runtime.Runtime:
+    """A runtime for zstd archives. Shared: never write to it."""
+    return runtime.write(str(tmp_path_factory.mktemp("final") / "runtime"))
+
+
+def without_packages(*arguments: object, path: str, **variables: object) -> list[str]:
+    """Run this Python without its site directories, so without unpackenv and zstandard; return what it prints."""
+    env = {"PATH": os.defpath, "PYTHONPATH": path, **{name: str(value) for name, value in variables.items()}}
+    done = run([sys.executable, "-S", "-s", *arguments], env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(not shutil.which("strip"), reason="binutils are not installed")
+def test_size(written: runtime.Runtime) -> None:
+    assert written.stripped
+    on_disk = sum(file.lstat().st_blocks * 512 for file in Path(written.path).rglob("*"))
+    assert on_disk <= written.size <= LIMIT
+
+
+def test_what_is_in_it(written: runtime.Runtime) -> None:
+    files = [str(path.relative_to(written.path)) for path in Path(written.path).rglob("*") if path.is_file()]
+    assert {name.partition("/")[0] for name in files} == {"unpackenv"}
+    assert sorted(name for name in files if "/build/" in name and name.endswith(".py")) == [
+        "unpackenv/build/__init__.py",
+        "unpackenv/build/hook.py",
+    ]
+    assert "unpackenv/archive/backend/LICENSE" in files
+    sources = {name for name in files if name.endswith(".py")}
+    assert len([name for name in files if name.endswith(".pyc")]) == len(sources)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "xz"])
+def test_starts_an_archive_without_anything_installed(tmp_path: Path, codec: str) -> None:
+    at = runtime.write(str(tmp_path / "runtime"), codec).path
+    assert bool(list(Path(at).rglob("*.so"))) == (codec == "zstd")
+    archive = tmp_path / "archive"
+    pack_tree(archive, write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}), codec)
+    code = "import sys; print([name for name in sys.modules if 'zstandard' in name])"
+    target = tmp_path / "tree"
+    assert without_packages("-c", APP.format(str(archive), str(target)), path=at) == ["packed"]
+    shown = without_packages("-m", "unpackenv", "--archive", archive, "--", sys.executable, "-S", "-c", code, path=at,
+                             UNPACKENV_TARGET=tmp_path / "other", UNPACKENV_LOG="off")  # fmt: skip
+    assert shown == ["[]"]
+
+
+def test_the_application_has_its_own_zstandard(written: runtime.Runtime, tmp_path: Path) -> None:
+    files = {"app.py": "import zstandard\nWHOSE = zstandard.WHOSE\n", "zstandard/__init__.py": "WHOSE = 'own'\n"}
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", files))
+    code = APP.format(str(tmp_path / "archive"), str(tmp_path / "tree"))
+    for _ in ("cold", "warm"):
+        assert without_packages("-c", code, path=written.path) == ["own"]
+    threads = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    code = threads + APP.format(str(tmp_path / "archive"), str(tmp_path / "threaded"))
+    assert without_packages("-c", code, path=written.path) == ["own"]
+
+
+def test_a_runtime_does_not_import_the_installed_zstandard(written: runtime.Runtime, tmp_path: Path) -> None:
+    """Nor does it matter if what is installed is broken."""
+    broken = write_tree(tmp_path / "broken", {"zstandard/__init__.py": "raise SystemExit('imported')\n"})
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
+    code = APP.format(str(tmp_path / "archive"), str(tmp_path / "tree"))
+    assert without_packages("-c", code, path=f"{broken}:{written.path}") == ["packed"]
+
+
+def test_hook_from_a_runtime(written: runtime.Runtime, tmp_path: Path) -> None:
+    venv.create(tmp_path / "image", with_pip=False)
+    python = tmp_path / "image/bin/python"
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
+    env = {"PATH": os.defpath, "PYTHONPATH": written.path}
+    hook = ["-m", "unpackenv", "hook", "--auto", "--archive", tmp_path / "archive", "--target", tmp_path / "tree"]
+    done = run([python, *hook], env)
+    assert done.returncode == 0, done.stderr
+    done = run([python, "-I", "-c", "import app; print(app.WHOSE)"], {"PATH": os.defpath})
+    assert (done.returncode, done.stdout) == (0, "packed\n"), done.stderr
+
+
+def test_commands_of_a_runtime(written: runtime.Runtime, tmp_path: Path) -> None:
+    shown = "\n".join(without_packages("-m", "unpackenv", "--help", path=written.path))
+    assert "unpack " in shown
+    assert "pack  " not in shown.replace("unpack  ", "")
+    assert "write what the final image needs" not in shown
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": ""}))
+    without_packages("-m", "unpackenv", "unpack", tmp_path / "archive", "-C", tmp_path / "tree", path=written.path)
+    assert without_packages(
+        "-m", "unpackenv", "verify", tmp_path / "archive", "--target", tmp_path / "tree", path=written.path
+    ) == [f"{tmp_path}/tree: complete and unaltered"]
+
+
+def test_a_read_only_runtime_has_all_its_bytecode(written: runtime.Runtime) -> None:
+    code = "import sys, unpackenv.start.cold, unpackenv.start.native; print(unpackenv.start.native.__cached__)"
+    (cached,) = without_packages("-c", code, path=written.path)
+    assert Path(cached).read_bytes()[4:8] == b"\1\0\0\0"  # unchecked-hash
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path / "runtime", {"mine": "stays"})
+    with pytest.raises(PackError, match="not empty"):
+        runtime.write(str(tmp_path / "runtime"))
+    assert os.listdir(tmp_path / "runtime") == ["mine"]
+    assert os.listdir(tmp_path) == ["runtime"]
+
+
+def test_nothing_is_left_of_one_that_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_CHECK", "import no_such_module")
+    with pytest.raises(PackError, match="no_such_module"):
+        runtime.write(str(tmp_path / "runtime"))
+    assert os.listdir(tmp_path) == []
