@@ -98,7 +98,7 @@ def test_opening_finds_everything_but_damaged_frames(archive: Path) -> None:
 
 
 def test_a_warm_start_s_look_at_the_footer_finds_its_damage(archive: Path) -> None:
-    """Without the magic it is a foreign archive; every other byte is under the CRC."""
+    """Without the magic it looks like a foreign archive, which no start unpacks; every other byte is under the CRC."""
     sound = trailer.identify(str(archive))
     footer = regions(archive)["footer"]
     for at in footer:

@@ -81,7 +81,11 @@ def _open(fd: int, path: str, digest: str) -> Archive:
     identity = trailer.identify_open(fd, path)
     footer = identity.footer
     if footer is None:
-        raise ArchiveUnsupported("it was not made by `unpackenv pack`")
+        raise ArchiveUnsupported(
+            "it was not made by `unpackenv pack`, or its end is missing",
+            hint="An archive of plain tar can be started and unpacked, and checked with tar and sha256sum; "
+            "one that lost its end has to be copied again",
+        )
     columns = _read(fd, footer.columns_size, footer.columns_offset)
     text = _read(fd, footer.facts_size, footer.facts_offset)
     if sha256(columns + text).digest() != footer.digest:

@@ -16,6 +16,7 @@ END_OF_ARCHIVE = bytes(2 * BLOCK)
 _ZERO_BLOCK = bytes(BLOCK)
 DIRECTORY, FILE, SYMLINK, HARD_LINK = "directory", "file", "symlink", "hard link"
 
+_MARK = "made by unpackenv pack"
 _TYPES = {"0": FILE, "\0": FILE, "7": FILE, "5": DIRECTORY, "2": SYMLINK, "1": HARD_LINK}
 _SPECIAL = {"3": "a character device", "4": "a block device", "6": "a FIFO"}
 # Long names and extended headers of honest archives are far smaller.
@@ -37,6 +38,16 @@ def header(kind: str, path: bytes, mode: int, mtime: int, size: int = 0, link: b
     member.size = size
     member.linkname = link.decode("utf-8", "surrogateescape")
     return member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+
+def mark() -> bytes:
+    """Return what opens the tar stream of a native archive: a pax global header with a comment, which tar ignores.
+
+    An archive that lost its end is told by it from one that plain tar made.
+    """
+    import tarfile
+
+    return tarfile.TarInfo.create_pax_global_header({"comment": _MARK})
 
 
 def padding(size: int) -> int:
@@ -96,6 +107,11 @@ class Scanner:
         self._carry = bytes(self._slice(chunk, end - self._next)) if unread else b""
         self._base = end
         return members
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a native archive's mark has come."""
+        return self._global_pax.get("comment") == _MARK.encode()
 
     def close(self) -> None:
         """Say that the stream is over; raises `ArchiveCorrupt` if it ends too early."""

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from typing import NamedTuple
 
-from unpackenv.archive import container, facts, trailer, xz, zstd
+from unpackenv.archive import container, facts, tarstream, trailer, xz, zstd
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.tarstream import DIRECTORY, END_OF_ARCHIVE, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
 from unpackenv.archive.toc import Toc
@@ -97,17 +97,22 @@ def _check_facts(archive: Archive) -> None:
 
 def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
     """Compare the tar stream, header by header, with the TOC."""
+    mark = tarstream.mark()
     scanner = Scanner(_ALL_MODE_BITS)
     listed = _Listed(archive.toc)
     tail = b""
     done = 0
+    head = b""
     for raw in _decoded(archive):
+        head += raw[: len(mark) - len(head)]
         for member in scanner.feed(memoryview(raw)):
             listed.compare(member)
         tail = (tail + raw[-len(END_OF_ARCHIVE) :])[-len(END_OF_ARCHIVE) :]
         done += len(raw)
         on_progress(done)
     listed.close()
+    if head != mark:
+        raise ArchiveCorrupt("its tar stream does not begin with the mark of unpackenv")
     if tail != END_OF_ARCHIVE or scanner.end != archive.toc.raw_size - len(END_OF_ARCHIVE):
         raise ArchiveCorrupt("its tar stream does not end in two blocks of zeros and nothing else")
 

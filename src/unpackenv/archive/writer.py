@@ -107,7 +107,9 @@ def _tar_stream(members: Iterable[Input], toc: Toc) -> Iterator[tuple[int, Itera
     toc.dir_mode.append(0)
     toc.dir_mtime.append(0)
     toc.dir_names.append(b"")
-    position = 0
+    mark = tarstream.mark()
+    yield len(mark), iter((mark,))
+    position = len(mark)
     for member in members:
         header = tarstream.header(member.kind, member.path, member.mode, member.mtime, member.size, member.link)
         directory, _, name = member.path.rpartition(b"/")

@@ -124,8 +124,12 @@ class _Job:
         if self._spanning:  # the last may reach into this piece
             self._write_piece(*self._spanning[-1][:2], piece, begin)
         current, directory = b"", -1
+        path = b""
         try:
-            for member in self._scanner.feed(piece):
+            members = self._scanner.feed(piece)
+            if self._scanner.is_marked:
+                raise ArchiveCorrupt("it was made by `unpackenv pack`, and its end is missing or damaged")
+            for member in members:
                 path = member.path = _normal(member.path)
                 self._register(member)
                 if member.kind != FILE:
