@@ -52,7 +52,7 @@ def bootstrap(
     lock_timeout: seconds to wait for another start that is unpacking the same target.
     log: "text", "json" or "off": the timing line on stderr.
 
-    Returns a `Report`; a second call in the same process returns the first one's. Raises
+    Returns a `Report`; a second call that names neither archive nor target returns the first one's. Raises
     `UnpackenvError`: its subclasses in `unpackenv.errors` say what can go wrong. With
     `UNPACKENV=off` in the environment it does nothing.
     """

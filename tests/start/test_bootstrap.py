@@ -82,6 +82,15 @@ def test_second_call_returns_the_report_of_the_first(archive: Path, target: Path
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_call_that_names_nothing_returns_the_first_report(archive: Path, target: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/helper.py").write_text("import unpackenv\nreport = unpackenv.bootstrap()\n")
+    code = f"import unpackenv; first = unpackenv.bootstrap({str(archive)!r}, {str(target)!r})\n"
+    code += f"import sys; before = sys.path[:]; sys.path.insert(0, {str(tmp_path / 'elsewhere')!r}); import helper\n"
+    code += "result = [helper.report is first, sys.path[1:] == before]"
+    assert result_of(code, environment(UNPACKENV_LOG="off")) == [True, True]
+
+
 def test_the_packages_can_be_imported(archive: Path, target: Path) -> None:
     code = boot(archive, target) + "import app, package.more.deep as deep; result = [app.__file__, deep.NAME]"
     assert result_of(code) == [f"{target}/app.py", "package.more.deep"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,39 @@ def test_125_as_json(target: Path, tmp_path: Path) -> None:
         "archive-not-found",
         f"{tmp_path}/nothing",
     )
+
+
+def test_the_option_log_is_for_errors_too(target: Path, tmp_path: Path) -> None:
+    done = run(wrapper("--log", "json", "--archive", tmp_path / "nothing", "--target", target, "--", "true"))
+    assert json.loads(done.stderr)["reason"] == "archive-not-found"
+
+
+def test_a_bootstrap_in_the_command_finds_what_the_wrapper_was_told(archive: Path, target: Path) -> None:
+    code = "import unpackenv; report = unpackenv.bootstrap(log='off'); print(report.outcome, report.target)"
+    done = run(started(archive, target, sys.executable, "-c", code))
+    assert (done.returncode, done.stdout) == (0, f"reused {target}\n"), done.stderr
+
+
+@pytest.mark.parametrize("command", ["/nowhere/python", "/nowhere/bin/python3.11"])
+def test_127_for_an_interpreter_that_is_not_there(archive: Path, target: Path, command: str) -> None:
+    done = run(started(archive, target, command, "-c", "pass"))
+    assert done.returncode == 127
+    assert done.stderr.splitlines()[-1] == f"unpackenv: {command}: No such file or directory"
+
+
+def test_the_interpreter_of_a_packed_venv_is_not_there_before(tmp_path: Path) -> None:
+    """A venv is unpacked to where it was; its own `python` is the one that counts, by path and by name."""
+    python = other_python()
+    environment_ = tmp_path / "venv"
+    subprocess.run([python, "-m", "venv", "--without-pip", environment_], check=True, capture_output=True)
+    done = run([sys.executable, "-m", "unpackenv", "pack", environment_, "-o", tmp_path / "venv.tar.zst"])
+    assert done.returncode == 0, done.stderr
+    for command in (environment_ / "bin/python", "python"):
+        shutil.rmtree(environment_)
+        done = run(
+            wrapper("--archive", tmp_path / "venv.tar.zst", "--", command, "-c", "import sys; print(sys.prefix)")
+        )
+        assert (done.returncode, done.stdout) == (0, f"{environment_}\n"), done.stderr
 
 
 def test_126_and_127(archive: Path, target: Path, tmp_path: Path) -> None:
@@ -146,7 +180,9 @@ def test_nothing_but_the_start_is_added_to_the_environment(archive: Path, target
     found = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert {name for name in found if found[name] != given.get(name)} <= {
         "PYTHONPATH",
+        "UNPACKENV_ARCHIVE",
         "UNPACKENV_SITE",
+        "UNPACKENV_TARGET",
         "_",
         "SHLVL",
         "PWD",

@@ -133,6 +133,29 @@ def test_bootstrap_after_the_hook(image: Path, archive: Path, target: Path) -> N
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_the_tree_of_a_parent_is_that_of_its_children(image: Path, archive: Path, target: Path, tmp_path: Path) -> None:
+    """The hook knows one archive, and an application uses another."""
+    install(image, "--auto", "--archive", archive, "--target", target)
+    pack_tree(tmp_path / "other.tar", write_tree(tmp_path / "other", {"other.py": ""}))
+    at = tmp_path / "other-tree"
+    show = "import other, os, sys; print(other.__file__)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-I', '-c', {show!r}], check=True)"
+    code = f"import unpackenv; unpackenv.bootstrap({str(tmp_path / 'other.tar')!r}, {str(at)!r}); {child}"
+    done = run([image, "-c", code], ENV)
+    assert (done.returncode, done.stdout) == (0, f"{at}/other.py\n"), done.stderr
+    command = ["--archive", tmp_path / "other.tar", "--target", at, "--", image, "-I", "-c", show]
+    done = run([image, "-m", "unpackenv", *command], ENV)
+    assert (done.returncode, done.stdout) == (0, f"{at}/other.py\n"), done.stderr
+
+
+def test_scripts_are_on_the_path_of_every_interpreter(image: Path, target: Path, tmp_path: Path) -> None:
+    pack_tree(tmp_path / "tree.tar", write_tree(tmp_path / "with-bin", {"bin/tool": "", "app.py": ""}), bin="bin")
+    install(image, "--auto", "--archive", tmp_path / "tree.tar", "--target", target)
+    for _ in ("first", "second"):
+        done = run([image, "-c", "import os; print(os.environ['PATH'].split(':')[0])"], ENV)
+        assert (done.returncode, done.stdout) == (0, f"{target}/bin\n"), done.stderr
+
+
 def test_remove(image: Path, archive: Path, target: Path) -> None:
     path = install(image, "--archive", archive, "--target", target)
     unpack(image, archive, target)
@@ -290,6 +313,7 @@ def test_told_to_stop_while_it_unpacks(auto: Path, target: Path, tmp_path: Path,
         ("python -X dev -m pip", "pip"),
         ("python -W error -I -m ensurepip", "ensurepip"), ("python /usr/bin/pip3.11 install", "pip"),
         ("python /x/site-packages/pip/__pip-runner__.py install", "pip"), ("python -m pip.__main__", "pip"),
+        ("python /srv/pip/app.py", ""), ("python setup.py --version", "setuptools"),
         ("python -m unpackenv -- x", "unpackenv"), ("python -m venv /x", "venv"),
         ("python /x/pyproject_hooks/_in_process/_in_process.py", "pip"), ("python -m build", "build"),
         ("python", ""), ("python -c pip", ""), ("python app.py -m pip", ""), ("python -m pipeline", ""),

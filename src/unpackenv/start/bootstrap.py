@@ -15,7 +15,7 @@ from unpackenv.errors import ArchiveNotFound, DigestMismatch, PlatformUnsupporte
 from unpackenv.start import importpaths, places, report, stamp
 from unpackenv.start.places import Place
 from unpackenv.start.report import Clock, Report
-from unpackenv.start.settings import Settings, is_off
+from unpackenv.start.settings import UNKNOWN_INTERPRETER, Settings, is_off
 from unpackenv.start.shim.sitecustomize import add_site_directories
 
 TYPE_CHECKING = False
@@ -25,14 +25,18 @@ if TYPE_CHECKING:
 # The trees that this process uses: report and descriptor of the stamp, which is locked shared, by
 # the real path of the tree. A descriptor is never closed: its lock tells that the tree is in use.
 _in_use: dict[str, tuple[Report, int]] = {}
-# What `hook` set, where it made the tree importable in every interpreter.
-hooked = False
+# The report of the first bootstrap of this process, for calls that name nothing.
+_first: list[Report] = []
+# The import paths that `hook` has added in this and adds in every other interpreter.
+hooked: list[str] = []
 
 
 def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
     """See `unpackenv.bootstrap`; `arguments` are its arguments by name, `beside` the caller's directory."""
     if is_off():
         return Report(report.OFF)
+    if _first and arguments.get("archive") is None and arguments.get("target") is None:
+        return _first[0]
     clock = Clock()
     settings = Settings(arguments, beside=beside)
     try:
@@ -44,13 +48,15 @@ def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
     if not done.milliseconds:  # else an earlier call in this process has done the rest
         add_site_directories(done.import_paths)
         finish(settings, done, clock)
+    if done.target and not _first:
+        _first.append(done)
     return done
 
 
 def unpack(arguments: Mapping[str, object]) -> Report:
     """Bring the tree to its place and log it; nothing is made importable."""
     clock = Clock()
-    settings = Settings({**arguments, "force": True})
+    settings = Settings(arguments, interpreter=UNKNOWN_INTERPRETER)  # whoever will use it checks that
     done = provide_tree(settings, clock)
     log(settings, done, clock)
     return done
@@ -91,7 +97,7 @@ def finish(settings: Settings, done: Report, clock: Clock) -> None:
     """Make the tree importable in children and its scripts callable, and log the line of this start."""
     if not done.target:  # a machine without an archive wants to hear nothing
         return
-    if not hooked:
+    if done.import_paths != hooked:
         importpaths.for_children(done.import_paths, done.python, os.environ)
     if done.bin:
         importpaths.add_scripts(done.bin, os.environ)
@@ -193,7 +199,7 @@ def _check_digest(digest: str, identity: Identity) -> None:
 
 def _check_python(packed: str, target: str, settings: Settings) -> None:
     running = (settings.interpreter or {}).get("python", sys.implementation.cache_tag)
-    if packed not in ("", running) and not settings.force:
+    if running and packed not in ("", running) and not settings.force:
         from unpackenv.errors import InterpreterMismatch
 
         raise InterpreterMismatch(

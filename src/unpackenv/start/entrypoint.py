@@ -7,11 +7,11 @@ import errno
 import os
 import sys
 
-from unpackenv.archive import facts
+from unpackenv.archive import facts, trailer
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
-from unpackenv.start import bootstrap, report
+from unpackenv.start import bootstrap, places, report
 from unpackenv.start.report import Clock
-from unpackenv.start.settings import TABLE, Settings, is_off
+from unpackenv.start.settings import TABLE, UNKNOWN_INTERPRETER, Settings, is_off
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,19 +22,21 @@ EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
 
 def run(options: list[str], command: list[str]) -> NoReturn:
     """Bootstrap as `options` say and execute `command`; on failure exit with 125, 126 or 127."""
+    arguments: dict[str, object] = {}
     try:
         if not is_off():
-            _bootstrap(_arguments(options), command[0])
+            arguments = _arguments(options)
+            _bootstrap(arguments, command[0])
     except UnpackenvError as error:
-        fail(error)
+        fail(error, arguments.get("log"))
     except KeyboardInterrupt:
         sys.exit(128 + _signal.SIGINT)
     _execute(command)
 
 
-def fail(error: UnpackenvError) -> NoReturn:
-    """Print the error, as `UNPACKENV_LOG` wants it, and exit with 125."""
-    report.log_error(error, os.environ.get("UNPACKENV_LOG", "text"))
+def fail(error: UnpackenvError, log: object = None) -> NoReturn:
+    """Print the error, as `log` or else `UNPACKENV_LOG` wants it, and exit with 125."""
+    report.log_error(error, str(log or os.environ.get("UNPACKENV_LOG", "text")))
     sys.exit(EXIT_BOOTSTRAP_FAILED)
 
 
@@ -61,9 +63,11 @@ def _arguments(options: list[str]) -> dict[str, object]:
 
 def _bootstrap(arguments: dict[str, object], command: str) -> None:
     clock = Clock()
-    settings = Settings(arguments, interpreter=_other_interpreter(command))
+    settings = Settings(arguments)
+    settings.interpreter = _other_interpreter(command, settings)
     done = bootstrap.provide_tree(settings, clock)
     bootstrap.finish(settings, done, clock)
+    _pass_on(settings)
     if done.target and os.path.exists(os.path.join(done.target, "pyvenv.cfg")):
         os.environ["VIRTUAL_ENV"] = done.target
     for fd in bootstrap.stamps_in_use():
@@ -73,9 +77,18 @@ def _bootstrap(arguments: dict[str, object], command: str) -> None:
 # --- the interpreter that the command will run ---------------------------------------------------
 
 
-def _other_interpreter(command: str) -> dict[str, str] | None:
+def _pass_on(settings: Settings) -> None:
+    """Let a `bootstrap()` in the command find what the wrapper was told."""
+    for name, value in (("UNPACKENV_ARCHIVE", settings.archive), ("UNPACKENV_TARGET", settings.target)):
+        if value:
+            os.environ[name] = os.path.abspath(value)
+
+
+def _other_interpreter(command: str, settings: Settings) -> dict[str, str] | None:
     """Return the facts of the Python that `command` will run, if it is known and not this one."""
     path = _find(command)
+    if _is_python(command) and _comes_from_tree(command, settings):
+        return UNKNOWN_INTERPRETER
     interpreter = _interpreter_of(path) if path else ""
     if not interpreter or os.path.realpath(interpreter) == os.path.realpath(sys.executable):
         return None
@@ -84,8 +97,23 @@ def _other_interpreter(command: str) -> dict[str, str] | None:
     from unpackenv.archive import interpreter as asking
 
     script = os.path.abspath(asking.__file__)
-    asked = subprocess.run([interpreter, "-I", "-S", script], capture_output=True, check=False)
+    try:
+        asked = subprocess.run([interpreter, "-I", "-S", script], capture_output=True, check=False)
+    except OSError:  # then it cannot be executed either, and the exec says so
+        return None
     return {key: values[0] for key, values in facts.decode(asked.stdout).items()} or None
+
+
+def _comes_from_tree(command: str, settings: Settings) -> bool:
+    """Whether `command` will be looked for in the tree first: a packed virtual environment brings its own Python."""
+    try:
+        identity = trailer.identify(places.find_archive(settings))
+    except UnpackenvError:
+        return False
+    if facts.first(identity.facts, "kind") != "venv":
+        return False
+    target = settings.target or facts.first(identity.facts, "target")
+    return "/" not in command or os.path.abspath(command).startswith(os.path.join(target, ""))
 
 
 def _find(command: str) -> str:

@@ -12,7 +12,7 @@ import sys
 
 from unpackenv.archive import trailer
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, UnpackenvError
-from unpackenv.start import bootstrap, places, report
+from unpackenv.start import bootstrap, importpaths, places, report
 from unpackenv.start.settings import Settings, is_off
 from unpackenv.start.shim.sitecustomize import add_site_directories
 
@@ -36,7 +36,7 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
             if value:  # for a `bootstrap()` in the application, too
                 os.environ.setdefault(name, value)
         settings = Settings({})
-        if _add_published(settings) or not auto:
+        if _add_inherited() or _add_published(settings) or not auto:
             return
         arguments = _command_line()
         tool = tool_in(arguments)
@@ -47,7 +47,7 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
         clock = report.Clock()
         done = bootstrap.provide_tree(settings, clock)
         add_site_directories(done.import_paths)
-        bootstrap.hooked = True
+        bootstrap.hooked = done.import_paths
         bootstrap.finish(settings, done, clock)
     except UnpackenvError as error:
         if auto:
@@ -73,7 +73,18 @@ def _add_published(settings: Settings) -> bool:
     if done is None:
         return False
     add_site_directories(done.import_paths)
-    bootstrap.hooked = True
+    bootstrap.hooked = done.import_paths
+    if done.bin:
+        importpaths.add_scripts(done.bin, os.environ)
+    return True
+
+
+def _add_inherited() -> bool:
+    """Add what the process that started this one has unpacked, and made known in the environment."""
+    tag, *directories = os.environ.get(importpaths.SITE_VARIABLE, "").split(os.pathsep)
+    if not directories or tag != sys.implementation.cache_tag:
+        return False
+    add_site_directories(directories)
     return True
 
 
@@ -84,8 +95,10 @@ def tool_in(arguments: list[str]) -> str:
         if argument == "--check-hash-based-pycs":
             next(rest, None)
         elif argument == "-" or not argument.startswith("-"):
-            if "/pip/" in argument or "/pyproject_hooks/" in argument:
+            if "/site-packages/pip/" in argument or "/pyproject_hooks/" in argument:
                 return "pip"
+            if os.path.basename(argument) == "setup.py":
+                return "setuptools"
             return _known(os.path.basename(argument).rstrip("0123456789."))
         elif not argument.startswith("--"):
             for at, letter in enumerate(argument[1:], 2):  # -Im: one dash, several options

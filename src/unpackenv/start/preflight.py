@@ -34,7 +34,7 @@ def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str
     running = running or interpreter.describe()
     native = first(facts, "native") == "yes"
     for key in ("python", *interpreter.NATIVE_FACTS) if native else ("python",):
-        packed, found = first(facts, key), running[key]
+        packed, found = first(facts, key), running.get(key, "")
         if key == "libc":  # any newer version of the same libc will do
             packed, found = packed.partition(" ")[0], found.partition(" ")[0]
         if packed and found and packed != found:

@@ -109,6 +109,10 @@ TABLE = (
 )
 
 
+# Facts of an interpreter of which nothing is known, so that nothing can be said against it.
+UNKNOWN_INTERPRETER = {"python": ""}
+
+
 class Settings:
     """The value of each setting of `TABLE`, as attributes.
 
