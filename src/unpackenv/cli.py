@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -25,7 +26,7 @@ _BIGGEST = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0, 1 for a tree or archive that fails `verify`, 2 for wrong usage, else 125."""
+    """Run the command line and exit: 0, 1 for a tree that differs from its archive, 2 for wrong usage, else 125."""
     parser = _parser()
     for stream in (sys.stdout, sys.stderr):  # a name may have bytes that are no text
         if isinstance(stream, io.TextIOWrapper):
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # such as a full disk
+        entrypoint.fail(UnpackenvError(error.strerror or str(error), where=str(error.filename or "")))
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     sys.exit(code)
 
 
@@ -95,6 +100,8 @@ def _pack(options: argparse.Namespace) -> int:
     from unpackenv.build import pack, source
 
     codec = options.codec or ("xz" if options.output.endswith(".xz") else "zstd")
+    if not options.output.endswith({"xz": (".xz", ".txz"), "zstd": (".zst", ".tzst")}[codec]):
+        print(f"warning: {options.output} is named like something else than {codec}, which it will be", file=sys.stderr)
     packed = pack.pack(
         options.source,
         options.output,
@@ -120,7 +127,7 @@ def _pack(options: argparse.Namespace) -> int:
     print(f"{packed.path}: {_megabytes(packed.written.size)}, {ratio:.1%} of {_megabytes(toc.unpacked_size)}")
     counts = f"{len(toc.file_names)} files, {len(toc.frame_raw)} frames"
     print(f"  {counts}, {described.kind}, for {described.interpreter.cache_tag}")
-    biggest = sorted(packed.packages.items(), key=lambda item: -item[1])[:_BIGGEST]
+    biggest = list(packed.packages.items())[:_BIGGEST]
     print("  largest: " + ", ".join(f"{name} {_megabytes(size)}" for name, size in biggest))
     print(f"  digest {packed.written.digest}")
     return 0
@@ -230,10 +237,15 @@ def _inspect(options: argparse.Namespace) -> int:
             print(f"  {key} {' '.join(value or '.' for value in values)}")
         print(f"  largest frame {max(toc.frame_stored)} stored, {max(toc.frame_raw)} raw")
         for member in members:
-            print(
-                f"{member['mode']:04o} {member['size']:>12} {member['mtime']:>11} {member['kind']:<9} {member['path']}"
-            )
+            columns = f"{member['mode']:04o} {member['size']:>12} {member['mtime']:>11} {member['kind']:<9}"
+            link = f" -> {_line(member['link'])}" if "link" in member else ""
+            print(f"{columns} {_line(member['path'])}{link}")
     return 0
+
+
+def _line(text: str) -> str:
+    """Return a name as one line."""
+    return text.replace("\n", "\\n")
 
 
 def _described(toc: Toc, kind: str, path: bytes, row: int) -> dict[str, Any]:
@@ -244,6 +256,10 @@ def _described(toc: Toc, kind: str, path: bytes, row: int) -> dict[str, Any]:
         described.update(mode=toc.file_mode[row], mtime=toc.file_mtime[row], size=toc.file_size[row])
     elif kind == "symlink":
         described.update(mtime=toc.link_mtime[row], link=os.fsdecode(toc.link_targets[row]))
+    elif kind == "hard link":
+        file = toc.hard_file[row]
+        described.update(mode=toc.file_mode[file], mtime=toc.file_mtime[file])
+        described.update(link=os.fsdecode(toc.dir_paths()[toc.file_dir[file]] + toc.file_names[file]))
     return described
 
 

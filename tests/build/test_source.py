@@ -424,3 +424,9 @@ def test_packages(tmp_path: Path, inner: str) -> None:
 def test_packages_of_the_same_size_are_in_order_of_names(tmp_path: Path) -> None:
     described = source.recognise(str(make(tmp_path, "c.py", "b.py", "a/x", data="data")))
     assert list(source.packages(source.scan(described), described)) == ["a", "b", "c"]
+
+
+def test_only_the_output_itself_is_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "package/data.tar.zst", "data.tar.zst")
+    found = source.scan(source.recognise(str(tmp_path)), (), str(tmp_path / "data.tar.zst"))
+    assert [entry.path for entry in found.entries] == ["package", "package/data.tar.zst"]

@@ -214,3 +214,34 @@ def test_unpack_for_another_python(packed: Path, site: Path, tmp_path: Path) -> 
 def test_errors_as_json(tmp_path: Path) -> None:
     done = command("verify", tmp_path / "nothing", env=environment(UNPACKENV_LOG="json"))
     assert json.loads(done.stderr)["reason"] == "archive-not-found"
+
+
+def test_pack_says_at_once_what_cannot_be(tmp_path: Path) -> None:
+    site = write_tree(tmp_path / "site", {"app.py": ""})
+    for arguments, said in (
+        (["-o", tmp_path / "nowhere/x.tar.zst"], f"{tmp_path}/nowhere: is no directory"),
+        (["-o", tmp_path / "x.tar.zst", "--workers", "-1"], "--workers: -1 is less than 0"),
+    ):
+        done = command("pack", site, *arguments)
+        assert done.returncode == 125
+        assert done.stderr.startswith(f"unpackenv: error: {said}"), done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_name_that_promises_another_format_is_told(tmp_path: Path) -> None:
+    site = write_tree(tmp_path / "site", {"app.py": ""})
+    assert "named like something else than zstd" in command("pack", site, "-o", tmp_path / "x.zip").stderr
+    assert "named like" not in command("pack", site, "-o", tmp_path / "x.tar.zst").stderr
+
+
+def test_inspect_shows_what_links_lead_to(tmp_path: Path) -> None:
+    site = write_tree(tmp_path / "site", {"package/app.py": "VALUE = 1\n", "new\nline": ""})
+    os.link(site / "package/app.py", site / "again")
+    (site / "link").symlink_to("nowhere")
+    command("pack", site, "-o", tmp_path / "x.tar.zst", "--bytecode", "none")
+    lines = command("inspect", tmp_path / "x.tar.zst", "--files").stdout.splitlines()
+    assert any(line.endswith(r" new\nline") for line in lines)
+    assert any(line.endswith(" link -> nowhere") for line in lines)
+    (hard,) = (line for line in lines if " hard link " in line)
+    assert hard.startswith(f"{(site / 'again').stat().st_mode & 0o777:04o} ")
+    assert " -> " in hard

@@ -39,7 +39,14 @@ class Archive:
         stored = _read(self.fd, size, self._offsets[number])
         at = number * SHA256_SIZE
         if sha256(stored).digest() != self.toc.frame_sha256[at : at + SHA256_SIZE]:
-            raise ArchiveCorrupt(f"frame {number} (byte {self._offsets[number]}) is damaged", where=self.path)
+            raise ArchiveCorrupt(
+                f"frame {number} (byte {self._offsets[number]}) is damaged",
+                where=self.path,
+                frame=number,
+                offset=self._offsets[number],
+                expected=self.toc.frame_sha256[at : at + SHA256_SIZE].hex(),
+                found=sha256(stored).hexdigest(),
+            )
         return stored
 
     def decoder(self) -> codecs.Decode:

@@ -5,7 +5,6 @@ recognise -> scan -> compile -> write, each in a module of its own; here is thei
 
 from __future__ import annotations
 
-import glob
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK
 from unpackenv.archive.toc import FRAME_LIMIT
 from unpackenv.archive.writer import Input, Written
 from unpackenv.build import bytecode, progress, source
-from unpackenv.errors import SettingError
+from unpackenv.errors import PackError, SettingError
 
 # Measured on the renderer's packages, see docs/design.md: the smallest archive that still packs at
 # an acceptable speed, and whose frames leave a start of two workers well within its memory.
@@ -53,7 +52,7 @@ class Packed:
     """Bytes of each package, unpacked."""
     failed: list[tuple[str, str]]
     """Sources that do not compile, with the compiler's reason."""
-    unused: list[str]
+    unused: tuple[str, ...]
     """Globs of `exclude` that nothing matched."""
 
 
@@ -62,10 +61,11 @@ def pack(directory: str, output: str, options: Options) -> Packed:
 
     Raises `PackError` or `SettingError`.
     """
-    level = _checked_level(options)
+    level = _checked(options)
+    _check_output(output)
     workers = options.workers or len(os.sched_getaffinity(0))
     described = source.recognise(directory, options.python)
-    tree = source.scan(described, [*options.exclude, *_itself(described.root, output)])
+    tree = source.scan(described, options.exclude, os.path.abspath(output))
     target = os.path.abspath(options.target) if options.target else described.target
     with tempfile.TemporaryDirectory(prefix="unpackenv-") as staging:
         with progress.step("compile", sum(entry.path.endswith(".py") for entry in tree.entries)) as show:
@@ -85,11 +85,20 @@ def pack(directory: str, output: str, options: Options) -> Packed:
                 on_progress=show,
             )
     packages = source.packages(compiled.tree, described)
-    unused = [glob for glob in tree.unused if glob in options.exclude]
-    return Packed(output, described, written, packages, compiled.failed, unused)
+    return Packed(output, described, written, packages, compiled.failed, tree.unused)
 
 
-def _checked_level(options: Options) -> int:
+def _check_output(output: str) -> None:
+    directory = os.path.dirname(os.path.abspath(output))
+    if not os.access(directory, os.W_OK):
+        what = "cannot be written" if os.path.isdir(directory) else "is no directory"
+        raise PackError(f"{what}, and the archive is to be made in it", where=directory)
+
+
+def _checked(options: Options) -> int:
+    """Return the level, checked with the other numbers."""
+    if options.workers < 0:
+        raise SettingError(f"{options.workers} is less than 0", where="--workers")
     level = DEFAULT_LEVEL[options.codec] if options.level is None else options.level
     levels = _LEVELS[options.codec]
     if level not in levels:
@@ -97,12 +106,6 @@ def _checked_level(options: Options) -> int:
     if options.frame_size not in FRAME_SIZES:
         raise SettingError(f"{options.frame_size} is not within 4K and 128M", where="--frame-size")
     return level
-
-
-def _itself(root: str, output: str) -> list[str]:
-    """The archive may lie in the tree that it is made of: an older one is not packed into it."""
-    path = os.path.relpath(os.path.abspath(output), root)
-    return [] if path.startswith("..") else [glob.escape(path)]
 
 
 def _members(root: str, compiled: bytecode.Bytecode) -> Iterator[Input]:

@@ -375,8 +375,8 @@ def _text(path: str) -> str:
 # --- scanning ----------------------------------------------------------------------------------
 
 
-def scan(source: Source, exclude: Sequence[str] = ()) -> Tree:
-    """Return the members of the tree, without what one of the globs in `exclude` matches.
+def scan(source: Source, exclude: Sequence[str] = (), output: str = "") -> Tree:
+    """Return the members of the tree, without what one of the globs in `exclude` matches, and without `output`.
 
     A glob is matched, as `fnmatch` does it, against a member's name, its path, and its path below an
     import path; a directory that matches is dropped with all that is in it. What unpackenv itself
@@ -394,7 +394,7 @@ def scan(source: Source, exclude: Sequence[str] = ()) -> Tree:
             with os.scandir(os.path.join(source.root, directory)) as items:
                 for item in items:
                     path = os.path.join(directory, item.name)
-                    if path.startswith(_RESERVED_PREFIX) or is_excluded(path):
+                    if path.startswith(_RESERVED_PREFIX) or item.path == output or is_excluded(path):
                         continue
                     found.append(_entry(path, item, latest))
                     if item.is_dir(follow_symlinks=False):

@@ -173,7 +173,11 @@ class _Job:
                 raise ArchiveUnsafe("a member without a name is no directory")
             return
         if self._kinds.get(path, DIRECTORY) != DIRECTORY or (path in self._kinds and member.kind != DIRECTORY):
-            raise ArchiveUnsafe("two of its members have one path", member=shown(path))
+            raise ArchiveUnsafe(
+                "two of its members have one path",
+                hint="Make the archive anew, without tar's option -r",
+                member=shown(path),
+            )
         if member.kind == DIRECTORY:
             self._directory(path)
         elif member.kind == FILE:

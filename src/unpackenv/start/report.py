@@ -145,8 +145,9 @@ def bootstrap_ended() -> None:
 
 def mark(name: str) -> None:
     """See `unpackenv.mark`."""
-    fields: dict[str, object] = {"name": name, "process_ms": round(age_of_process(), 1)}
-    text = f"unpackenv: {name} {age_of_process():.0f} ms after the start of the process"
+    age = age_of_process()
+    fields: dict[str, object] = {"name": name, "process_ms": round(age, 1)}
+    text = f"unpackenv: {name} {age:.0f} ms after the start of the process"
     if _ended:
         since = (time.perf_counter() - _ended[0]) * 1e3
         fields["bootstrap_ms"] = round(since, 1)
