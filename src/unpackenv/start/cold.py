@@ -102,11 +102,19 @@ def _unpack(staging: target.Staging, settings: Settings, identity: Identity) -> 
     try:
         return isolation.run(job.run) if isolated else job.run()
     except OSError as error:
-        staging.discard()
+        _discard(staging)
         raise translated(error, str(error.filename or staging.target)) from error
     except BaseException:
-        staging.discard()
+        _discard(staging)
         raise
+
+
+def _discard(staging: target.Staging) -> None:
+    """Remove what the start that failed wrote; where that fails, too, the next start tries again."""
+    try:
+        staging.discard()
+    except OSError:
+        pass
 
 
 class _Job:

@@ -208,8 +208,8 @@ def tree_entries(directory: str) -> list[str]:
 def remove_tree(path: str) -> None:
     """Remove a file, or a directory and all below it, without following links; gone already is fine.
 
-    A directory is closed to others first, and what is below it is found from its descriptor, so
-    that nobody can put a link in the way.
+    A directory is closed to others first, and what is below it is found from its descriptor, name
+    by name, so that nobody can put a link in the way.
     """
     try:
         os.unlink(path)
@@ -218,11 +218,7 @@ def remove_tree(path: str) -> None:
         return
     except (IsADirectoryError, PermissionError):  # macOS and some file systems say EPERM of a directory
         pass
-    try:
-        root = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
-    except PermissionError:
-        os.chmod(path, 0o700)
-        root = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+    root = _open_own(path)
     try:
         _empty(root)
     finally:
@@ -234,11 +230,7 @@ def _empty(root: int) -> None:
     """Remove all that is below an open directory, level by level: as deep as a path may be."""
     directories = ["."]
     for directory in directories:  # grows as they are found
-        try:
-            fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
-        except PermissionError:
-            os.chmod(directory, 0o700, dir_fd=root)
-            fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        fd = _open_below(root, directory)
         try:
             os.fchmod(fd, 0o700)
             with os.scandir(fd) as entries:
@@ -250,7 +242,37 @@ def _empty(root: int) -> None:
         finally:
             os.close(fd)
     for directory in reversed(directories[1:]):
-        os.rmdir(directory, dir_fd=root)
+        above, name = os.path.split(directory)
+        fd = _open_below(root, above)
+        try:
+            os.rmdir(name, dir_fd=fd)
+        finally:
+            os.close(fd)
+
+
+def _open_below(root: int, directory: str) -> int:
+    """Open a directory name by name: whoever owns one on the way could make the next a link."""
+    fd = os.dup(root)
+    for name in directory.split("/"):
+        above = fd
+        try:
+            fd = _open_own(name, above)
+        finally:
+            os.close(above)
+    return fd
+
+
+def _open_own(name: str, above: int | None = None) -> int:
+    """Open a directory, no link, also if its mode keeps out its owner."""
+    try:
+        return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    except PermissionError:
+        fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_PATH, dir_fd=above)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)  # what is open, whatever has the name now
+        finally:
+            os.close(fd)
+        return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
 
 
 def _mark(target: str) -> str:

@@ -1,0 +1,124 @@
+"""Somebody who may write beside the target, or in a part of an old tree, cannot redirect what a start does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from processes import IMPORT_ALL, IS_ROOT, pack_tree, result_of, start, write_tree
+from support import describe
+
+pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root can be two users")
+
+MALLORY, ALICE = 54321, 54322
+Attack = Callable[[str], None]
+
+
+def as_user(uid: int) -> str:
+    """Return code that becomes another user."""
+    return f"import os\nif {uid}: os.setgroups([]); os.setgid({uid}); os.setuid({uid})\n"
+
+
+@pytest.fixture
+def attack() -> Iterator[Attack]:
+    """A function that runs code as another user until the test ends."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(code: str) -> None:
+        attacker = start([sys.executable, "-c", as_user(MALLORY) + code + "\n"])
+        running.append(attacker)
+        assert attacker.stdout
+        assert attacker.stdout.readline() == "ready\n"
+
+    yield begin
+    for attacker in running:
+        attacker.kill()
+        attacker.communicate(timeout=20)
+
+
+@pytest.fixture
+def shared(archive: Path, open_path: Path, site: Path) -> Path:
+    """A directory in which everybody may write, with the archive, readable for all, beside it."""
+    (open_path / "site.tar.zst").write_bytes(archive.read_bytes())
+    directory = open_path / "shared"
+    directory.mkdir()
+    directory.chmod(0o777)
+    return directory
+
+
+@pytest.fixture
+def canaries(open_path: Path) -> Path:
+    """A directory of root with all the names that a start could hit through a link."""
+    files = {
+        f"{where}{name}": "canary" for where in ("", "package/", "package/more/", "sub/deep/", "y/") for name in NAMES
+    }
+    return write_tree(open_path / "canaries", files)
+
+
+NAMES = ("app.py", "__init__.py", "data.txt", "deep.py", ".unpackenv.stamp", ".unpackenv.lock", "file")
+
+
+def boot(archive: Path, target: Path, uid: int = 0, before: str = "") -> str:
+    """Bootstrap in a fresh process of a user and return the outcome, or the name of the error and what it says."""
+    code = (
+        f"{IMPORT_ALL}\n{as_user(uid)}{before}\ntry:\n"
+        f"    result = unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, workers=1).outcome\n"
+        "except unpackenv.UnpackenvError as error:\n    result = f'{type(error).__name__}: {error}'"
+    )
+    return str(result_of(code))
+
+
+# --- removal -------------------------------------------------------------------------------------
+
+# Puts a link to CANARIES in the place of the directory `x` as soon as who removes it has closed it to others.
+SWAPS_A_DIRECTORY = """
+import os, time
+for number in range(30):
+    os.makedirs(f"{place}/x{number}/package/more")
+    for name in range(30):
+        open(f"{place}/x{number}/{name}", "w").close()
+print("ready", flush=True)
+done = set()
+while True:
+    for number in set(range(30)) - done:
+        try:
+            if os.stat(f"x{number}", dir_fd=work).st_mode & 0o777 == 0o700:
+                os.rename(f"x{number}", f"gone{number}", src_dir_fd=work, dst_dir_fd=work)
+                os.symlink(CANARIES, f"x{number}", dir_fd=work)
+                done.add(number)
+        except OSError:
+            pass
+"""
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+@pytest.mark.parametrize("name", [".tree.unpackenv.work", ".tree.unpackenv.old"])
+def test_directories_planted_as_leftovers_lead_nowhere(
+    shared: Path, canaries: Path, attack: Attack, name: str, mode: int
+) -> None:
+    shared.chmod(mode)
+    before = describe(canaries)
+    code = f"place = {str(shared / name)!r}; CANARIES = {str(canaries)!r}; os.umask(0); os.mkdir(place)\n"
+    attack(code + "work = os.open(place, os.O_RDONLY)\n" + SWAPS_A_DIRECTORY)
+    boot(shared.parent / "site.tar.zst", shared / "tree")
+    assert describe(canaries) == before
+
+
+def test_a_directory_open_to_all_in_an_old_tree_leads_nowhere(
+    shared: Path, canaries: Path, tmp_path: Path, attack: Attack
+) -> None:
+    shared.chmod(0o755)
+    old = tmp_path / "old.tar.zst"
+    pack_tree(old, write_tree(tmp_path / "old", {"file": ""}))
+    assert boot(old, shared / "tree") == "unpacked"
+    (shared / "tree" / "open").mkdir()
+    (shared / "tree" / "open").chmod(0o777)
+    before = describe(canaries)
+    code = f"place = {str(shared / 'tree' / 'open' / 'own')!r}; CANARIES = {str(canaries)!r}; os.umask(0)\n"
+    attack(code + "os.mkdir(place); work = os.open(place, os.O_RDONLY)\n" + SWAPS_A_DIRECTORY)
+    boot(shared.parent / "site.tar.zst", shared / "tree")
+    assert describe(canaries) == before
