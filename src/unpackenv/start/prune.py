@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# To look at a stamp is no use of its tree: its time of access stays.
+_STAMP = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
 REMOVED, LEFTOVER, IN_USE, RECENT = "removed", "removed what a killed start left", "in use", "used recently"
 
 
@@ -85,7 +87,7 @@ def _prune(place: Sibling, unused_for: float, dry_run: bool) -> Iterator[Finding
     if not os.path.isdir(place.target):
         return
     try:
-        fd = os.open(os.path.join(place.target, stamp.NAME), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(os.path.join(place.target, stamp.NAME), _STAMP)
     except FileNotFoundError:
         yield Finding(place.target, LEFTOVER)
         if not dry_run:
