@@ -47,9 +47,9 @@ def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Finding]
     with noatime, where the time of the unpack counts. Raises `TargetRefused` for a directory that
     is no cache of ours, and `OSError`.
     """
-    if not os.path.exists(os.path.join(directory, places.CACHE_TAG)):
+    if not _is_cache(directory):
         raise TargetRefused(
-            f"has no {places.CACHE_TAG}, so it is no cache of unpackenv",
+            f"has no {places.CACHE_TAG} of unpackenv, so what it holds may be somebody else's",
             where=directory,
             hint="Name the directory that holds the trees, such as /opt/unpackenv/env",
         )
@@ -66,6 +66,18 @@ def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Finding]
                 os.unlink(place.lock)
         finally:
             os.close(lock_fd)
+
+
+def _is_cache(directory: str) -> bool:
+    """Whether a directory has the tag that a start writes: caches of other programs have one, too."""
+    try:
+        fd = os.open(os.path.join(directory, places.CACHE_TAG), _STAMP & ~os.O_NOATIME)
+    except OSError:
+        return False
+    try:
+        return b"unpackenv" in os.read(fd, 1024)
+    finally:
+        os.close(fd)
 
 
 def _names(directory: str) -> set[str]:
