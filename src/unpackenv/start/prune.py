@@ -83,11 +83,11 @@ def _is_cache(directory: str) -> bool:
 def _names(directory: str) -> set[str]:
     """Return the names of trees that are, or were, in a directory."""
     names = set()
-    for name in os.listdir(directory):
-        if os.path.isdir(os.path.join(directory, name)) and not name.startswith("."):
-            names.add(name)
-        elif name.startswith(".") and ".unpackenv." in name:
-            names.add(name[1:].partition(".unpackenv.")[0])
+    for entry in os.scandir(directory):
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            names.add(entry.name)
+        elif entry.name.startswith(".") and ".unpackenv." in entry.name:
+            names.add(entry.name[1:].partition(".unpackenv.")[0])
     return names
 
 
@@ -96,7 +96,7 @@ def _prune(place: Sibling, unused_for: float, dry_run: bool) -> Iterator[Finding
         yield Finding(place.target, LEFTOVER)
         if not dry_run:
             place.discard()
-    if not os.path.isdir(place.target):
+    if not os.path.isdir(place.target) or os.path.islink(place.target):
         return
     try:
         fd = os.open(os.path.join(place.target, stamp.NAME), _STAMP)
