@@ -55,6 +55,7 @@ def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Finding]
         )
     for name in sorted(_names(directory)):
         place = Sibling(os.path.join(directory, name), ours=True)
+        had_lock = os.path.lexists(place.lock)
         try:
             lock_fd, _ = lock.acquire(place.lock, timeout=0)
         except LockTimeout:
@@ -62,7 +63,7 @@ def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Finding]
             continue
         try:
             yield from _prune(place, unused_for, dry_run)
-            if not os.path.lexists(place.target):
+            if not (had_lock if dry_run else os.path.lexists(place.target)):
                 os.unlink(place.lock)
         finally:
             os.close(lock_fd)
