@@ -363,9 +363,12 @@ def _duration(text: str) -> float:
     """Return the seconds that a text such as 12h or 30d means."""
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}.get(text[-1:])
     try:
-        return float(text[:-1] if unit else text) * (unit or 1)
+        seconds = float(text[:-1] if unit else text) * (unit or 1)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 12h or 30d") from None
+        seconds = -1
+    if not seconds >= 0:  # nor is "nan"
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 12h or 30d")
+    return seconds
 
 
 def _size(text: str) -> int:

@@ -45,7 +45,7 @@ def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Finding]
 
     When it was last used is told from the stamp's times: to the day, and not at all on a mount
     with noatime, where the time of the unpack counts. Raises `TargetRefused` for a directory that
-    is no cache of ours, and `OSError`.
+    is no cache of ours. What the operating system refuses is a finding, and the next tree is looked at.
     """
     if not _is_cache(directory):
         raise TargetRefused(
@@ -61,12 +61,21 @@ def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Finding]
         except LockTimeout:
             yield Finding(place.target, IN_USE)
             continue
+        except OSError as error:
+            yield Finding(place.target, _refused(error))
+            continue
         try:
             yield from _prune(place, unused_for, dry_run)
             if not (had_lock if dry_run else os.path.lexists(place.target)):
                 os.unlink(place.lock)
+        except OSError as error:
+            yield Finding(place.target, _refused(error))
         finally:
             os.close(lock_fd)
+
+
+def _refused(error: OSError) -> str:
+    return f"cannot be removed ({error.strerror})"
 
 
 def _is_cache(directory: str) -> bool:
