@@ -528,14 +528,15 @@ def test_partial_files_of_a_killed_start_are_removed(packed: Path, target: Path)
 
 
 @pytest.mark.parametrize(
-    "point", ["os.rename.before:2", "os.rename.after:2", "os.rename.before:3", "Tree.write_file.after"]
+    "point",
+    ["os.rename.before:2", "os.rename.after:2", "os.rename.before:3", "os.rename.after:3", "Tree.write_file.after"],
 )
 def test_killed_while_it_replaces_an_old_tree(
     packed: Path, newer: Path, tree: Path, target: Path, tmp_path: Path, point: str
 ) -> None:
     assert boot(newer, target) == "unpacked"
     kill_at(tmp_path, point, packed, target)
-    assert boot(packed, target) == "unpacked"
+    assert boot(packed, target) == ("reused" if point == "os.rename.after:3" else "unpacked")
     check(target, tree)
 
 

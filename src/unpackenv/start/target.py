@@ -59,8 +59,8 @@ class Sibling:
         os.fchmod(fd, mode)
         if os.path.lexists(self.target) and (self._ours or _is_ours(self.target)):
             self._put_away()
+            remove_tree(self._old)  # now: once the new tree is there, no start looks for what is left
         os.rename(self.work, self.target)
-        remove_tree(self._old)
 
     def _put_away(self) -> None:
         """Take the old tree away, at once where that is possible: its stamp goes with it."""
