@@ -56,9 +56,8 @@ def boot_id() -> str:
         os.close(fd)
 
 
-def write(directory_fd: int, facts: dict[str, list[str]]) -> None:
-    """Write the stamp into a directory, whole or not at all."""
-    partial = NAME + ".partial"
+def write(directory_fd: int, facts: dict[str, list[str]], partial: str = NAME + ".partial") -> None:
+    """Write the stamp into a directory, whole or not at all; `partial` is its name before, and goes with it."""
     text = facts_text.encode({"stamp": [_VERSION], **facts, "end": ["1"]})
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=directory_fd)
     try:
