@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -536,6 +537,20 @@ def test_killed_while_it_replaces_an_old_tree(
     assert boot(newer, target) == "unpacked"
     kill_at(tmp_path, point, packed, target)
     assert boot(packed, target) == ("reused" if point == "os.rename.after:3" else "unpacked")
+    check(target, tree)
+
+
+def test_back_to_the_old_tree_after_a_killed_unpack_of_another(
+    packed: Path, newer: Path, tree: Path, target: Path, tmp_path: Path
+) -> None:
+    assert boot(packed, target) == "unpacked"
+    kill_at(tmp_path, "Tree.write_file.after", newer, target)
+    assert leftovers(target) == [".tree.unpackenv.work"]
+    with target.with_name(".tree.unpackenv.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as long as somebody is at work there, it is no leftover
+        assert boot(packed, target) == "reused"
+        assert leftovers(target) == [".tree.unpackenv.work"]
+    assert boot(packed, target) == "reused"
     check(target, tree)
 
 

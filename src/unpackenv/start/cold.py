@@ -13,6 +13,7 @@ from unpackenv.errors import (
     TargetNoExec,
     TargetNotWritable,
     TargetUntrusted,
+    UnpackenvError,
     UnpackFailed,
 )
 from unpackenv.start import bootstrap, durable, isolation, lock, preflight, report, target
@@ -88,6 +89,20 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
     done.workers = int(result.pop("workers"))
     clock.lap("fork", result)
     return done
+
+
+def tidy(tree: str) -> None:
+    """Remove what a start of another version left beside a tree when it was killed, unless it is still at work."""
+    staging = target.Sibling(tree, False)
+    try:
+        lock_fd, _ = lock.acquire(staging.lock, 0)
+    except (OSError, UnpackenvError):
+        return
+    try:
+        staging.discard()
+    except OSError:
+        pass
+    os.close(lock_fd)
 
 
 def _is_site_directory(path: str) -> bool:

@@ -39,6 +39,12 @@ def read(tree: str) -> tuple[dict[str, list[str]], int] | None:
     return None
 
 
+def beside(tree: str) -> str:
+    """Return how the paths begin of what a start makes beside a tree."""
+    parent, name = os.path.split(tree)
+    return os.path.join(parent, f".{name}.unpackenv")
+
+
 def is_certain(facts: dict[str, list[str]]) -> bool:
     """Whether no crash of the machine can have taken what a stamp vouches for: it was synced, or is of this boot."""
     return facts_text.first(facts, "boot") in (SYNCED, boot_id())

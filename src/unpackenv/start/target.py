@@ -40,8 +40,7 @@ class Sibling:
     def __init__(self, target: str, ours: bool) -> None:
         """Where the place is `ours`, what is there may be replaced, stamp or not."""
         self._ours = ours
-        parent, name = os.path.split(target)
-        beside = os.path.join(parent, f".{name}.unpackenv")
+        beside = stamp.beside(target)
         self.target = target
         self.lock = beside + ".lock"
         self.work = beside + ".work"
