@@ -77,8 +77,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
         if done:  # another start has published it since we looked
             done.outcome = report.WAITED if waited else report.REUSED
             return done
-        staging = target.arrange(place.path, in_place, place.is_default)
-        result = _unpack(staging, settings, identity)
+        result = _unpack(_arrange(place, in_place), settings, identity)
         done = bootstrap.find_tree([place], identity.key, settings)
         if done is None:
             raise UnpackFailed("vanished as soon as it was complete", where=place.path)
@@ -91,6 +90,13 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
     return done
 
 
+def _arrange(place: Place, in_place: bool) -> target.Staging:
+    try:
+        return target.arrange(place.path, in_place, place.is_default)
+    except OSError as error:
+        raise translated(error, str(error.filename or place.path)) from error
+
+
 def tidy(tree: str) -> None:
     """Remove what a start of another version left beside a tree when it was killed, unless it is still at work."""
     staging = target.Sibling(tree, False)
@@ -98,10 +104,7 @@ def tidy(tree: str) -> None:
         lock_fd, _ = lock.acquire(staging.lock, 0)
     except (OSError, UnpackenvError):
         return
-    try:
-        staging.discard()
-    except OSError:
-        pass
+    _discard(staging)
     os.close(lock_fd)
 
 
@@ -117,11 +120,19 @@ def _unpack(staging: target.Staging, settings: Settings, identity: Identity) -> 
     try:
         return isolation.run(job.run) if isolated else job.run()
     except OSError as error:
-        staging.discard()
+        _discard(staging)
         raise translated(error, str(error.filename or staging.target)) from error
     except BaseException:
-        staging.discard()
+        _discard(staging)
         raise
+
+
+def _discard(staging: target.Staging) -> None:
+    """Remove what was begun; what cannot be removed now, the next start removes."""
+    try:
+        staging.discard()
+    except OSError:  # what went wrong before is the news
+        pass
 
 
 class _Job:
