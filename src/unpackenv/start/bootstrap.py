@@ -89,6 +89,10 @@ def provide_tree(settings: Settings, clock: Clock) -> Report:
         from unpackenv.start import cold
 
         done = cold.start(settings, identity, candidates, clock)
+    elif os.path.lexists(stamp.beside(done.target) + ".work"):
+        from unpackenv.start import cold
+
+        cold.tidy(done.target)
     done.archive = archive
     return done
 

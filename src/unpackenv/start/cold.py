@@ -13,6 +13,7 @@ from unpackenv.errors import (
     TargetNoExec,
     TargetNotWritable,
     TargetUntrusted,
+    UnpackenvError,
     UnpackFailed,
 )
 from unpackenv.start import bootstrap, durable, isolation, lock, preflight, report, target
@@ -76,8 +77,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
         if done:  # another start has published it since we looked
             done.outcome = report.WAITED if waited else report.REUSED
             return done
-        staging = target.arrange(place.path, in_place, place.is_default)
-        result = _unpack(staging, settings, identity)
+        result = _unpack(_arrange(place, in_place), settings, identity)
         done = bootstrap.find_tree([place], identity.key, settings)
         if done is None:
             raise UnpackFailed("vanished as soon as it was complete", where=place.path)
@@ -88,6 +88,24 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
     done.workers = int(result.pop("workers"))
     clock.lap("fork", result)
     return done
+
+
+def _arrange(place: Place, in_place: bool) -> target.Staging:
+    try:
+        return target.arrange(place.path, in_place, place.is_default)
+    except OSError as error:
+        raise translated(error, str(error.filename or place.path)) from error
+
+
+def tidy(tree: str) -> None:
+    """Remove what a start of another version left beside a tree when it was killed, unless it is still at work."""
+    staging = target.Sibling(tree, False)
+    try:
+        lock_fd, _ = lock.acquire(staging.lock, 0)
+    except (OSError, UnpackenvError):
+        return
+    _discard(staging)
+    os.close(lock_fd)
 
 
 def _is_site_directory(path: str) -> bool:
@@ -110,10 +128,10 @@ def _unpack(staging: target.Staging, settings: Settings, identity: Identity) -> 
 
 
 def _discard(staging: target.Staging) -> None:
-    """Remove what the start that failed wrote; where that fails, too, the next start tries again."""
+    """Remove what was begun; what cannot be removed now, the next start removes."""
     try:
         staging.discard()
-    except OSError:
+    except OSError:  # what went wrong before is the news
         pass
 
 

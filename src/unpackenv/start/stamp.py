@@ -39,6 +39,12 @@ def read(tree: str) -> tuple[dict[str, list[str]], int] | None:
     return None
 
 
+def beside(tree: str) -> str:
+    """Return how the paths begin of what a start makes beside a tree."""
+    parent, name = os.path.split(tree)
+    return os.path.join(parent, f".{name}.unpackenv")
+
+
 def is_certain(facts: dict[str, list[str]]) -> bool:
     """Whether no crash of the machine can have taken what a stamp vouches for: it was synced, or is of this boot."""
     return facts_text.first(facts, "boot") in (SYNCED, boot_id())
@@ -56,9 +62,8 @@ def boot_id() -> str:
         os.close(fd)
 
 
-def write(directory_fd: int, facts: dict[str, list[str]]) -> None:
-    """Write the stamp into a directory, whole or not at all."""
-    partial = NAME + ".partial"
+def write(directory_fd: int, facts: dict[str, list[str]], partial: str = NAME + ".partial") -> None:
+    """Write the stamp into a directory, whole or not at all; `partial` is its name before, and goes with it."""
     text = facts_text.encode({"stamp": [_VERSION], **facts, "end": ["1"]})
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=directory_fd)
     try:

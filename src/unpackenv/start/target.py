@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OURS = ".unpackenv."  # prefix of every name that belongs to unpackenv and not to the tree
 _SHARED = OURS + "in-place"  # in a target that was filled in place: others have files there
 _PARTIAL = OURS + "partial."
+_MARK = OURS + "unfinished"  # in a target that is there with a stamp, or with this, or with neither
 _LOST_AND_FOUND = "lost+found"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -39,8 +40,7 @@ class Sibling:
     def __init__(self, target: str, ours: bool) -> None:
         """Where the place is `ours`, what is there may be replaced, stamp or not."""
         self._ours = ours
-        parent, name = os.path.split(target)
-        beside = os.path.join(parent, f".{name}.unpackenv")
+        beside = stamp.beside(target)
         self.target = target
         self.lock = beside + ".lock"
         self.work = beside + ".work"
@@ -59,8 +59,8 @@ class Sibling:
         os.fchmod(fd, mode)
         if os.path.lexists(self.target) and (self._ours or _is_ours(self.target)):
             self._put_away()
+            remove_tree(self._old)  # now: once the new tree is there, no start looks for what is left
         os.rename(self.work, self.target)
-        remove_tree(self._old)
 
     def _put_away(self) -> None:
         """Take the old tree away, at once where that is possible: its stamp goes with it."""
@@ -71,8 +71,7 @@ class Sibling:
                 raise
             # overlayfs does not rename a directory of a lower layer. The mark goes last, so that a
             # start that finds what is left knows whose it was.
-            _touch(_mark(self.target))
-            stamp.remove(self.target)
+            _unfinish(self.target)
             for name in tree_entries(self.target):
                 remove_tree(os.path.join(self.target, name))
             remove_tree(self.target)
@@ -101,8 +100,7 @@ class Inside:
 
     def open(self) -> int:
         """Mark the target as unfinished, remove what it holds of ours, and return the work directory."""
-        _touch(self._mark)
-        stamp.remove(self.target)
+        _unfinish(self.target)
         self._clear()
         os.mkdir(self.work, 0o700)
         return os.open(self.work, _DIRECTORY | os.O_NOFOLLOW)
@@ -114,10 +112,9 @@ class Inside:
             for name in os.listdir(fd):
                 os.rename(name, name, src_dir_fd=fd, dst_dir_fd=target)
             os.rmdir(self.work)
-            stamp.write(target, facts)
+            stamp.write(target, facts, _MARK)
         finally:
             os.close(target)
-        os.unlink(self._mark)
 
     def discard(self) -> None:
         """Empty the target again."""
@@ -148,14 +145,12 @@ class InPlace:
                 if name.startswith(_PARTIAL):
                     os.unlink(os.path.join(self.target, name))
         _touch(os.path.join(self.target, _SHARED))
-        _touch(_mark(self.target))
-        stamp.remove(self.target)
+        _unfinish(self.target)
         return os.open(self.target, _DIRECTORY)
 
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
         """Stamp the target; its own mode stays."""
-        stamp.write(fd, facts)
-        os.unlink(_mark(self.target))
+        stamp.write(fd, facts, _MARK)
 
     def discard(self) -> None:
         """Nothing: no file that was there before is lost, and the mark tells the next start."""
@@ -276,7 +271,18 @@ def _open_own(name: str, above: int | None = None) -> int:
 
 
 def _mark(target: str) -> str:
-    return os.path.join(target, OURS + "unfinished")
+    return os.path.join(target, _MARK)
+
+
+def _unfinish(target: str) -> None:
+    """Put the mark in the place of the stamp, in one step: a start that is killed leaves one of them."""
+    mark = _mark(target)
+    try:
+        os.rename(os.path.join(target, stamp.NAME), mark)
+    except FileNotFoundError:
+        pass
+    _touch(mark + ".new")  # a file that nobody who read the stamp has open
+    os.rename(mark + ".new", mark)
 
 
 def _touch(path: str) -> None:
