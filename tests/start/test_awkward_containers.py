@@ -265,7 +265,7 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-FITS_FROM = {"zstd": 64, "blocks": 64, "one-block": 128}
+FITS_FROM = {"zstd": 64, "xz": 64, "blocks": 64, "one-block": 128}
 
 
 @pytest.mark.slow
@@ -296,7 +296,7 @@ def test_memory_limits(heavy: Path, tmp_path: Path, kind: str, limit: int) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "workers", "too_little"),
-    [*((kind, workers, 24) for kind in ("zstd",) for workers in (1, 2, 3)), ("blocks", 1, 18), ("blocks", 3, 90)],
+    [*((kind, workers, 24) for kind in ("zstd", "xz") for workers in (1, 2, 3)), ("blocks", 1, 18), ("blocks", 3, 90)],
 )
 def test_the_estimate_is_above_the_need(heavy: Path, tmp_path: Path, kind: str, workers: int, too_little: int) -> None:
     """Under a limit that the estimate just allows, so many workers are not killed."""
