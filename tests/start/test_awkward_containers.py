@@ -196,6 +196,18 @@ def test_no_proc(container_without_proc: Container, tree: Path, user: int, targe
     assert line["target"].startswith(target or "/temporary/")
 
 
+def test_no_proc_and_a_directory_in_use(container_without_proc: Container, tree: Path) -> None:
+    container = container_without_proc
+    container.tmpfs("/volume")
+    container.shell("mkdir {0}/elsewhere {0}/odd; ln -s elsewhere {0}/package", "/volume")
+    options = ["--target", "/volume", "--in-place"]
+    archive = [sys.executable, "-m", "unpackenv", "--archive", ARCHIVE, *options, "--"]
+    code = "import app, os; print(sorted(os.listdir('/volume/elsewhere')), os.path.islink('/volume/package'))"
+    done = container.run([*archive, sys.executable, "-c", code], environment())
+    assert (done.returncode, done.stderr.count("unpacked")) == (0, 1), done.stderr
+    assert done.stdout == f"{sorted(os.listdir(tree / 'package'))} True\n"
+
+
 def test_no_proc_names_no_mount_but_refuses_it(container_without_proc: Container) -> None:
     container = container_without_proc
     container.tmpfs("/volume", "noexec")
