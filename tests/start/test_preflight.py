@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from containers_by_hand import FINGERPRINT, MB, SOMEBODY, Container, Group, fingerprint, log_line, memory_group
-from processes import IMPORT_ALL, IS_ROOT, TAG, environment, pack_tree, python, run, wrapper, write_tree
+from processes import IMPORT_ALL, IS_ROOT, TAG, environment, other_python, pack_tree, python, run, wrapper, write_tree
 from support import file_input, pack
 from unpackenv.archive import interpreter
 from unpackenv.errors import TargetNotWritable, UnpackenvError
@@ -260,6 +260,19 @@ def test_another_version_of_the_libc_is_fine(site: Path, target: Path, tmp_path:
     path = tmp_path / "older.tar.zst"
     pack_tree(path, site, native="yes", **{**own, "libc": own["libc"].split(" ")[0] + " 0.1"})
     assert started(path, target)["outcome"] == "unpacked"
+
+
+def test_a_command_of_another_interpreter(archive: Path, target: Path) -> None:
+    env = environment(UNPACKENV_LOG="json")
+    command = wrapper(
+        "--archive", archive, "--target", target, "--", other_python(), "-c", "import app; print(app.VERSION)"
+    )
+    done = run(command, env)
+    error = log_line(done.stderr)
+    assert (done.returncode, error["reason"], error["packed"]) == (125, "interpreter-mismatch", TAG)
+    assert error["found"] not in ("", TAG)
+    done = run(command, {**env, "UNPACKENV_FORCE": "yes"})
+    assert (done.returncode, done.stdout) == (0, "1\n")
 
 
 # --- the archive ---------------------------------------------------------------------------------
