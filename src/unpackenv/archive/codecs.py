@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Union
 
     Buffer = Union[bytes, bytearray, memoryview]
-    Decode = Callable[[bytes, memoryview], None]
+    Decode = Callable[[Buffer, memoryview], None]
 
 _BACKEND = "zstandard.backend_c"
 BACKEND_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "backend")
@@ -55,7 +55,7 @@ def _zstd_decoder() -> Decode:
     zstandard = import_zstandard()
     decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
 
-    def decode(stored: bytes, out: memoryview) -> None:
+    def decode(stored: Buffer, out: memoryview) -> None:
         # With all input at hand and room for all output, zstd decodes straight into `out`.
         reader = decompressor.stream_reader(stored)
         got = 0
@@ -79,9 +79,11 @@ def _xz_decoder() -> Decode:
 
     header = xz.stream_header()
 
-    def decode(stored: bytes, out: memoryview) -> None:
+    def decode(stored: Buffer, out: memoryview) -> None:
         at = 0
-        for piece in xz.decode_block(header, (stored,), len(out), 2 * LARGEST_WINDOW):
+        # The decompressor copies what it was given and has not used yet: it gets a little at a time.
+        given = (stored[begin : begin + xz.STEP] for begin in range(0, len(stored), xz.STEP))
+        for piece in xz.decode_block(header, given, len(out), 2 * LARGEST_WINDOW):
             out[at : at + len(piece)] = piece
             at += len(piece)
 

@@ -34,33 +34,40 @@ class Pieces:
 
     `fills(first, step)` yields the pieces `first`, `first` + `step`, … in order, each as a function
     that decodes it into a buffer of `largest` bytes and returns its size; it is for the use of one
-    thread or process. At most `most_workers` can share the work. `memory_each` is what one needs,
-    in bytes.
+    thread or process. At most `most_workers` can share the work. `window` is what a decoder takes
+    beside a piece, in bytes.
     """
 
-    def __init__(self, fills: Callable[[int, int], Iterator[Fill]], largest: int, most_workers: int) -> None:
+    def __init__(
+        self, fills: Callable[[int, int], Iterator[Fill]], largest: int, most_workers: int, window: int
+    ) -> None:
         self.fills = fills
         self.largest = largest
         self.most_workers = most_workers
-        # A piece and the decoder's window, which is never larger than the piece has to be.
-        self.memory_each = 2 * largest
+        self._window = window
+
+    def memory_each(self, workers: int) -> int:
+        """Return the bytes that each of so many workers needs; one alone has two pieces."""
+        return (self.largest if workers > 1 else 2 * self.largest) + self._window
 
 
-def open_pieces(fd: int, path: str, memory: int) -> Pieces:
+def open_pieces(fd: int, path: str, memory: int, *, serial: bool = False) -> Pieces:
     """Return the tar stream of the archive `fd`; `memory` is the budget of all workers, in bytes.
+
+    With `serial` it is one stream, which takes the least memory.
 
     Raises `ArchiveUnsupported` for what is no archive, `ArchiveCorrupt`, or `MemoryBudgetExceeded`.
     """
     head = os.pread(fd, 512, 0)
     size = os.fstat(fd).st_size
     if head.startswith(xz.MAGIC):
-        return _xz(fd, size, memory)
+        return _xz(fd, size, memory, serial)
     if head.startswith((zstd.MAGIC, *_SKIPPABLE)):
-        return _zstd(fd, size, memory)
+        return _zstd(fd, size, memory, serial)
     if head.startswith(_GZIP_MAGIC):
-        return _stream(_gzip(fd))
+        return _stream(_gzip(fd), 0)
     if head[257:262] == b"ustar" or head == bytes(512):
-        return _stream(iter(lambda: os.read(fd, CHUNK), b""))
+        return _stream(iter(lambda: os.read(fd, CHUNK), b""), 0)
     raise ArchiveUnsupported(
         "is neither an unpackenv archive nor a .tar, .tar.xz, .tar.zst or .tar.gz", where=path, hint="Check the COPY"
     )
@@ -74,8 +81,8 @@ def open_file(path: str) -> int:
         raise ArchiveUnreadable(f"cannot be read ({error.strerror})", where=path) from error
 
 
-def _stream(chunks: Iterator[bytes]) -> Pieces:
-    return Pieces(lambda _first, _step: _fills(chunks), CHUNK, 1)
+def _stream(chunks: Iterator[bytes], window: int) -> Pieces:
+    return Pieces(lambda _first, _step: _fills(chunks), CHUNK, 1, window)
 
 
 def _fills(chunks: Iterator[bytes]) -> Iterator[Fill]:
@@ -98,7 +105,7 @@ def _fills(chunks: Iterator[bytes]) -> Iterator[Fill]:
         yield fill
 
 
-def _xz(fd: int, size: int, memory: int) -> Pieces:
+def _xz(fd: int, size: int, memory: int, serial: bool) -> Pieces:
     blocks = [block for block in xz.read_blocks(fd, size) if block.raw_size]
 
     def chunks(block: xz.Block) -> Iterator[bytes]:
@@ -112,16 +119,20 @@ def _xz(fd: int, size: int, memory: int) -> Pieces:
         return at
 
     largest = max((block.raw_size for block in blocks), default=0)
-    if len(blocks) < 2 or 4 * largest > memory:
-        return _stream(chunk for block in blocks for chunk in chunks(block))
-    return Pieces(lambda first, step: (partial(fill, block) for block in blocks[first::step]), largest, len(blocks))
+    window = max((xz.dictionary_size(fd, block) for block in blocks), default=0)
+    if serial or len(blocks) < 2 or 4 * largest > memory:
+        return _stream((chunk for block in blocks for chunk in chunks(block)), window)
+    return Pieces(
+        lambda first, step: (partial(fill, block) for block in blocks[first::step]), largest, len(blocks), window
+    )
 
 
-def _zstd(fd: int, size: int, memory: int) -> Pieces:
+def _zstd(fd: int, size: int, memory: int, serial: bool) -> Pieces:
     frames = [frame for frame in zstd.read_frames(fd, size) if frame.raw_size != 0]
     zstandard = import_zstandard()
     window = min(memory, LARGEST_WINDOW)
-    if max((frame.window for frame in frames), default=0) > window:
+    needed = max((frame.window for frame in frames), default=0)
+    if needed > window:
         raise MemoryBudgetExceeded(
             f"its zstd window needs more than the memory budget of {window >> 20} MiB",
             hint="Raise UNPACKENV_MEMORY, or pack without --long",
@@ -138,8 +149,8 @@ def _zstd(fd: int, size: int, memory: int) -> Pieces:
         return (partial(fill, frame) for frame in frames[first::step])
 
     largest = max((memory if frame.raw_size is None else frame.raw_size for frame in frames), default=0)
-    if len(frames) > 1 and 4 * largest <= memory:
-        return Pieces(fills, largest, len(frames))
+    if not serial and len(frames) > 1 and 4 * largest <= memory:
+        return Pieces(fills, largest, len(frames), largest)
 
     def chunks() -> Iterator[bytes]:
         file = io.FileIO(fd, closefd=False)
@@ -150,7 +161,7 @@ def _zstd(fd: int, size: int, memory: int) -> Pieces:
         except zstandard.ZstdError as error:
             raise ArchiveCorrupt(f"a zstd frame does not decode ({error})") from error
 
-    return _stream(chunks())
+    return _stream(chunks(), needed)
 
 
 def _gzip(fd: int) -> Iterator[bytes]:

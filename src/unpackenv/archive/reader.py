@@ -33,10 +33,14 @@ class Archive:
         self.toc = toc
         self._offsets = list(accumulate(toc.frame_stored, initial=len(container.prefix(footer.codec))))
 
-    def read_frame(self, number: int) -> bytes:
-        """Return the stored bytes of a frame; raises `ArchiveCorrupt` if their sha256 is not the TOC's."""
+    def read_frame(self, number: int, buffer: memoryview | None = None) -> memoryview:
+        """Return the stored bytes of a frame, in `buffer` if there is one, which must be large enough.
+
+        Raises `ArchiveCorrupt` if their sha256 is not the TOC's.
+        """
         size = self.toc.frame_stored[number]
-        stored = _read(self.fd, size, self._offsets[number])
+        stored = memoryview(bytearray(size)) if buffer is None else buffer[:size]
+        _read_into(stored, self.fd, self._offsets[number])
         at = number * SHA256_SIZE
         if sha256(stored).digest() != self.toc.frame_sha256[at : at + SHA256_SIZE]:
             raise ArchiveCorrupt(
@@ -128,10 +132,15 @@ def _read(fd: int, size: int, offset: int) -> bytes:
     """Read exactly `size` bytes; raises `ArchiveCorrupt` where the file has fewer."""
     if size > os.fstat(fd).st_size - offset:
         raise ArchiveCorrupt("it is truncated")
-    data = os.pread(fd, size, offset)
-    while len(data) < size:  # a read of over 2 GiB, or a network file system
-        more = os.pread(fd, size - len(data), offset + len(data))
-        if not more:
+    data = bytearray(size)
+    _read_into(memoryview(data), fd, offset)
+    return bytes(data)
+
+
+def _read_into(buffer: memoryview, fd: int, offset: int) -> None:
+    at = 0
+    while at < len(buffer):  # not at once: over 2 GiB, or from a network file system
+        got = os.preadv(fd, [buffer[at:]], offset + at)
+        if not got:
             raise ArchiveCorrupt("it is truncated")
-        data += more
-    return data
+        at += got

@@ -16,6 +16,12 @@ from itertools import chain
 
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    Buffer = Union[bytes, bytearray, memoryview]
+
 MAGIC = b"\xfd7zXZ\x00"
 FOOTER_MAGIC = b"YZ"
 HEADER_SIZE = FOOTER_SIZE = 12
@@ -156,6 +162,22 @@ def _read_stream(fd: int, end: int, footer: bytes) -> tuple[list[Block], int]:
     return blocks, start
 
 
+def dictionary_size(fd: int, block: Block) -> int:
+    """Return the size of a block's dictionary, as its header tells (3.1, 5.3.1); raises `ArchiveCorrupt`."""
+    header = os.pread(fd, 1024, block.offset) + bytes(1024)  # so that a damaged one has an end
+    at = 2
+    for _ in range((header[1] >> 6 & 1) + (header[1] >> 7)):  # sizes that are there
+        _, at = _read_varint(header, at)
+    while header[at] != _LZMA2:  # other filters come before it
+        at += 2 + header[at + 1]
+        if at >= (header[0] + 1) * 4:
+            raise ArchiveCorrupt("an xz block is not compressed with LZMA2")
+    code = header[at + 2]
+    if code > 40:
+        raise ArchiveCorrupt("an xz block has a dictionary of no known size")
+    return (2 | code & 1) << (code // 2 + 11)
+
+
 def parse_index_and_footer(data: bytes) -> list[tuple[int, int]]:
     """Return the records (unpadded, raw size) of what `index_and_footer` returned; raises `ArchiveCorrupt`."""
     if len(data) < FOOTER_SIZE + 8:
@@ -195,7 +217,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise ArchiveCorrupt("an xz number runs over its end")
 
 
-def decode_block(header: bytes, stored: Iterable[bytes], raw_size: int, memory: int) -> Iterator[bytes]:
+def decode_block(header: bytes, stored: Iterable[Buffer], raw_size: int, memory: int) -> Iterator[bytes]:
     """Yield the decoded bytes of one block, in pieces of at most `STEP` bytes.
 
     The decoder gets the stream's header and then the block, in the pieces `stored`, as if the

@@ -102,7 +102,9 @@ def finish(settings: Settings, done: Report, clock: Clock) -> None:
     if not done.target:  # a machine without an archive wants to hear nothing
         return
     if done.import_paths != hooked:
-        importpaths.for_children(done.import_paths, done.python, os.environ)
+        # Forced on an interpreter that it was not packed for, it is that one which is to find it.
+        python = _running(settings) if settings.force else done.python
+        importpaths.for_children(done.import_paths, python, os.environ)
     if done.bin:
         importpaths.add_scripts(done.bin, os.environ)
     clock.lap("import paths")
@@ -201,8 +203,13 @@ def _check_digest(digest: str, identity: Identity) -> None:
         )
 
 
+def _running(settings: Settings) -> str:
+    """Return the cache tag of the interpreter that will import the tree."""
+    return (settings.interpreter or {}).get("python", sys.implementation.cache_tag or "")
+
+
 def _check_python(packed: str, target: str, settings: Settings) -> None:
-    running = (settings.interpreter or {}).get("python", sys.implementation.cache_tag)
+    running = _running(settings)
     if running and packed not in ("", running) and not settings.force:
         from unpackenv.errors import InterpreterMismatch
 

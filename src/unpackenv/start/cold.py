@@ -180,7 +180,8 @@ class _Job:
             source.check(os.path.dirname(staging.lock))
             fd = staging.open()
             try:
-                tree = Tree(fd, umask, in_place=staging.in_place, recovering=staging.recovering)
+                in_place, recovering = staging.in_place, staging.recovering
+                tree = Tree(fd, umask, staging.target, in_place=in_place, recovering=recovering)
                 source.unpack(tree, self._processes)
                 clock.lap("unpack")
                 facts = {"key": [self.identity.key], **source.stamp_facts()}

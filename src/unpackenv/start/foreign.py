@@ -22,6 +22,8 @@ from unpackenv.start.tree import PARTIAL, Tree, translated
 
 _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
 _DIRECTORY_MODE = 0o755
+# What 30,000 members take that are not known beforehand: here, and as inodes that the kernel has not written yet.
+_MEMBERS = 16 << 20
 
 
 class ForeignSource:
@@ -32,27 +34,38 @@ class ForeignSource:
         self._path = path
         self._digest = settings.digest.lower()
         self._fd = foreign.open_file(path)
+        self._memory_left = limits.memory_left()
         try:
             if settings.digest:
                 _check_digest(self._fd, path, settings.digest)
-            self._pieces = foreign.open_pieces(self._fd, path, settings.memory)
+            self._pieces = self._open_pieces(settings.memory)
         except BaseException as error:
             os.close(self._fd)
             if isinstance(error, UnpackenvError):
                 error.where = error.where or path
             raise
-        self._memory_left = limits.memory_left()
-        each = self._pieces.memory_each
-        allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left, each)
+        each = self._pieces.memory_each(self._pieces.most_workers)
+        allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left - _MEMBERS, each)
         self.workers = min(allowed, self._pieces.most_workers)
         self._force = settings.force
         self._room: preflight.Room | None = None
         self._job: _Job | None = None
 
+    def _open_pieces(self, budget: int) -> foreign.Pieces:
+        """Return whole blocks where one worker has the memory for them, else a stream."""
+        pieces = foreign.open_pieces(self._fd, self._path, budget)
+        if self._memory_needed(pieces, 1) > self._memory_left:
+            return foreign.open_pieces(self._fd, self._path, budget, serial=True)
+        return pieces
+
+    @staticmethod
+    def _memory_needed(pieces: foreign.Pieces, workers: int) -> int:
+        return limits.memory_needed(workers, pieces.memory_each(workers)) + _MEMBERS
+
     def check(self, directory: str) -> None:
         """Check the memory. How much room is needed is learnt on the way, header by header."""
         if not self._force:
-            memory = limits.memory_needed(self.workers, self._pieces.memory_each)
+            memory = self._memory_needed(self._pieces, self.workers)
             preflight.check_memory(memory, self._memory_left, self._path)
             self._room = preflight.Room(directory, self._memory_left)
             self._room.check(os.fstat(self._fd).st_size, 0, memory)

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 UNLIMITED = 1 << 62
-# What a start takes beside the buffers of its workers: an interpreter with its codec, the table of
-# contents of 30,000 files, and for each worker what it changes of the memory that it was forked with.
-_OVERHEAD = 20 << 20
+# What a start takes beside the buffers of its workers and what it has when it asks (an interpreter,
+# its codec, the table of contents): for the paths of 30,000 files, and for each worker what it
+# changes of the memory that it was forked with. Measured as the lowest limit under which a start ends.
+_OVERHEAD = 8 << 20
 _WORKER_OVERHEAD = 4 << 20
 
 
@@ -34,7 +35,7 @@ def worker_count(asked: int, budget: int, left: int, memory_each: int) -> int:
 
 
 def memory_needed(workers: int, memory_each: int) -> int:
-    """Return the bytes that a start with so many workers is estimated to take."""
+    """Return the bytes that a start with so many workers is estimated to take from now on."""
     return _OVERHEAD + workers * (memory_each + _WORKER_OVERHEAD)
 
 

@@ -125,13 +125,15 @@ class _Plan:
         """The loop of worker `number`: frames as long as `take` gives any."""
         archive, toc = self.archive, self.toc
         decode = archive.decoder()
+        # Both are kept: where buffers come and go, a decoder's dictionary leaves holes in the heap.
         buffer = memoryview(bytearray(max(toc.frame_raw)))
+        stored = memoryview(bytearray(max(toc.frame_stored)))
         partial = PARTIAL + b"%d" % number
         frame = take()
         while frame >= 0:
             out = buffer[: toc.frame_raw[frame]]
             try:
-                decode(archive.read_frame(frame), out)
+                decode(archive.read_frame(frame, stored), out)
             except UnpackenvError as error:
                 error.where = error.where or f"{archive.path}, frame {frame}"
                 raise

@@ -23,16 +23,19 @@ class Tree:
     """The directory below which an archive's members are created; paths are relative to `root_fd`.
 
     `umask` is the mask that the process has while it works: modes that it would cut are set again.
+    `target` is the path of the target, free of links.
     `in_place` allows directories and files to be there already. With `recovering`, partial files
     that a killed start left in directories of the archive are removed on the way.
     """
 
-    def __init__(self, root_fd: int, umask: int, *, in_place: bool = False, recovering: bool = False) -> None:
+    def __init__(
+        self, root_fd: int, umask: int, target: str, *, in_place: bool = False, recovering: bool = False
+    ) -> None:
         self.root_fd = root_fd
         self.in_place = in_place
         self._umask = umask
         self._recovering = recovering
-        self._root = os.path.realpath(f"/proc/self/fd/{root_fd}") if in_place else ""
+        self._target = os.fsencode(target)
 
     # --- directories ---
 
@@ -54,7 +57,7 @@ class Tree:
     def _existing_directory(self, path: bytes) -> bytes:
         status = os.stat(path, dir_fd=self.root_fd, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
-            root = os.fsencode(self._root)
+            root = self._target
             resolved = os.path.realpath(os.path.join(root, path))
             if not resolved.startswith(root.rstrip(b"/") + b"/"):
                 raise TargetRefused(
