@@ -161,10 +161,10 @@ def arrange(target: str, in_place: bool, ours: bool) -> Staging:
 
     Where the place is `ours`, whatever is there came from an archive, stamp or not.
     """
-    if not os.path.lexists(target):
-        return Sibling(target, ours)
     if not os.path.isdir(target):
-        raise TargetRefused("is not a directory", where=target, hint="Name another target")
+        if os.path.lexists(target) and not os.path.isdir(target):  # else another start is just replacing it
+            raise TargetRefused("is not a directory", where=target, hint="Name another target")
+        return Sibling(target, ours)
     if in_place or target == "/":
         return InPlace(target)
     if not ours and not _is_ours(target) and tree_entries(target):
@@ -196,8 +196,12 @@ def forget(directory: str) -> None:
 
 
 def tree_entries(directory: str) -> list[str]:
-    """Return the names in a target that are neither ours nor the file system's."""
-    return [name for name in os.listdir(directory) if not name.startswith(OURS) and name != _LOST_AND_FOUND]
+    """Return the names in a target that are neither ours nor the file system's; none if it is gone."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not name.startswith(OURS) and name != _LOST_AND_FOUND]
 
 
 def remove_tree(path: str) -> None:
