@@ -314,6 +314,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 16), help="default: another each time")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary directory)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that mounts and files are taken away
     print(f"{options.kills} kills, seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="unpackenv-soak-", dir=options.folder) as folder:
         kills = soak(options.kills, options.seed, Path(folder), lambda text: print(text, flush=True))
