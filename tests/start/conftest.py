@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import IS_ROOT, pack_tree, write_tree
+from processes import IS_ROOT, environment, pack_tree, write_tree
 
 SITE = {
     "app.py": "VERSION = 1\n",
@@ -40,6 +40,38 @@ def target(tmp_path: Path) -> Path:
     """A directory that is not there yet, in one of its own."""
     (tmp_path / "trees").mkdir()
     return tmp_path / "trees" / "tree"
+
+
+# Stands still behind a step of a start, so that it is still in that phase when something happens to it.
+SLOW = """
+import os, sys, time
+
+def stalled(step):
+    def slow(*arguments):
+        result = step(*arguments)
+        open(os.environ["STARTED"], "w").close()
+        time.sleep(float(os.environ["SECONDS"]))
+        return result
+    return slow
+
+if sys.argv[0] in ("-c", "-m"):
+    from unpackenv.start import stamp, target, tree
+    owner, name = {
+        "unpack": (tree.Tree, "write_file"),
+        "publish": (stamp, "write"),
+        "put away": (target.Sibling, "_put_away"),
+    }[os.environ["STALLED"]]
+    setattr(owner, name, stalled(getattr(owner, name)))
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> dict[str, str]:
+    """An environment in which a cold start takes minutes: `SECONDS` at each step of the phase `STALLED`."""
+    folder = write_tree(tmp_path / "slow", {"sitecustomize.py": SLOW})
+    env = environment(STARTED=tmp_path / "started", SECONDS=60, STALLED="unpack", UNPACKENV_MARK=tmp_path)
+    env["PYTHONPATH"] = f"{folder}:{env['PYTHONPATH']}"
+    return env
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
-"""The application's process after a start: as it was; and during one: stops when it is told to."""
+"""The application's process after a start is as it was; several at once."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from processes import (
-    IS_ROOT,
     environment,
     leftovers,
     pack_tree,
@@ -21,7 +19,6 @@ from processes import (
     result_of,
     start,
     wait_for,
-    wrapper,
     write_tree,
 )
 from support import file_input, pack
@@ -136,130 +133,6 @@ def test_memory_is_given_back(tmp_path: Path, target: Path, codec: str) -> None:
         assert cold[name] - warm[name] < 4096, name  # kB; one frame alone has 16384
 
 
-# --- told to stop --------------------------------------------------------------------------------
-
-# Writes files at a snail's pace, so that a start is still busy when the signal comes.
-SLOW = """
-import os, sys, time
-if sys.argv[0] in ("-c", "-m"):
-    from unpackenv.start import tree
-    write_file = tree.Tree.write_file
-    def slow(*arguments):
-        write_file(*arguments)
-        open(os.environ["STARTED"], "w").close()
-        time.sleep(60)
-    tree.Tree.write_file = slow
-"""
-
-
-@pytest.fixture
-def slow(tmp_path: Path) -> dict[str, str]:
-    """An environment in which a cold start takes minutes."""
-    folder = write_tree(tmp_path / "slow", {"sitecustomize.py": SLOW})
-    env = environment(STARTED=tmp_path / "started", UNPACKENV_MARK=tmp_path)
-    env["PYTHONPATH"] = f"{folder}:{env['PYTHONPATH']}"
-    return env
-
-
-def stop_at_work(
-    command: list[object], env: dict[str, str], tmp_path: Path, signum: int, *, in_child: bool = False
-) -> subprocess.Popen[str]:
-    """Start a command, send it a signal while it unpacks, and wait for its end."""
-    process = start(command, env)
-    wait_for((tmp_path / "started").exists, "the unpack to begin")
-    pid = process.pid
-    if in_child:
-        (pid,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    os.kill(pid, signum)
-    process.stdout_text, process.stderr_text = process.communicate(timeout=20)  # type: ignore[attr-defined]
-    return process
-
-
-SIGNALS = pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-
-
-def check_nothing_is_left(tmp_path: Path, target: Path) -> None:
-    wait_for(lambda: not processes_with(f"UNPACKENV_MARK={tmp_path}"), "all processes to end")
-    assert leftovers(target) == []
-    assert not target.exists()
-
-
-@SIGNALS
-def test_the_wrapper_stops(archive: Path, target: Path, tmp_path: Path, slow: dict[str, str], signum: int) -> None:
-    command = wrapper("--archive", archive, "--target", target, "--", "touch", tmp_path / "ran")
-    process = stop_at_work(command, slow, tmp_path, signum)
-    assert process.returncode == 128 + signum
-    assert "Traceback" not in process.stderr_text  # type: ignore[attr-defined]
-    assert not (tmp_path / "ran").exists()
-    check_nothing_is_left(tmp_path, target)
-
-
-@SIGNALS
-@pytest.mark.parametrize("how", ["processes", "threads", "in threads"])
-def test_the_library_stops(
-    archive: Path, target: Path, tmp_path: Path, slow: dict[str, str], signum: int, how: str
-) -> None:
-    parallel = how.split()[-1]
-    if how == "in threads":  # a thread of ours goes on to the end of its file
-        text = (tmp_path / "slow" / "sitecustomize.py").read_text()
-        (tmp_path / "slow" / "sitecustomize.py").write_text(text.replace("time.sleep(60)", "time.sleep(1)"))
-    code = f"{THREADED if how == 'in threads' else ''}import unpackenv\n"
-    code += f"unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, workers=2, parallel={parallel!r})\n"
-    code += "print('application')"
-    process = stop_at_work([sys.executable, "-c", code], slow, tmp_path, signum)
-    # An uncaught KeyboardInterrupt ends the process by SIGINT itself, as shells want it.
-    assert process.returncode == (-signum if signum == signal.SIGINT else 128 + signum)
-    assert process.stdout_text == ""  # type: ignore[attr-defined]
-    check_nothing_is_left(tmp_path, target)
-
-
-@SIGNALS
-@pytest.mark.skipif(not IS_ROOT, reason="needs a PID namespace")
-def test_as_process_1(archive: Path, target: Path, tmp_path: Path, slow: dict[str, str], signum: int) -> None:
-    if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode:
-        pytest.skip("cannot make a PID namespace here")
-    command = [
-        "unshare",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        *wrapper("--archive", archive, "--target", target, "--", "touch", tmp_path / "ran"),
-    ]
-    process = stop_at_work(command, slow, tmp_path, signum, in_child=True)
-    assert process.returncode == 128 + signum
-    assert not (tmp_path / "ran").exists()
-    check_nothing_is_left(tmp_path, target)
-
-
-def test_handlers_of_the_program_are_left_alone(
-    archive: Path, target: Path, tmp_path: Path, slow: dict[str, str]
-) -> None:
-    text = (tmp_path / "slow" / "sitecustomize.py").read_text()
-    (tmp_path / "slow" / "sitecustomize.py").write_text(text.replace("time.sleep(60)", "time.sleep(0.3)"))
-    code = "import signal, unpackenv\nsignal.signal(signal.SIGTERM, lambda *_: print('mine', flush=True))\n"
-    code += "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-    code += f"outcome = unpackenv.bootstrap({str(archive)!r}, {str(target)!r}).outcome\n"
-    code += "print(outcome, signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
-    process = start([sys.executable, "-c", code], slow)
-    wait_for((tmp_path / "started").exists, "the unpack to begin")
-    process.send_signal(signal.SIGHUP)
-    process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=30)
-    assert stdout == "mine\nunpacked True\n", stderr
-    assert process.returncode == 0
-
-
-def test_handlers_are_restored_after_a_stop(archive: Path, target: Path, tmp_path: Path, slow: dict[str, str]) -> None:
-    code = "import signal, unpackenv\nbefore = [signal.getsignal(n) for n in signal.valid_signals()]\n"
-    code += (
-        f"try: unpackenv.bootstrap({str(archive)!r}, {str(target)!r})\nexcept SystemExit as stop: code = stop.code\n"
-    )
-    code += "assert before == [signal.getsignal(n) for n in signal.valid_signals()]\nprint(code)"
-    process = stop_at_work([sys.executable, "-c", code], slow, tmp_path, signal.SIGTERM)
-    assert process.stdout_text == "143\n", process.stderr_text  # type: ignore[attr-defined]
-
-
 def test_start_in_a_thread_that_may_not_set_handlers(archive: Path, target: Path) -> None:
     code = "import threading, unpackenv; out = []\n"
     code += f"def work(): out.append(unpackenv.bootstrap({str(archive)!r}, {str(target)!r}).outcome)\n"
@@ -284,8 +157,7 @@ def test_simultaneous_starts_unpack_once(archive: Path, target: Path) -> None:
 
 
 def test_one_waits_for_the_other(archive: Path, target: Path, tmp_path: Path, slow: dict[str, str]) -> None:
-    text = (tmp_path / "slow" / "sitecustomize.py").read_text()
-    (tmp_path / "slow" / "sitecustomize.py").write_text(text.replace("time.sleep(60)", "time.sleep(0.4)"))
+    slow["SECONDS"] = "0.4"
     code = f"import unpackenv; print(unpackenv.bootstrap({str(archive)!r}, {str(target)!r}).outcome)"
     first = start([sys.executable, "-c", code], slow)
     wait_for((tmp_path / "started").exists, "the first to begin")
@@ -313,8 +185,7 @@ def test_what_a_killed_application_began_is_finished_or_begun_again(
 ) -> None:
     """Only the application is killed; the process that works for it holds the lock as long as it lives."""
     code = f"import unpackenv; print(unpackenv.bootstrap({str(archive)!r}, {str(target)!r}).outcome)"
-    text = (tmp_path / "slow" / "sitecustomize.py").read_text()
-    (tmp_path / "slow" / "sitecustomize.py").write_text(text.replace("time.sleep(60)", "time.sleep(0.3)"))
+    slow["SECONDS"] = "0.3"
     first = start([sys.executable, "-c", code], slow)
     wait_for((tmp_path / "started").exists, "the first to begin")
     first.kill()
@@ -326,48 +197,3 @@ def test_what_a_killed_application_began_is_finished_or_begun_again(
     assert leftovers(target) == []
     shutil.rmtree(target)
     assert python(code).stdout == "unpacked\n"
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_at_any_moment_is_one_of_two_ends(archive: Path, target: Path, signum: int) -> None:
-    """Whenever it comes, it ends the start as it should, or the start is over and the program has its own handlers."""
-    code = f"""
-import os, signal, sys, threading, time, unpackenv
-from unpackenv.start import isolation
-before = [signal.getsignal(number) for number in sorted(signal.valid_signals())]
-ends = set()
-for number in range(400):
-    calls = 0
-    def tracer(frame, event, argument):
-        global calls
-        if frame.f_code.co_filename == isolation.__file__:
-            calls += 1
-            if calls == number:
-                sys.settrace(None)
-                os.kill(os.getpid(), {int(signum)})
-        return tracer
-    try:
-        sys.settrace(tracer)
-        with isolation.StopSignals():
-            pass
-        sys.settrace(None)
-        ends.add("done")
-    except KeyboardInterrupt:
-        ends.add("stopped")
-    except SystemExit as stop:
-        ends.add("stopped" if stop.code == 128 + {int(signum)} else repr(stop.code))
-    if calls < number:
-        break
-    for each in signal.SIGTERM, signal.SIGHUP:
-        signal.signal(each, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-result = [sorted(ends), number]
-"""
-    if signum == signal.SIGTERM:  # outside of the block it would end the process, as it should
-        code = code.replace(
-            "calls == number",
-            "calls == number and signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)",
-        )
-    ends, number = result_of(code)
-    assert ends == ["done", "stopped"]
-    assert 10 < number < 400

@@ -1,0 +1,348 @@
+"""Told to stop while it waits, unpacks or publishes, a start ends at once and leaves nothing; then CMD has the word."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from processes import (
+    IS_ROOT,
+    leftovers,
+    pack_tree,
+    processes_with,
+    result_of,
+    run,
+    start,
+    wait_for,
+    wrapper,
+    write_tree,
+)
+
+PROMPT = 0.5  # seconds, as promised
+SIGNALS = pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+PHASES = pytest.mark.parametrize("phase", ["wait", "unpack", "publish"])
+THREADED = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+
+# Says how it was stopped, and whether its handlers are then those that it had before.
+APPLICATION = """
+import signal, unpackenv
+def handlers():
+    return [signal.getsignal(number) for number in signal.valid_signals()]
+before = handlers()
+try:
+    unpackenv.bootstrap({archive!r}, {target!r}, workers=2)
+except BaseException as stop:
+    print(type(stop).__name__, getattr(stop, "code", None), handlers() == before, flush=True)
+    raise
+print("application")
+"""
+
+
+def application(archive: Path, target: Path) -> list[object]:
+    return [sys.executable, "-c", APPLICATION.format(archive=str(archive), target=str(target))]
+
+
+@pytest.fixture
+def as_process_1() -> list[object]:
+    """What makes a command process 1 of a PID namespace, with a /proc of its own."""
+    prefix = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if not IS_ROOT or subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("cannot make a PID namespace here")
+    return list(prefix)
+
+
+class Started:
+    """A start that stands still in a phase, and what became of it."""
+
+    def __init__(self, command: list[object], env: dict[str, str], phase: str, lock: Path) -> None:
+        self._mark = f"UNPACKENV_MARK={env['UNPACKENV_MARK']}"
+        self._held = lock.open("w") if phase == "wait" else None
+        if self._held:
+            fcntl.flock(self._held, fcntl.LOCK_EX)
+        self._process = start(command, {**env, "STALLED": "unpack" if phase == "wait" else phase})
+        begun = Path(env["STARTED"])
+        wait_for(lambda: self._has_open(lock) if phase == "wait" else begun.exists(), f"the {phase} to begin")
+
+    @property
+    def pid(self) -> int:
+        """The application: the child of `unshare`, where there is one."""
+        pid = self._process.pid
+        if Path(f"/proc/{pid}/comm").read_text() != "unshare\n":
+            return pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text() or pid)
+
+    def _has_open(self, path: Path) -> bool:
+        directory = f"/proc/{self.pid}/fd"
+        try:
+            return str(path) in [os.readlink(f"{directory}/{fd}") for fd in os.listdir(directory)]
+        except OSError:
+            return False
+
+    def stop(self, signum: int, within: float = PROMPT) -> None:
+        """Send it a signal and see all of its processes end in time."""
+        sent = time.monotonic()
+        os.kill(self.pid, signum)
+        self.returncode = self._process.wait(timeout=20)
+        took = time.monotonic() - sent
+        self.stdout, self.stderr = self._process.communicate(timeout=20)
+        assert took <= within, self.stderr
+        assert not processes_with(self._mark)
+        if self._held:
+            self._held.close()
+
+
+def check_nothing_is_left(target: Path) -> None:
+    assert leftovers(target) == []
+    assert not target.exists()
+
+
+# --- each signal, in each phase ------------------------------------------------------------------
+
+
+@SIGNALS
+@PHASES
+@pytest.mark.parametrize("first", [False, True])
+def test_the_wrapper_stops(
+    archive: Path, target: Path, slow: dict[str, str], tmp_path: Path, signum: int, phase: str, first: bool,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    command = wrapper("--archive", archive, "--target", target, "--", "touch", tmp_path / "ran")
+    prefix = request.getfixturevalue("as_process_1") if first else []
+    started = Started([*prefix, *command], slow, phase, target.with_name(".tree.unpackenv.lock"))
+    started.stop(signum)
+    assert started.returncode == 128 + signum
+    assert started.stderr == ""
+    assert not (tmp_path / "ran").exists()
+    check_nothing_is_left(target)
+
+
+@SIGNALS
+@PHASES
+@pytest.mark.parametrize("first", [False, True])
+def test_the_library_stops(
+    archive: Path, target: Path, slow: dict[str, str], signum: int, phase: str, first: bool,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    prefix = request.getfixturevalue("as_process_1") if first else []
+    lock = target.with_name(".tree.unpackenv.lock")
+    started = Started([*prefix, *application(archive, target)], slow, phase, lock)
+    started.stop(signum)
+    if signum == signal.SIGINT:
+        # An uncaught KeyboardInterrupt ends the process by SIGINT itself, as shells want it; process 1 cannot.
+        assert started.stdout == "KeyboardInterrupt None True\n"
+        assert started.returncode == (128 + signum if first else -signum)
+    else:
+        assert started.stdout == f"SystemExit {128 + signum} True\n"
+        assert started.returncode == 128 + signum
+    check_nothing_is_left(target)
+
+
+@SIGNALS
+@pytest.mark.parametrize("parallel", ["processes", "threads"])
+@pytest.mark.parametrize("threaded", [False, True])
+def test_any_crew_stops(
+    archive: Path, target: Path, slow: dict[str, str], signum: int, parallel: str, threaded: bool
+) -> None:
+    if threaded:  # then a thread of ours goes on to the end of its file
+        slow["SECONDS"] = "0.2"
+    started = Started(
+        [sys.executable, "-c", (THREADED if threaded else "") + application(archive, target)[2].replace(  # type: ignore[attr-defined]
+            "workers=2", f"workers=2, parallel={parallel!r}"
+        )],
+        slow, "unpack", target,
+    )  # fmt: skip
+    started.stop(signum, within=PROMPT + 7 * 0.2 if threaded else PROMPT)
+    assert "application" not in started.stdout
+    check_nothing_is_left(target)
+
+
+@SIGNALS
+def test_the_command_line_stops(archive: Path, target: Path, slow: dict[str, str], signum: int) -> None:
+    started = Started(wrapper("unpack", archive, "-C", target), slow, "unpack", target)
+    started.stop(signum)
+    assert (started.returncode, started.stderr) == (128 + signum, "")
+    check_nothing_is_left(target)
+
+
+@SIGNALS
+@PHASES
+def test_a_mount_is_empty_again(
+    archive: Path, target: Path, slow: dict[str, str], mount: object, signum: int, phase: str
+) -> None:
+    target.mkdir()
+    mount("-t", "tmpfs", "none", target)  # type: ignore[operator]
+    started = Started(application(archive, target), slow, phase, target / ".unpackenv.lock")
+    started.stop(signum)
+    assert "application" not in started.stdout
+    assert not [name for name in os.listdir(target) if name not in (".unpackenv.lock", ".unpackenv.stamp")]
+
+
+@SIGNALS
+@pytest.mark.parametrize("phase", ["wait", "unpack", "publish", "put away"])
+def test_an_old_tree_is_there_whole_or_not_at_all(
+    archive: Path, target: Path, slow: dict[str, str], tmp_path: Path, signum: int, phase: str
+) -> None:
+    old = tmp_path / "old.tar.zst"
+    pack_tree(old, write_tree(tmp_path / "old", {"old.py": ""}))
+    assert run(wrapper("unpack", old, "-C", target)).returncode == 0
+    started = Started(application(archive, target), slow, phase, target.with_name(".tree.unpackenv.lock"))
+    started.stop(signum)
+    assert leftovers(target) == []
+    assert target.exists() == (phase != "put away")
+    code = f"import unpackenv; result = unpackenv.bootstrap({str(old)!r}, {str(target)!r}).outcome"
+    assert result_of(code) == ("unpacked" if phase == "put away" else "reused")
+
+
+def test_signals_on_top_of_each_other_are_one(archive: Path, target: Path, slow: dict[str, str]) -> None:
+    started = Started(application(archive, target), slow, "unpack", target)
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) * 5:
+        os.kill(started.pid, signum)
+    started.stop(signal.SIGTERM)
+    assert started.stdout in [f"{end} True\n" for end in ("SystemExit 143", "SystemExit 129", "KeyboardInterrupt None")]
+    check_nothing_is_left(target)
+
+
+@SIGNALS
+def test_the_next_start_after_a_stop_unpacks(archive: Path, target: Path, slow: dict[str, str], signum: int) -> None:
+    """Also in the process that was stopped, if it goes on: the lock is free again."""
+    code = "import os, signal, unpackenv\ntry: bootstrap()\nexcept BaseException: pass\n"
+    code += "os.environ['SECONDS'] = '0'; print(bootstrap().outcome)"
+    code = code.replace("bootstrap()", f"unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, lock_timeout=0)")
+    process = start([sys.executable, "-c", code], slow)
+    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin")
+    process.send_signal(signum)
+    stdout, stderr = process.communicate(timeout=20)
+    assert stdout == "unpacked\n", stderr
+
+
+# --- handlers of the program ---------------------------------------------------------------------
+
+
+def test_handlers_of_the_program_are_left_alone(archive: Path, target: Path, slow: dict[str, str]) -> None:
+    slow["SECONDS"] = "0.3"
+    code = "import signal, unpackenv\nsignal.signal(signal.SIGTERM, lambda *_: print('mine', flush=True))\n"
+    code += "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    code += f"outcome = unpackenv.bootstrap({str(archive)!r}, {str(target)!r}).outcome\n"
+    code += "print(outcome, signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+    process = start([sys.executable, "-c", code], slow)
+    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=30)
+    assert stdout == "mine\nunpacked True\n", stderr
+    assert process.returncode == 0
+
+
+@SIGNALS
+@PHASES
+def test_a_handler_of_the_program_that_raises_ends_the_start(
+    archive: Path, target: Path, slow: dict[str, str], signum: int, phase: str
+) -> None:
+    code = f"import signal, sys\nsignal.signal({int(signum)}, lambda number, _: sys.exit(100 + number))\n"
+    command = [sys.executable, "-c", code + str(application(archive, target)[2])]
+    started = Started(command, slow, phase, target.with_name(".tree.unpackenv.lock"))
+    started.stop(signum)
+    assert (started.returncode, started.stdout) == (100 + signum, f"SystemExit {100 + signum} True\n")
+    check_nothing_is_left(target)
+
+
+def test_ignored_signals_stay_ignored(archive: Path, target: Path, slow: dict[str, str], tmp_path: Path) -> None:
+    """As under nohup: neither the start nor the command hears of them."""
+    slow["SECONDS"] = "0.2"
+    command = wrapper("--archive", archive, "--target", target, "--", "sh", "-c", "kill -HUP $$; echo alive")
+    process = start(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command], slow)
+    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin")
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(timeout=30)[0] == "alive\n"
+
+
+# Runs CODE again and again, stopped each time at the next of the byte codes of `isolation`.
+AT_ANY_MOMENT = """
+import os, signal, sys
+from unpackenv.start import isolation
+def handlers():
+    return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+before = handlers()
+ends, number = set(), 0
+def tracer(frame, event, argument):
+    global calls
+    if frame.f_code.co_filename != isolation.__file__ or os.getpid() != main:
+        return None
+    frame.f_trace_opcodes = True
+    calls += 1
+    if calls == number and signal.getsignal(SIGNUM) not in (signal.SIG_DFL, signal.SIG_IGN):
+        sys.settrace(None)
+        os.kill(main, SIGNUM)
+    return tracer
+main = os.getpid()
+while True:
+    calls = 0
+    number += 1
+    try:
+        sys.settrace(tracer)
+        with isolation.StopSignals():
+            CODE
+        sys.settrace(None)
+        ends.add("done")
+    except BaseException as stop:
+        sys.settrace(None)
+        ends.add(type(stop).__name__ + str(getattr(stop, "code", "")))
+    assert handlers() == before, (number, handlers())
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()), number
+    try:
+        os.waitpid(-1, os.WNOHANG)
+        raise AssertionError(f"{number}: a child is left")
+    except ChildProcessError:
+        pass
+    if calls < number:
+        break
+result = [sorted(ends), number]
+"""
+
+
+@pytest.mark.parametrize(
+    ("signum", "stopped"), [(signal.SIGTERM, "SystemExit143"), (signal.SIGINT, "KeyboardInterrupt")]
+)
+@pytest.mark.parametrize("code", ["pass", "isolation.run(dict)"])
+def test_a_signal_at_any_moment_is_one_of_two_ends(signum: int, stopped: str, code: str) -> None:
+    """Whenever it comes, it ends the start as it should, or the start is over and the program has its own handlers."""
+    ends, number = result_of(AT_ANY_MOMENT.replace("SIGNUM", str(int(signum))).replace("CODE", code))
+    assert ends == sorted([stopped, "done"])
+    assert number > 50
+
+
+# --- after the exec ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start_", ["cold", "warm"])
+def test_as_process_1_the_command_is_alone(
+    archive: Path, target: Path, as_process_1: list[object], start_: str
+) -> None:
+    command = [*as_process_1, *wrapper("--archive", archive, "--target", target, "--")]
+    if start_ == "warm":
+        assert run([*command, "true"]).returncode == 0
+    code = "import os; print(os.getpid(), [name for name in os.listdir('/proc') if name.isdigit()])"
+    done = run([*command, sys.executable, "-I", "-c", code])
+    assert done.stdout == "1 ['1']\n", done.stderr
+
+
+@SIGNALS
+def test_as_process_1_the_command_gets_its_signals(
+    archive: Path, target: Path, tmp_path: Path, as_process_1: list[object], signum: int
+) -> None:
+    code = f"import signal, sys, time\nsignal.signal({int(signum)}, lambda n, _: (print('got', n), sys.exit(7)))\n"
+    code += f"open({str(tmp_path / 'up')!r}, 'w').close()\ntime.sleep(60)"
+    process = start(
+        [*as_process_1, *wrapper("--archive", archive, "--target", target, "--", sys.executable, "-c", code)]
+    )
+    wait_for((tmp_path / "up").exists, "the command to start")
+    os.kill(int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()), signum)
+    assert process.communicate(timeout=20)[0] == f"got {int(signum)}\n"
+    assert process.returncode == 7
