@@ -243,6 +243,7 @@ TOC_LIES: dict[str, tuple[Lie, tuple[str, ...]]] = {
     "a directory's name of 64 KiB": (put("dir_names", 1, b"n" * (1 << 16)), ("UnpackFailed", UNSUPPORTED)),
     "a link's name of 64 KiB": (put("link_names", 0, b"n" * (1 << 16)), ("UnpackFailed",)),
     "directories that lie deep": (deep, (UNSUPPORTED,)),
+    "directories that lie as deep as they may": (deepest, (UNSAFE,)),
     "many directories below a long name": (long_name_above, (UNSUPPORTED,)),
     "many directories with long paths": (long_paths, (UNSUPPORTED,)),
     "columns beyond the end": (lambda c: c.footer.update(columns_size=1 << 20), (CORRUPT,)),

@@ -232,13 +232,13 @@ def remove_tree(path: str) -> None:
 
 def _empty(root: int) -> None:
     """Remove all that is below an open directory, level by level: as deep as a path may be."""
-    directories = ["."]
+    directories = [""]
     for directory in directories:  # grows as they are found
         try:
-            fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+            fd = os.open(directory or ".", _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
         except PermissionError:
-            os.chmod(directory, 0o700, dir_fd=root)
-            fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+            os.chmod(directory or ".", 0o700, dir_fd=root)
+            fd = os.open(directory or ".", _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
         try:
             os.fchmod(fd, 0o700)
             with os.scandir(fd) as entries:
