@@ -260,6 +260,8 @@ TOC_LIES: dict[str, tuple[Lie, tuple[str, ...]]] = {
     "facts beyond the end": (lambda c: c.footer.update(facts_offset=1 << 50), (CORRUPT,)),
     "facts elsewhere": (lambda c: c.footer.update(facts_offset=0), (CORRUPT,)),
     "something between frames and columns": (lambda c: setattr(c, "holes", (16, 0)), (CORRUPT,)),
+    "a count that is no number": (fact("files", "many"), (CORRUPT, "unpacked")),
+    "a size of 5,000 digits": (fact("unpacked-size", "9" * 5000), (CORRUPT, "unpacked")),
 }  # fmt: skip
 
 
