@@ -262,6 +262,9 @@ TOC_LIES: dict[str, tuple[Lie, tuple[str, ...]]] = {
     "something between frames and columns": (lambda c: setattr(c, "holes", (16, 0)), (CORRUPT,)),
     "a count that is no number": (fact("files", "many"), (CORRUPT, "unpacked")),
     "a size of 5,000 digits": (fact("unpacked-size", "9" * 5000), (CORRUPT, "unpacked")),
+    "a target with NUL": (fact("target", "/tmp/a\0b"), (CORRUPT,)),
+    "an import directory with NUL": (fact("import", "a\0b"), (CORRUPT,)),
+    "scripts with NUL": (fact("bin", "a\0b"), (CORRUPT,)),
 }  # fmt: skip
 
 
