@@ -265,6 +265,7 @@ TOC_LIES: dict[str, tuple[Lie, tuple[str, ...]]] = {
     "a target with NUL": (fact("target", "/tmp/a\0b"), (CORRUPT,)),
     "an import directory with NUL": (fact("import", "a\0b"), (CORRUPT,)),
     "scripts with NUL": (fact("bin", "a\0b"), (CORRUPT,)),
+    "more import directories than a stamp holds": (fact("import", *["d"] * 7270), (UNSUPPORTED,)),
 }  # fmt: skip
 
 
