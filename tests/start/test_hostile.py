@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import os
 import resource
-from collections.abc import Callable
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Union
 
 import pytest
+import zstandard
 
-from crafted import DATA, Crafted, add_directory, add_file, add_hard_link, add_symlink
+from crafted import DATA, Crafted, add_directory, add_file, add_hard_link, add_symlink, extended, member, record, tar
 from processes import python, write_tree
 from support import CODECS, describe
-from unpackenv.archive import codecs
+from unpackenv.archive import codecs, xz
 from unpackenv.archive.toc import COUNTS, FRAME_LIMIT
 from unpackenv.start import stamp
+from unpackenv.start.target import remove_tree
 
 Archive = Union[bytes, Path]
 Cases = dict[str, tuple[Archive, tuple[str, ...]]]
@@ -29,20 +36,28 @@ ACCIDENTS = ("unexpected ", "ran out of memory", "was killed", "ended with statu
 REFUSED = (CORRUPT, UNSAFE, UNSUPPORTED)
 
 STARTS = """
-import json, resource, sys, time
+import json, os, resource, sys, time
 import unpackenv
 result = []
 for archive, target, settings in json.load(sys.stdin):
-    begun = time.monotonic()
+    begun = time.monotonic(), sum(os.times()[:4])
     try:
         said = ["unpacked", unpackenv.bootstrap(archive, target, log="off", **settings).target]
     except BaseException as error:
         said = [type(error).__name__, str(error)]
-    seconds = time.monotonic() - begun
+    seconds = [time.monotonic() - begun[0], sum(os.times()[:4]) - begun[1]]
     peaks = [resource.getrusage(who).ru_maxrss << 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    result.append([*said, seconds, max(peaks)])
+    result.append([*said, *seconds, max(peaks)])
 print(json.dumps(result))
 """
+
+
+@pytest.fixture(autouse=True)
+def shallow(tmp_path: Path) -> Iterator[None]:
+    """Leave no trees that are deeper than pytest can remove."""
+    yield
+    for tree in tmp_path.glob("*/trees/tree"):
+        remove_tree(str(tree))
 
 
 def limit() -> None:
@@ -74,12 +89,12 @@ def problems(folder: Path, cases: Cases, *, threaded: bool = False, **settings: 
     assert done.returncode == 0, (done.returncode, done.stderr)
     found = []
     highest = 0
-    for (name, (_, expected)), target, state, (outcome, said, seconds, peak) in zip(
+    for (name, (_, expected)), target, state, (outcome, said, seconds, cpu, peak) in zip(
         cases.items(), targets, before, json.loads(done.stdout)
     ):
         sound = {
             f"came to {outcome}: {said[:1500]}": outcome in expected and not any(word in said for word in ACCIDENTS),
-            f"took {seconds:.1f} s": seconds < SECONDS,
+            f"took {seconds:.1f} s, {cpu:.1f} of a CPU": cpu < SECONDS and seconds < 6 * SECONDS,  # others use it, too
             f"took {peak >> 20} MiB": peak < MEMORY or peak == highest,
             "changed something outside": surroundings(target) == state,
             **(left(target, said, in_place=bool(settings.get("in_place"))) if outcome != "unpacked" else {}),
@@ -151,7 +166,7 @@ def counts(*numbers: int) -> Lie:
 
 def hole_in_a_frame(crafted: Crafted) -> None:
     crafted.holes = (HOLE, 0)
-    stored_size(HOLE)(crafted)
+    stored_size(HOLE + len(codecs.encoder(crafted.codec, 1, 1 << 16)(crafted.raw[1])))(crafted)
 
 
 def no_frames(crafted: Crafted) -> None:
@@ -306,3 +321,301 @@ def test_what_is_odd_but_harmless_is_unpacked(tmp_path: Path, codec: str) -> Non
     }
     check(tmp_path, cases)
     assert (tmp_path / "0/trees/tree/d/g").read_bytes() == DATA
+
+
+# --- tars that attack -----------------------------------------------------------------------------
+
+LINK, HARD_LINK, FOLDER = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
+STEPS = "abcdefghijklmnop"
+LONG = "d" * 247
+Maker = Callable[[str], bytes]
+
+
+def chain() -> list[bytes]:
+    """Directories and short links to them, 4 KiB of path in 32 letters, so that who resolves the last gives up."""
+    members, above = [], ""
+    for step in STEPS:
+        members += [member(f"{above}{LONG}", FOLDER), member(above + step, LINK, LONG)]
+        above += LONG + "/"
+    last = "/".join(STEPS)
+    return [*members, member(f"{last}/{'l' * 254}", LINK, "../" * len(STEPS)), member("x/y", FOLDER)]
+
+
+def short_chain(out: str) -> list[bytes]:
+    """Without a member whose path leads through a link: the last one is made where it is."""
+    members, above = [], ""
+    for step in STEPS:
+        members += [member(f"{above}{LONG}", FOLDER), member(above + step, LINK, LONG)]
+        above += LONG + "/"
+    return [*members, member("escape", LINK, "/".join(STEPS) + "/" + "../" * len(STEPS) + out)]
+
+
+def pax(data: bytes, typeflag: bytes = b"x") -> bytes:
+    return extended(typeflag, data)
+
+
+ATTACKS: dict[str, tuple[Maker, tuple[str, ...]]] = {
+    "a chain of links beyond PATH_MAX (CVE-2025-4517)": (
+        lambda out: tar(
+            *chain(), member("escape", LINK, "/".join(STEPS) + "/" + "l" * 254 + "/../../outside"),
+            member("flag", HARD_LINK, "escape/precious"), member("flag", data=b"evil"),
+        ), (UNSAFE,),
+    ),
+    "written through the end of a chain of links": (
+        lambda out: tar(*short_chain("../../outside"), member("escape/evil", data=b"evil")), (UNSAFE,),
+    ),
+    "hard link through the end of a chain of links": (
+        lambda out: tar(*short_chain("../../outside"), member("flag", HARD_LINK, "escape/precious")), (UNSAFE,),
+    ),
+    "a link in a chain replaced by a file": (
+        lambda out: tar(*short_chain("../../outside"), member("a", data=b"evil")), (UNSAFE,),
+    ),
+    "a link that is resolved before it leads out (CVE-2025-4138)": (
+        lambda out: tar(member("a/b", FOLDER), member("s", LINK, "a/b"), member("s/../../../outside/evil", data=b"e")),
+        (UNSAFE,),
+    ),
+    "a directory's mode through a link (CVE-2024-12718)": (
+        lambda out: tar(member("s", LINK, out), member("s/.", FOLDER, mode=0o777, mtime=1)), (UNSAFE,),
+    ),
+    "the parent's mode": (lambda out: tar(member("a/../..", FOLDER, mode=0o777)), (UNSAFE,)),
+    "hard link to a hard link to a link": (
+        lambda out: tar(
+            member("s", LINK, f"{out}/precious"), member("h", HARD_LINK, "s"), member("i", HARD_LINK, "h"),
+        ), (UNSAFE,),
+    ),
+    "hard link to a link that comes later": (
+        lambda out: tar(member("h", HARD_LINK, "s"), member("s", LINK, f"{out}/precious")), (UNSAFE,),
+    ),
+    "hard link to itself": (lambda out: tar(member("h", HARD_LINK, "h")), (UNSAFE, "UnpackFailed")),
+    "hard links in a circle": (
+        lambda out: tar(member("a", HARD_LINK, "b"), member("b", HARD_LINK, "a")), (UNSAFE, "UnpackFailed"),
+    ),
+    "links in a circle, and through them": (
+        lambda out: tar(member("a", LINK, "b"), member("b", LINK, "a"), member("a/evil", data=b"evil")), (UNSAFE,),
+    ),
+    "a link to itself, and through it": (
+        lambda out: tar(member("a", LINK, "a"), member("a/evil", data=b"evil")), (UNSAFE,),
+    ),
+    "pax: a path that goes up": (
+        lambda out: tar(pax(record("path", b"../outside/evil")) + member("good", data=b"evil")), (UNSAFE,),
+    ),
+    "pax: an absolute path": (
+        lambda out: tar(pax(record("path", f"{out}/evil".encode())) + member("good", data=b"evil")), (UNSAFE,),
+    ),
+    "pax: an absolute hard link": (
+        lambda out: tar(pax(record("linkpath", f"{out}/precious".encode())) + member("h", HARD_LINK, "good")),
+        (UNSAFE,),
+    ),
+    "pax: one path for all": (
+        lambda out: tar(pax(record("path", b"same"), b"g") + member("a", data=b"1") + member("b", data=b"2")),
+        (UNSAFE,),
+    ),
+    "pax: a name with NUL": (
+        lambda out: tar(pax(record("path", b"a\0b")) + member("good", data=b"evil")), (CORRUPT,),
+    ),
+    "pax: a huge size": (lambda out: tar(pax(record("size", b"9" * 18)) + member("a")), ("NoSpace",)),
+    "pax: a negative size": (lambda out: tar(pax(record("size", b"-512")) + member("a")), (CORRUPT,)),
+    "pax: a size that hides a member": (
+        lambda out: tar(pax(record("size", b"1024")) + member("a") + member("../evil", data=b"evil")), ("unpacked",),
+    ),
+    "pax: a size of which the data is a header": (
+        lambda out: tar(pax(record("size", b"0")) + member("a", data=member("../evil", data=b"evil"))), (UNSAFE,),
+    ),
+    "pax: a record that is longer than its header": (
+        lambda out: tar(pax(b"9999 path=x\n") + member("a")), (CORRUPT,),
+    ),
+    "GNU: a long name that goes up": (
+        lambda out: tar(extended(b"L", b"x/" * 80 + b"../" * 90 + b"evil\0") + member("good", data=b"evil")), (UNSAFE,),
+    ),
+    "GNU: a long name that is cut off": (lambda out: tar(extended(b"L", b"n" * 5000)[:4096]), (CORRUPT,)),
+    "GNU: a long name of directories": (
+        lambda out: tar(extended(b"L", b"a/" * 2000 + b"\0") + member("good")), ("unpacked",),
+    ),
+    "GNU: a long name that is too long": (
+        lambda out: tar(extended(b"L", b"a/" * 500_000 + b"\0") + member("good")), (UNSUPPORTED,),
+    ),
+    "GNU: a name of 64 KiB": (
+        lambda out: tar(extended(b"L", b"n" * (1 << 16) + b"\0") + member("good")), (UNSUPPORTED,),
+    ),
+    "GNU: a link target of 64 KiB": (
+        lambda out: tar(extended(b"K", b"n" * (1 << 16) + b"\0") + member("good", LINK, "x")), ("UnpackFailed",),
+    ),
+    "GNU: a hard link of a long path": (
+        lambda out: tar(extended(b"K", b"a/" * 500_000 + b"\0") + member("good", HARD_LINK, "x")), (UNSUPPORTED,),
+    ),
+    "GNU: a name that belongs to nothing": (lambda out: tar(member("a") + extended(b"L", b"lost\0")), ("unpacked",)),
+    "a directory with data": (lambda out: tar(member("x/", data=b"1")), (CORRUPT,)),
+    "a name with a newline": (lambda out: tar(member("new\nline", data=b"1")), ("unpacked",)),
+    "a size below zero": (lambda out: tar(with_size(b"\xff" * 12)), (CORRUPT,)),
+    "a size of 2^62": (lambda out: tar(with_size(b"\x80\0\0\0\x40" + bytes(7))), ("NoSpace",)),
+    "a size of 2^90": (lambda out: tar(with_size(b"\x80" + b"\x7f" * 11)), (CORRUPT,)),
+}  # fmt: skip
+
+
+def with_size(field: bytes) -> bytes:
+    header = bytearray(member("sized"))
+    header[124:136] = field
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["", "threaded"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["", "in place"])
+def test_a_tar_that_attacks(tmp_path: Path, threaded: bool, in_place: bool) -> None:
+    cases: Cases = {}
+    for number, (name, (make, expected)) in enumerate(ATTACKS.items()):
+        compress = (lzma.compress, zstandard.compress, gzipped, bytes)[number % 4]
+        cases[name] = (compress(make(str(tmp_path / str(number) / "outside"))), expected)
+    check(tmp_path, cases, threaded=threaded, in_place=in_place)
+
+
+def gzipped(data: bytes) -> bytes:
+    return gzip.compress(data, 1)
+
+
+def test_a_link_of_an_archive_is_not_followed_by_the_next_one(tmp_path: Path) -> None:
+    """In place a link to a directory of the target is followed, if it was there before: so the first archive may bring
+    it, with a path on which whoever resolves it gives up where the kernel does not, and a link that leads out behind.
+    """
+    place = write_tree(tmp_path / "0", {"outside/x/precious": "untouched"})
+    target = place / "trees" / "tree"
+    target.mkdir(parents=True)
+    room = 4096 - len(os.fsencode(target))  # so long that it is too long with the target before it only
+    deep = "/".join(["d" * 200] * 30)[: room - 2].rstrip("/")
+    first = [
+        member(f"{deep}/", FOLDER),
+        member(f"{deep}/s", LINK, str(place / "outside")),
+        member("a", LINK, f"{deep}/s/x"),
+    ]
+    second = [member("a", FOLDER), member("a/evil", data=b"evil")]
+    outcomes = []
+    for name, members in ("first", first), ("second", second):
+        (place / name).write_bytes(lzma.compress(tar(*members)))
+        jobs = [[str(place / name), str(target), {"in_place": True}]]
+        done = python(STARTS, stdin=json.dumps(jobs))
+        outcomes.append(json.loads(done.stdout)[0][0])
+    assert outcomes == ["unpacked", "TargetRefused"]
+    assert os.listdir(place / "outside" / "x") == ["precious"]
+
+
+# --- bombs ----------------------------------------------------------------------------------------
+
+
+def rle(byte: int, size: int) -> bytes:
+    """Return a zstd frame of `size` times one byte, 4 bytes for every 128 KiB."""
+    blocks = -(-size // (1 << 17))
+    block = (1 << 20 | 2).to_bytes(3, "little") + bytes((byte,))
+    return b"\x28\xb5\x2f\xfd\x00\x38" + block * (blocks - 1) + bytes((block[0] | 1,)) + block[1:]
+
+
+def zst(pieces: Iterable[bytes]) -> bytes:
+    """Return a zstd frame of many pieces."""
+    compressor = zstandard.ZstdCompressor(level=1).compressobj()
+    return b"".join([*map(compressor.compress, pieces), compressor.flush()])
+
+
+def sparse(path: Path, begin: bytes, zeros: int) -> Path:
+    """Write a file that ends in zeros and takes no room on the disk for them, and return its path."""
+    path.write_bytes(begin)
+    os.truncate(path, len(begin) + zeros)
+    return path
+
+
+def symlinks_with_long_targets() -> Iterator[bytes]:
+    target = extended(b"K", b"t" * 1_000_000)
+    for number in range(400):
+        yield target + member(f"{number}", LINK, "x")
+
+
+def global_headers() -> Iterator[bytes]:
+    for number in range(400):
+        yield extended(b"g", record(f"comment.{number}", b"c" * 1_000_000))
+
+
+def headers_without_members() -> Iterator[bytes]:
+    name = extended(b"L", b"n" * 1_000_000)
+    for _ in range(10_000):
+        yield name
+
+
+def one_directory_again_and_again() -> Iterator[bytes]:
+    members = member("d", FOLDER) * 1000
+    for _ in range(1_100):
+        yield members
+
+
+def deep_directories() -> Iterator[bytes]:
+    """Each member has 2,000 directories above it that no header names."""
+    for number in range(1_000):
+        yield extended(b"L", b"%d/" % number + b"a/" * 2000 + b"\0") + member("good")
+
+
+def huge_file() -> Iterator[bytes]:
+    info = tarfile.TarInfo("huge")
+    info.size = 1 << 50
+    yield info.tobuf(tarfile.GNU_FORMAT)
+
+
+def window(log: int) -> bytes:
+    """A frame that asks for a window of 2^log bytes, and does not say how large it is."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=log, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return compressor.compress(tar(member("a", data=bytes(1000)))) + compressor.flush()
+
+
+def dictionary(code: int) -> bytes:
+    """An xz stream of one block that asks for an LZMA2 dictionary of this code (40: 4 GiB)."""
+    raw = tar(member("a", data=bytes(1000)))
+    block = bytearray(xz.encode_block(raw, 1, 1 << 16))
+    size = (block[0] + 1) * 4
+    at = block.index(b"\x21\x01", 2) + 2
+    block[at] = code
+    block[size - 4 : size] = struct.pack("<I", zlib.crc32(block[: size - 4]))
+    return xz.stream_header() + bytes(block) + xz.index_and_footer([(xz.unpadded_size(block), len(raw))])
+
+
+def index_of(blocks: int) -> bytes:
+    """An xz stream whose index lists more blocks than the file could hold."""
+    index = b"\x00" + xz._varint(blocks) + b"\x05\x01" * blocks
+    index += bytes(-len(index) % 4)
+    index += struct.pack("<I", zlib.crc32(index))
+    tail = struct.pack("<I", len(index) // 4 - 1) + b"\x00\x01"
+    return xz.stream_header() + index + struct.pack("<I", zlib.crc32(tail)) + tail + b"YZ"
+
+
+SKIPPABLE = b"\x50\x2a\x4d\x18"
+MEMBERS = tar(member("a", data=b"1"))
+BOMBS: dict[str, tuple[Callable[[Path], Archive], tuple[str, ...]]] = {
+    "a file that fits no disk": (lambda path: zst([*huge_file()]) + rle(0, 1 << 33), ("NoSpace",)),
+    "zeros behind the end": (lambda path: zst([MEMBERS]) + rle(0, 1 << 37), (CORRUPT,)),
+    "zeros before anything": (lambda path: rle(0, 1 << 37), (CORRUPT,)),
+    "ones, and no headers": (lambda path: rle(1, 1 << 37), (CORRUPT,)),
+    "long targets of links": (lambda path: zst(symlinks_with_long_targets()), (UNSUPPORTED,)),
+    "global headers": (lambda path: zst([*global_headers(), MEMBERS]), ("unpacked",)),
+    "headers without members": (lambda path: zst(headers_without_members()), (CORRUPT,)),
+    "one directory again and again": (lambda path: zst(one_directory_again_and_again()), (UNSUPPORTED,)),
+    "directories above directories": (lambda path: zst(deep_directories()), (UNSUPPORTED, "NoSpace")),
+    "a window of 2 GiB": (lambda path: window(31), ("MemoryBudgetExceeded",)),
+    "a window of 512 MiB": (lambda path: window(29), ("MemoryBudgetExceeded",)),
+    "a dictionary of 4 GiB": (lambda path: dictionary(40), ("MemoryBudgetExceeded",)),
+    "a dictionary of 512 MiB": (lambda path: dictionary(34), ("MemoryBudgetExceeded",)),
+    "an index of 10 million blocks": (lambda path: index_of(10_000_000), (UNSUPPORTED,)),
+    "half a million streams": (lambda path: xz.stored(b"x") * 500_000, (UNSUPPORTED,)),
+    "padding of an xz stream": (lambda path: sparse(path, xz.stream_header(), HOLE), (CORRUPT,)),
+    "three million frames": (lambda path: zstandard.compress(b"") * 3_000_000, (UNSUPPORTED,)),
+    "half a million skippable frames": (lambda path: (SKIPPABLE + bytes(4)) * 500_000, (UNSUPPORTED,)),
+    "a skippable frame and nothing else": (
+        lambda path: sparse(path, SKIPPABLE + b"\xff\xff\xff\x0f", (1 << 28) - 1),
+        (CORRUPT,),
+    ),
+    "a hole in a plain tar": (lambda path: sparse(path, MEMBERS, 1 << 30), (CORRUPT,)),
+    "a hole in a file of a plain tar": (lambda path: sparse(path, b"".join(huge_file()), HOLE), ("NoSpace",)),
+}
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["", "threaded"])
+@pytest.mark.parametrize("what", BOMBS)
+def test_a_bomb(tmp_path: Path, what: str, threaded: bool) -> None:
+    make, expected = BOMBS[what]
+    check(tmp_path, {what: (make(tmp_path / "bomb"), expected)}, threaded=threaded)

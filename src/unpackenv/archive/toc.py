@@ -42,8 +42,9 @@ MEMBER_LIMIT = 1 << 20
 """The most members that an archive may have: what a start has to have memory for."""
 PATH_LIMIT = 4096
 """The most bytes that Linux takes as a path (PATH_MAX)."""
-PATHS_LIMIT = 1 << 26
-"""The most bytes that the paths of all directories may have together."""
+USUAL_PATH = 256
+PATHS_LIMIT = 1 << 23
+"""The most bytes that the paths of an archive may have together, of each those beyond `USUAL_PATH`."""
 _END_OF_ARCHIVE = 1024  # bytes of zeros that close the tar stream
 # The stored form of each table: its columns as (attribute, array type code).
 FRAMES = (("frame_stored", "Q"), ("frame_raw", "Q"))
@@ -206,7 +207,7 @@ class Toc:
         left = PATHS_LIMIT
         for parent, name in zip(self.dir_parent[1:], self.dir_names[1:]):
             path = paths[parent] + name + b"/"
-            left -= len(path)
+            left -= max(0, len(path) - USUAL_PATH)
             if left < 0 or len(path) > PATH_LIMIT:
                 raise ArchiveUnsupported("it has directories whose paths are too long", member=_shown(path))
             append(path)

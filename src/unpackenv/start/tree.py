@@ -57,7 +57,8 @@ class Tree:
         if stat.S_ISLNK(status.st_mode):
             root = os.fsencode(self._root)
             resolved = os.path.realpath(os.path.join(root, path))
-            if not resolved.startswith(root.rstrip(b"/") + b"/"):
+            # Beyond PATH_MAX `realpath` takes a link for a directory.
+            if not resolved.startswith(root.rstrip(b"/") + b"/") or len(resolved) >= _PATH_MAX:
                 raise TargetRefused(
                     "is a link that leaves the target, and is not followed",
                     where=os.fsdecode(os.path.join(root, path)),
