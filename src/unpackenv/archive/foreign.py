@@ -149,7 +149,8 @@ def _zstd(fd: int, size: int, memory: int, serial: bool) -> Pieces:
         return (partial(fill, frame) for frame in frames[first::step])
 
     largest = max((memory if frame.raw_size is None else frame.raw_size for frame in frames), default=0)
-    if not serial and len(frames) > 1 and 4 * largest <= memory:
+    stored = max((frame.stored_size for frame in frames), default=0)  # is held whole where frames are decoded alone
+    if not serial and len(frames) > 1 and 4 * max(largest, stored) <= memory:
         return Pieces(fills, largest, len(frames), largest)
 
     def chunks() -> Iterator[bytes]:

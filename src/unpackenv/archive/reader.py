@@ -8,7 +8,8 @@ from itertools import accumulate
 
 from unpackenv.archive import codecs, container, trailer
 from unpackenv.archive import facts as facts_text
-from unpackenv.archive.toc import SHA256_SIZE, Toc
+from unpackenv.archive.tarstream import END_OF_ARCHIVE
+from unpackenv.archive.toc import FRAME_LIMIT, SHA256_SIZE, Toc
 from unpackenv.errors import (
     ArchiveCorrupt,
     ArchiveUnreadable,
@@ -16,6 +17,14 @@ from unpackenv.errors import (
     ArchiveUnsupported,
     DigestMismatch,
 )
+
+# What is at most beside the bytes that count: of a frame that does not compress, of a member in the tar stream
+# (headers with a long name and a long link target, and padding), of the streams in which an xz archive keeps facts
+# and footer, and of the index record of a frame.
+_STORED_MORE = 1 << 20
+_MEMBER_MORE = 1 << 14
+_CONTAINER_MORE = 1 << 10
+_RECORD = 18
 
 
 class Archive:
@@ -104,8 +113,19 @@ def _open(fd: int, path: str, digest: str) -> Archive:
     if digest and digest.lower() != footer.digest.hex():
         raise DigestMismatch(f"its digest is {footer.digest.hex()}, {digest} was asked for", digest=footer.digest.hex())
     toc = Toc.decode(codecs.decode_columns(footer.codec, columns, footer.columns_raw))
+    _check_frames(toc)
     _check_container(fd, identity.size, footer, toc, text)
     return Archive(fd, path, footer, facts_text.decode(text), toc)
+
+
+def _check_frames(toc: Toc) -> None:
+    """Refuse frames that would be read, or decoded, for nothing: more than what the members can need."""
+    if not toc.frame_raw or not min(toc.frame_raw):
+        raise ArchiveCorrupt("it has no frames, or an empty one")
+    if max(toc.frame_stored) > FRAME_LIMIT + _STORED_MORE:
+        raise ArchiveCorrupt("a frame is stored in more bytes than it can decode to")
+    if toc.raw_size > toc.unpacked_size + toc.member_count * _MEMBER_MORE + len(END_OF_ARCHIVE):
+        raise ArchiveCorrupt("its tar stream is longer than its members can make it")
 
 
 def _check_container(fd: int, size: int, footer: trailer.Footer, toc: Toc, text: bytes) -> None:
@@ -114,13 +134,12 @@ def _check_container(fd: int, size: int, footer: trailer.Footer, toc: Toc, text:
     end_of_columns = footer.columns_offset + footer.columns_size
     if not first <= end_of_frames <= footer.columns_offset or end_of_columns > size:
         raise ArchiveCorrupt("its frames and its table of contents overlap")
+    before, after = footer.columns_offset - end_of_frames, size - end_of_columns
+    if before > _CONTAINER_MORE + len(toc.frame_raw) * _RECORD or after > _CONTAINER_MORE + footer.facts_size:
+        raise ArchiveCorrupt("its container is damaged")
     container.check(
         footer.codec,
-        (
-            os.pread(fd, first, 0),
-            _read(fd, footer.columns_offset - end_of_frames, end_of_frames),
-            _read(fd, size - end_of_columns, end_of_columns),
-        ),
+        (os.pread(fd, first, 0), _read(fd, before, end_of_frames), _read(fd, after, end_of_columns)),
         list(zip(toc.frame_stored, toc.frame_raw)),
         text,
         footer.pack(),

@@ -21,6 +21,8 @@ _TYPES = {"0": FILE, "\0": FILE, "7": FILE, "5": DIRECTORY, "2": SYMLINK, "1": H
 _SPECIAL = {"3": "a character device", "4": "a block device", "6": "a FIFO"}
 # Long names and extended headers of honest archives are far smaller.
 _EXTENDED_LIMIT = 1 << 20
+_ALL_EXTENDED_LIMIT = 1 << 30
+_PAX_KEYWORDS = ("path", "linkpath", "size", "mtime")
 # Sizes and times beyond this fit no file system, and no column of a TOC.
 _NUMBER_LIMIT = 1 << 63
 
@@ -91,6 +93,7 @@ class Scanner:
         self._carry = b""  # what earlier chunks had of it
         self._extended = ""  # type of the extended header whose data comes next
         self._extended_size = 0
+        self._extended_left = _ALL_EXTENDED_LIMIT
         self._global_pax: dict[str, bytes] = {}
         self._pax: dict[str, bytes] = {}
         self._long: dict[str, bytes] = {}
@@ -174,7 +177,7 @@ class Scanner:
     def _kind(typeflag: str, path: bytes, pax: dict[str, bytes]) -> str:
         if typeflag in _SPECIAL:
             raise ArchiveUnsafe(f"a member is {_SPECIAL[typeflag]}, which is never unpacked", member=shown(path))
-        if typeflag not in _TYPES or (pax and any(key.startswith("GNU.sparse") for key in pax)):
+        if typeflag not in _TYPES or "GNU.sparse" in pax:
             raise ArchiveUnsafe(
                 f"a member is of tar type {typeflag!r} or sparse, which unpackenv does not unpack",
                 hint="Make the archive without --sparse",
@@ -186,6 +189,9 @@ class Scanner:
     def _expect_extended(self, typeflag: str, size: int) -> None:
         if not 0 <= size <= _EXTENDED_LIMIT:
             raise ArchiveCorrupt("an extended tar header is larger than 1 MiB")
+        self._extended_left -= BLOCK + size
+        if self._extended_left < 0:
+            raise ArchiveCorrupt("its extended tar headers are larger than 1 GiB together")
         self._extended = typeflag
         self._extended_size = size
         if size:
@@ -212,7 +218,7 @@ class Scanner:
 
 
 def _pax_records(data: bytes) -> dict[str, bytes]:
-    """Parse `LENGTH KEYWORD=VALUE\\n` records (POSIX.1-2001, pax interchange format)."""
+    """Parse `LENGTH KEYWORD=VALUE\\n` records (POSIX.1-2001, pax interchange format); return those that matter here."""
     records = {}
     at = 0
     while at < len(data):
@@ -222,7 +228,9 @@ def _pax_records(data: bytes) -> dict[str, bytes]:
         keyword, equals, value = record[space + 1 - at : -1].partition(b"=")
         if length <= 0 or len(record) != length or record[-1:] != b"\n" or not equals:
             raise ArchiveCorrupt("a pax header is malformed")
-        records[keyword.decode("utf-8", "replace")] = value
+        known = "GNU.sparse" if keyword.startswith(b"GNU.sparse") else keyword.decode("utf-8", "replace")
+        if known in _PAX_KEYWORDS or known == "GNU.sparse":
+            records[known] = value
         at += length
     return records
 

@@ -40,6 +40,11 @@ FRAME_LIMIT = 1 << 27
 """The most bytes that a frame may decode to: what a reader has to have room for."""
 MEMBER_LIMIT = 1 << 20
 """The most members that an archive may have: what a start has to have memory for."""
+PATH_LIMIT = 4096
+"""The most bytes that Linux takes as a path (PATH_MAX)."""
+USUAL_PATH = 256
+PATHS_LIMIT = 1 << 23
+"""The most bytes that the paths of an archive may have together, of each those beyond `USUAL_PATH`."""
 _END_OF_ARCHIVE = 1024  # bytes of zeros that close the tar stream
 # The stored form of each table: its columns as (attribute, array type code).
 FRAMES = (("frame_stored", "Q"), ("frame_raw", "Q"))
@@ -193,11 +198,19 @@ class Toc:
         return [0, *accumulate(self.frame_raw)]
 
     def dir_paths(self) -> list[bytes]:
-        """Return the path of every directory relative to the target, each but the root's ending in "/"."""
+        """Return the path of every directory relative to the target, each but the root's ending in "/".
+
+        Raises `ArchiveUnsupported` where they are too long: a small tree of numbers can stand for terabytes of paths.
+        """
         paths = [b""]
         append = paths.append
+        left = PATHS_LIMIT
         for parent, name in zip(self.dir_parent[1:], self.dir_names[1:]):
-            append(paths[parent] + name + b"/")
+            path = paths[parent] + name + b"/"
+            left -= max(0, len(path) - USUAL_PATH)
+            if left < 0 or len(path) > PATH_LIMIT:
+                raise ArchiveUnsupported("it has directories whose paths are too long", member=_shown(path))
+            append(path)
         return paths
 
     def paths(self) -> Iterable[tuple[str, bytes, int]]:

@@ -157,6 +157,8 @@ def identify_open(fd: int, path: str) -> Identity:
         text = tail[offset : offset + footer.facts_size]
     else:
         text = os.pread(fd, footer.facts_size, footer.facts_offset)
+    if b"\0" in text:  # no path, and no variable of the environment, can hold one
+        raise ArchiveCorrupt("its facts have a NUL byte")
     return Identity(path, size, footer.digest.hex(), footer, facts_text.decode(text))
 
 

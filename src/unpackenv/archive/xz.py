@@ -30,6 +30,9 @@ CHECK_SIZES = (0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64)
 STEP = 1 << 18
 _LZMA2 = 0x21
 _STORED_LIMIT = 1 << 16
+# The blocks of honest archives are some MiB large, and padding makes their size a multiple of something.
+_PARTS_LIMIT = 1 << 18
+_PADDING_LIMIT = 1 << 20
 
 
 class Block:
@@ -127,17 +130,36 @@ def read_blocks(fd: int, size: int) -> list[Block]:
     Walks the file from its end, as the format is made for: footer, index, header, and the stream
     before. Raises `ArchiveCorrupt`.
     """
-    blocks: list[Block] = []
+    streams: list[list[Block]] = []  # from the last one
+    left = _PARTS_LIMIT
     end = size
     while end > 0:
         if end % 4 or end < HEADER_SIZE + FOOTER_SIZE + 8:
             raise ArchiveCorrupt("it is truncated")
         footer = os.pread(fd, FOOTER_SIZE, end - FOOTER_SIZE)
         if footer[-4:] == bytes(4):  # stream padding (2.2)
-            end -= 4
+            end -= _padding(fd, end)
             continue
-        blocks[:0], end = _read_stream(fd, end, footer)
-    return blocks
+        blocks, end = _read_stream(fd, end, footer)
+        streams.append(blocks)
+        left -= 1 + len(blocks)
+        if left < 0:
+            raise _too_many_parts()
+    return [block for stream in reversed(streams) for block in stream]
+
+
+def _padding(fd: int, end: int) -> int:
+    """Return how many bytes of zeros, in fours, stand before `end`, of those in the last `_PADDING_LIMIT` bytes."""
+    size = min(end, _PADDING_LIMIT)
+    data = os.pread(fd, size, end - size)
+    zeros = len(data) - len(data.rstrip(b"\0"))
+    if zeros == _PADDING_LIMIT:
+        raise ArchiveCorrupt("an xz stream has more padding than an archive needs")
+    return zeros // 4 * 4
+
+
+def _too_many_parts() -> ArchiveUnsupported:
+    return ArchiveUnsupported(f"it has more than {_PARTS_LIMIT} xz blocks")
 
 
 def _read_stream(fd: int, end: int, footer: bytes) -> tuple[list[Block], int]:
@@ -195,6 +217,8 @@ def _parse_index(index: bytes) -> list[tuple[int, int]]:
     count, at = _read_varint(index, 1)
     if count > len(index) // 2:
         raise ArchiveCorrupt("an xz index is damaged")
+    if count > _PARTS_LIMIT:
+        raise _too_many_parts()
     records = []
     for _ in range(count):
         unpadded, at = _read_varint(index, at)

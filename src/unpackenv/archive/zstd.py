@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import struct
 
-from unpackenv.errors import ArchiveCorrupt
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 SKIPPABLE_MAGIC = 0x184D2A5E
 SKIPPABLE_HEADER = 8
 _SKIPPABLE_FIRST = 0x184D2A50
 _RLE = 1
+# The frames of honest archives are some hundred KiB large, or more.
+_PARTS_LIMIT = 1 << 18
 
 
 def skippable_header(size: int) -> bytes:
@@ -41,8 +43,11 @@ def read_frames(fd: int, size: int) -> list[Frame]:
     Walks from block header to block header and decodes nothing. Raises `ArchiveCorrupt`.
     """
     frames = []
-    offset = 0
+    offset = parts = 0
     while offset < size:
+        parts += 1
+        if parts > _PARTS_LIMIT:
+            raise ArchiveUnsupported(f"it has more than {_PARTS_LIMIT} zstd frames")
         header = os.pread(fd, 18, offset)
         magic = int.from_bytes(header[:4], "little")
         if magic & ~0xF == _SKIPPABLE_FIRST and len(header) >= SKIPPABLE_HEADER:

@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from unpackenv.archive import foreign
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
-from unpackenv.archive.toc import MEMBER_LIMIT, RESERVED
+from unpackenv.archive.toc import MEMBER_LIMIT, PATH_LIMIT, PATHS_LIMIT, RESERVED, USUAL_PATH
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch, UnpackenvError
 from unpackenv.start import ahead, limits, preflight
 from unpackenv.start.settings import Settings
@@ -24,6 +24,10 @@ _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
 _DIRECTORY_MODE = 0o755
 # What 30,000 members take that are not known beforehand: here, and as inodes that the kernel has not written yet.
 _MEMBERS = 16 << 20
+# How often directories may be there again, beside once each behind what is in them.
+_REPEATED_LIMIT = 1 << 16
+# What may follow the end of a tar stream: tar fills up its last record, which is as large as it was told.
+_BEHIND_LIMIT = 1 << 26
 
 
 class ForeignSource:
@@ -127,6 +131,8 @@ class _Job:
         self._scanner = Scanner()
         self._position = 0  # in the stream, of the next piece
         self._kinds: dict[bytes, str] = {}
+        self._repeated = 0
+        self._paths_left = PATHS_LIMIT
         self._finish: list[Member] = []  # directories and links
         self._spanning: list[tuple[Member, bytes, bytes]] = []  # files in pieces: where each is, and its path
 
@@ -134,6 +140,8 @@ class _Job:
         """Make what the next piece of the stream brings."""
         begin, end = self._position, self._position + len(piece)
         self._position = end
+        if self._scanner.ended and begin - self._scanner.end > _BEHIND_LIMIT:
+            raise ArchiveCorrupt(f"more than {_BEHIND_LIMIT >> 20} MiB follow the end of its tar stream")
         if self._spanning:  # the last may reach into this piece
             self._write_piece(*self._spanning[-1][:2], piece, begin)
         current, directory = b"", -1
@@ -181,6 +189,10 @@ class _Job:
 
     def _register(self, member: Member) -> None:
         path = member.path
+        self._repeated += path in self.directories
+        if self._repeated > len(self.directories) + _REPEATED_LIMIT:
+            raise ArchiveUnsupported("it has the same directories again and again", member=shown(path))
+        self._count_path(path + member.link)
         if not path:  # "./": the target itself
             if member.kind != DIRECTORY:
                 raise ArchiveUnsafe("a member without a name is no directory")
@@ -204,14 +216,24 @@ class _Job:
         if member.kind != FILE:
             self._finish.append(member)
 
+    def _count_path(self, path: bytes) -> None:
+        """Paths and links are kept until the end: what they take together is bounded."""
+        self._paths_left -= max(0, len(path) - USUAL_PATH)
+        if self._paths_left < 0:
+            raise ArchiveUnsupported("the paths of its members are too long together", member=shown(path))
+
     def _directory(self, path: bytes) -> bytes:
         """Return where a directory is in the tree; it and those above it are made if need be."""
-        found = self.directories.get(path)
-        if found is None:
+        missing = []
+        while path not in self.directories:
+            missing.append(path)
+            path = path.rpartition(b"/")[0]
+        found = self.directories[path]
+        for path in reversed(missing):
             if self._kinds.get(path, DIRECTORY) != DIRECTORY:
                 raise ArchiveUnsafe("a member would be written through a link or a file", member=shown(path))
-            above, _, name = path.rpartition(b"/")
-            found = self._tree.make_directory(_joined(self._directory(above), name), _DIRECTORY_MODE)
+            self._count_path(path)
+            found = self._tree.make_directory(_joined(found, path.rpartition(b"/")[2]), _DIRECTORY_MODE)
             self._kinds.setdefault(path, DIRECTORY)
             self.directories[path] = found
         return found
@@ -251,6 +273,8 @@ def _joined(directory: bytes, name: bytes) -> bytes:
 
 def _normal(path: bytes) -> bytes:
     """Return a member's path without `./` and doubled slashes; raises `ArchiveUnsafe` if it leaves the target."""
+    if len(path) > PATH_LIMIT:
+        raise ArchiveUnsupported("a member's path is longer than Linux takes", member=shown(path))
     if b"/." not in path and b"//" not in path and path[:1] not in b"./" and path[-1:] != b"/":
         return path
     if path.startswith(b"/"):

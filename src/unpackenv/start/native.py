@@ -69,9 +69,13 @@ class NativeSource:
 
     def stamp_facts(self) -> dict[str, list[str]]:
         """Return what a warm start has to know of the tree."""
-        facts = self._archive.facts
-        kept = ("python", "import", "bin", "files", "unpacked-size")
-        return {"digest": [self._archive.digest], **{key: facts[key] for key in kept if key in facts}}
+        facts, toc = self._archive.facts, self._archive.toc
+        return {
+            "digest": [self._archive.digest],
+            **{key: facts[key] for key in ("python", "import", "bin") if key in facts},
+            "files": [str(len(toc.file_names))],
+            "unpacked-size": [str(toc.unpacked_size)],
+        }
 
     def __enter__(self) -> NativeSource:
         return self

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from unpackenv.archive import facts as facts_text
-from unpackenv.errors import ArchiveCorrupt
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 
 NAME = ".unpackenv.stamp"
 SYNCED = "synced"
@@ -65,6 +65,8 @@ def boot_id() -> str:
 def write(directory_fd: int, facts: dict[str, list[str]], partial: str = NAME + ".partial") -> None:
     """Write the stamp into a directory, whole or not at all; `partial` is its name before, and goes with it."""
     text = facts_text.encode({"stamp": [_VERSION], **facts, "end": ["1"]})
+    if len(text) > _LIMIT:  # `read` would not see its end
+        raise ArchiveUnsupported("it names more directories to import from than a stamp can hold")
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=directory_fd)
     try:
         os.fchmod(fd, 0o644)

@@ -16,6 +16,7 @@ from unpackenv.errors import ArchiveUnsafe, NoSpace, TargetNotWritable, TargetRe
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER = 0o700
+_PATH_MAX = 4096
 PARTIAL = b".unpackenv.partial."
 
 
@@ -59,7 +60,8 @@ class Tree:
         if stat.S_ISLNK(status.st_mode):
             root = self._target
             resolved = os.path.realpath(os.path.join(root, path))
-            if not resolved.startswith(root.rstrip(b"/") + b"/"):
+            # Beyond PATH_MAX `realpath` takes a link for a directory.
+            if not resolved.startswith(root.rstrip(b"/") + b"/") or len(resolved) >= _PATH_MAX:
                 raise TargetRefused(
                     "is a link that leaves the target, and is not followed",
                     where=os.fsdecode(os.path.join(root, path)),
@@ -194,6 +196,7 @@ def _write(fd: int, data: memoryview) -> None:
 def translated(error: OSError, path: str) -> UnpackenvError:
     """Return the error of ours that says what a refusal by the operating system at `path` means."""
     text = error.strerror or str(error)
+    path = path if len(path) < _PATH_MAX else f"{path[:200]}…"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(f"cannot be written ({text})", where=path, hint="Free space or inodes, or name another target")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

@@ -1,0 +1,316 @@
+"""Coverage-guided fuzzing of every parser that reads an archive: `make fuzz`, or `python fuzz/fuzz.py [TARGET …]`.
+
+Each target runs in a process of its own for `--seconds`. An error of unpackenv is an answer; anything else is a find,
+and so are more than 512 MiB, or 10 seconds for one input. The input of a find is kept in the working directory:
+`python fuzz/fuzz.py TARGET --input FILE` runs it again. Minimised, it becomes a test.
+
+Checksums would keep a fuzzer out for ever: most targets have a first byte that says whether they are put right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "src"), str(HERE.parent / "tests")]
+
+MEMORY_MIB = 512
+SECONDS_EACH = 10
+LARGEST_INPUT = 1 << 16
+BUDGET = 1 << 24  # for what is decoded
+_MODULES = ("facts", "toc", "trailer", "tarstream", "xz", "zstd", "foreign", "codecs")
+
+
+class File:
+    """Bytes as an open file that no disk has."""
+
+    def __init__(self, data: bytes) -> None:
+        self.fd = os.memfd_create("fuzz")
+        os.write(self.fd, data)
+
+    def __enter__(self) -> int:
+        return self.fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+# --- targets: one input, one call -----------------------------------------------------------------
+
+
+def fuzz_facts(data: bytes) -> None:
+    """What was read is what would be written."""
+    from unpackenv.archive import facts
+
+    found = facts.decode(data)
+    assert facts.decode(facts.encode(found)) == found
+
+
+def fuzz_toc(data: bytes) -> None:
+    """What passes the checks is one tree, and nothing in it leaves the target."""
+    from unpackenv.archive.toc import Toc
+
+    toc = Toc.decode(data)
+    toc.frame_starts()
+    for _, path, _ in toc.paths():
+        assert not {b"", b".", b".."} & set(path.split(b"/")), path
+    toc.check_unique()
+    assert toc.encode() == data
+
+
+def fuzz_trailer(data: bytes) -> None:
+    """Footer and facts, as every start reads them."""
+    from unpackenv.archive import trailer
+
+    mode, data = data[:1], data[1:]
+    if mode > b"\x7f" and len(data) >= trailer.FOOTER_SIZE:
+        footer = data[-trailer.FOOTER_SIZE : -12]
+        data = data[:-12] + struct.pack("<I", zlib.crc32(footer)) + trailer.MAGIC
+    with File(data) as fd:
+        found = trailer.identify_open(fd, "fuzz")
+    assert found.size == len(data)
+    assert not any("\0" in value for values in found.facts.values() for value in values)
+
+
+def fuzz_xz(data: bytes) -> None:
+    """Streams, index and block list, and the blocks that they list."""
+    from unpackenv.archive import xz
+    from unpackenv.errors import ArchiveCorrupt
+
+    mode, data = data[:1], data[1:]
+    if mode > b"\x7f":  # the input is what stands between header and footer: index last, its size in the first two bytes
+        size = int.from_bytes(data[:2], "little") % 1024
+        blocks, index = data[2:-size or None], data[-size:] if size else b""
+        index += bytes(-len(index) % 4)
+        index += struct.pack("<I", zlib.crc32(index))
+        tail = struct.pack("<I", len(index) // 4 - 1) + b"\x00\x01"
+        closing = index + struct.pack("<I", zlib.crc32(tail)) + tail + xz.FOOTER_MAGIC
+        data = xz.stream_header() + blocks + closing
+        try:
+            assert xz.index_and_footer(xz.parse_index_and_footer(closing)) == closing
+        except ArchiveCorrupt:
+            pass
+    with File(data) as fd:
+        for block in xz.read_blocks(fd, len(data)):
+            assert 0 < block.offset <= block.offset + block.stored_size <= len(data)
+            stored = data[block.offset : block.offset + block.stored_size]
+            if block.raw_size < BUDGET:
+                size = sum(map(len, xz.decode_block(block.header, [stored], block.raw_size, BUDGET)))
+                assert size == block.raw_size
+
+
+def fuzz_zstd(data: bytes) -> None:
+    """The walk from frame to frame, and the decoding of what it finds."""
+    from unpackenv.archive import foreign, zstd
+
+    with File(data) as fd:
+        frames = zstd.read_frames(fd, len(data))
+        assert all(frame.offset + frame.stored_size <= len(data) for frame in frames)
+        pieces = foreign.open_pieces(fd, "fuzz", BUDGET)
+        buffer = memoryview(bytearray(pieces.largest))
+        total = 0
+        for fill in pieces.fills(0, 1):
+            size = fill(buffer)
+            total += size
+            if not size or total > BUDGET:  # a bomb is for who counts what it decodes to
+                break
+
+
+def fuzz_tar(data: bytes) -> None:
+    """Headers, in chunks of any size: the members are the same as in one chunk."""
+    from unpackenv.archive.tarstream import BLOCK, Scanner
+    from unpackenv.errors import UnpackenvError
+
+    mode, chunks, stream = data[:1], data[1:9], bytearray(data[9:])
+    if mode > b"\x7f":
+        for at in range(0, len(stream) - BLOCK + 1, BLOCK):
+            if any(stream[at : at + BLOCK]) and stream[at + 156 : at + 157] in b"01234567xgLKSVM\0":
+                stream[at + 148 : at + 156] = b" " * 8
+                stream[at + 148 : at + 156] = b"%06o\0 " % sum(stream[at : at + BLOCK])
+
+    def scan(steps: Iterator[int]) -> list[tuple[object, ...]]:
+        scanner, members, view = Scanner(), [], memoryview(stream)
+        try:
+            while view:
+                step = next(steps)
+                members += scanner.feed(view[:step])
+                view = view[step:]
+            scanner.close()
+        except UnpackenvError as error:
+            return [*described(members), (type(error).__name__,)]
+        return described(members)
+
+    def described(members: list[object]) -> list[tuple[object, ...]]:
+        return [tuple(getattr(member, name) for name in type(member).__slots__) for member in members]
+
+    sizes = [1 + 7 * size for size in chunks] or [1]
+    in_chunks = scan(sizes[number % len(sizes)] for number in range(len(stream)))
+    whole = scan(iter([len(stream)]))
+    # Members before an error are those of the chunks before it.
+    assert in_chunks == whole or (in_chunks[-1] == whole[-1] and len(whole[-1]) == 1), (in_chunks, whole)
+
+
+# --- seeds ----------------------------------------------------------------------------------------
+
+
+def seeds_facts() -> Iterator[bytes]:
+    yield b"codec=zstd\nimport=\nimport=lib\\\\x\\n\ntarget=/a=b\n"
+    yield b"key\\=\\\\n\n"
+
+
+def seeds_toc() -> Iterator[bytes]:
+    from crafted import Crafted
+
+    yield Crafted().toc.encode()
+    made = Crafted().toc
+    made.frame_stored.extend([100, 200])
+    made.frame_raw.extend([2000, 9000])
+    made.frame_sha256 = bytes(64)
+    yield made.encode()
+
+
+def seeds_trailer() -> Iterator[bytes]:
+    for archive in _archives():
+        yield b"\xff" + archive
+        yield b"\0" + archive
+
+
+def seeds_xz() -> Iterator[bytes]:
+    import lzma
+
+    from unpackenv.archive import xz
+
+    stream = xz.stored(b"payload")
+    yield b"\0" + stream
+    yield b"\0" + stream + bytes(8) + lzma.compress(b"text" * 100)
+    blocks = [xz.encode_block(b"data" * size, 1, 1 << 12) for size in (1, 300)]
+    index = b"\x00\x02" + b"".join(
+        xz._varint(xz.unpadded_size(block)) + xz._varint(4 * size) for block, size in zip(blocks, (1, 300))
+    )
+    yield b"\xff" + struct.pack("<H", len(index)) + b"".join(blocks) + index
+
+
+def seeds_zstd() -> Iterator[bytes]:
+    import zstandard
+
+    for options in {}, {"write_checksum": True}, {"write_content_size": False}:
+        frame = zstandard.ZstdCompressor(level=1, **options).compress(b"text" * 300)
+        yield frame
+        yield b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip" + frame + frame
+    yield b"\x28\xb5\x2f\xfd\x00\x38" + b"\x02\x00\x10a" * 3 + b"\x03\x00\x10a"
+
+
+def seeds_tar() -> Iterator[bytes]:
+    import tarfile
+
+    from crafted import extended, member, record, tar
+
+    files = member("a", data=b"data" * 200) + member("d/", tarfile.DIRTYPE) + member("s", tarfile.SYMTYPE, "d")
+    yield b"\xff\x01\x05\x20\x49\x50\x00\xff\x80" + tar(files, member("n" * 300), member("h", tarfile.LNKTYPE, "a"))
+    pax = extended(b"x", record("path", b"long") + record("size", b"4") + record("mtime", b"-1.5"))
+    yield b"\xff\x00\x00\x00\x49\x49\x49\x49\xff" + tar(extended(b"g", record("mtime", b"7")), pax, member("b", data=b"1234"))
+    yield b"\x00" * 9 + tar(files, member("old", mtime=-(1 << 40), uid=1 << 40))
+
+
+def _archives() -> Iterator[bytes]:
+    from crafted import Crafted
+
+    with tempfile.TemporaryDirectory() as folder:
+        for codec in "zstd", "xz":
+            yield Crafted(codec).write(Path(folder) / codec).read_bytes()
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], Iterator[bytes]]]] = {
+    "facts": (fuzz_facts, seeds_facts),
+    "tar": (fuzz_tar, seeds_tar),
+    "toc": (fuzz_toc, seeds_toc),
+    "trailer": (fuzz_trailer, seeds_trailer),
+    "xz": (fuzz_xz, seeds_xz),
+    "zstd": (fuzz_zstd, seeds_zstd),
+}
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+def tried(target: str, data: bytes) -> None:
+    """Run one input: an error of unpackenv is an answer."""
+    from unpackenv.errors import UnpackenvError
+
+    try:
+        TARGETS[target][0](data)
+    except UnpackenvError:
+        pass
+
+
+def fuzz(target: str, seconds: int, corpus: str) -> None:
+    """Fuzz one target in this process, which ends with that."""
+    import atheris
+
+    with atheris.instrument_imports(include=["unpackenv.archive"]):
+        for name in _MODULES:
+            __import__(f"unpackenv.archive.{name}")
+    options = [
+        f"-max_total_time={seconds}",
+        f"-timeout={SECONDS_EACH}",
+        f"-rss_limit_mb={MEMORY_MIB}",
+        f"-max_len={LARGEST_INPUT}",
+        f"-artifact_prefix=find-{target}-",
+        "-print_final_stats=1",
+    ]
+    atheris.Setup([sys.argv[0], *options, corpus], lambda data: tried(target, data))
+    atheris.Fuzz()
+
+
+def run(target: str, seconds: int) -> bool:
+    """Fuzz one target in another process, from its seeds; print the count of inputs and return whether all went well."""
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, seed in enumerate(TARGETS[target][1]()):
+            tried(target, seed)
+            (Path(corpus) / f"seed-{number}").write_bytes(seed)
+        command = [sys.executable, __file__, target, "--seconds", str(seconds), "--corpus", corpus]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        kept = len(os.listdir(corpus))
+    count = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stdout)
+    print(f"{target:8} {int(count[1]) if count else 0:>9,} inputs, {kept} of them new ways", flush=True)
+    if done.returncode:
+        print(done.stdout[-4000:], flush=True)
+    return done.returncode == 0 and bool(count)
+
+
+def main() -> int:
+    """Fuzz the targets that were named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=int, default=40, help="for each target; default: %(default)s")
+    parser.add_argument("--input", type=Path, help="run this one input again and nothing else")
+    parser.add_argument("--corpus", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    targets = options.targets or list(TARGETS)
+    if unknown := set(targets) - set(TARGETS):
+        parser.error(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    if options.input:
+        tried(targets[0], options.input.read_bytes())
+        return 0
+    if options.corpus:
+        fuzz(targets[0], options.seconds, options.corpus)
+    try:
+        import atheris  # noqa: F401
+    except ImportError:
+        print(f"atheris has no wheel for {sys.implementation.name} {sys.version.split()[0]}: fuzz on CPython 3.9 to 3.13")
+        return 1
+    return 0 if all([run(target, options.seconds) for target in targets]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
