@@ -10,12 +10,12 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak lint format bench clean
+.PHONY: help demo test soak fuzz lint format bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 	@echo
-	@echo 'PYTHON=python3.13 VENV=.venv-3.13 uses another interpreter. test, soak and bench take ARGS="…", test takes JOBS=2.'
+	@echo 'PYTHON=python3.13 VENV=.venv-3.13 uses another interpreter. test, soak, fuzz and bench take ARGS="…", test takes JOBS=2.'
 
 demo: $(VENV)/.build ## pack a small real set of packages and start an app from the archive, cold and warm
 	@sh demo/demo.sh $(BIN)/python
@@ -25,6 +25,9 @@ test: $(VENV)/.build,test ## run the tests
 
 soak: $(VENV)/.build,test ## kill 1,000 starts at random moments, and look at the next ones
 	$(BIN)/python tests/soak.py $(ARGS)
+
+fuzz: $(VENV)/.build,fuzz ## feed every parser of archives with inputs that a fuzzer makes up
+	$(BIN)/python fuzz/fuzz.py $(ARGS)
 
 lint: $(VENV)/.build,lint ## ruff and mypy
 	$(BIN)/ruff check

@@ -88,9 +88,9 @@ def fuzz_xz(data: bytes) -> None:
     from unpackenv.errors import ArchiveCorrupt
 
     mode, data = data[:1], data[1:]
-    if mode > b"\x7f":  # the input is what stands between header and footer: index last, its size in the first two bytes
+    if mode > b"\x7f":  # what stands between header and footer: two bytes with the size of the index, blocks, the index
         size = int.from_bytes(data[:2], "little") % 1024
-        blocks, index = data[2:-size or None], data[-size:] if size else b""
+        blocks, index = data[2 : -size or None], data[-size:] if size else b""
         index += bytes(-len(index) % 4)
         index += struct.pack("<I", zlib.crc32(index))
         tail = struct.pack("<I", len(index) // 4 - 1) + b"\x00\x01"
@@ -218,7 +218,8 @@ def seeds_tar() -> Iterator[bytes]:
     files = member("a", data=b"data" * 200) + member("d/", tarfile.DIRTYPE) + member("s", tarfile.SYMTYPE, "d")
     yield b"\xff\x01\x05\x20\x49\x50\x00\xff\x80" + tar(files, member("n" * 300), member("h", tarfile.LNKTYPE, "a"))
     pax = extended(b"x", record("path", b"long") + record("size", b"4") + record("mtime", b"-1.5"))
-    yield b"\xff\x00\x00\x00\x49\x49\x49\x49\xff" + tar(extended(b"g", record("mtime", b"7")), pax, member("b", data=b"1234"))
+    times = extended(b"g", record("mtime", b"7"))
+    yield b"\xff\x00\x00\x00\x49\x49\x49\x49\xff" + tar(times, pax, member("b", data=b"1234"))
     yield b"\x00" * 9 + tar(files, member("old", mtime=-(1 << 40), uid=1 << 40))
 
 
@@ -273,13 +274,15 @@ def fuzz(target: str, seconds: int, corpus: str) -> None:
 
 
 def run(target: str, seconds: int) -> bool:
-    """Fuzz one target in another process, from its seeds; print the count of inputs and return whether all went well."""
+    """Fuzz one target in another process, from its seeds; print the count of inputs, and return whether all is well."""
     with tempfile.TemporaryDirectory() as corpus:
         for number, seed in enumerate(TARGETS[target][1]()):
             tried(target, seed)
             (Path(corpus) / f"seed-{number}").write_bytes(seed)
         command = [sys.executable, __file__, target, "--seconds", str(seconds), "--corpus", corpus]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        done = subprocess.run(
+            command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
         kept = len(os.listdir(corpus))
     count = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stdout)
     print(f"{target:8} {int(count[1]) if count else 0:>9,} inputs, {kept} of them new ways", flush=True)
@@ -307,9 +310,10 @@ def main() -> int:
     try:
         import atheris  # noqa: F401
     except ImportError:
-        print(f"atheris has no wheel for {sys.implementation.name} {sys.version.split()[0]}: fuzz on CPython 3.9 to 3.13")
+        print(f"no atheris in {sys.executable}: `make fuzz` installs it, for CPython 3.9 to 3.13")
         return 1
-    return 0 if all([run(target, options.seconds) for target in targets]) else 1
+    outcomes = [run(target, options.seconds) for target in targets]
+    return 0 if all(outcomes) else 1
 
 
 if __name__ == "__main__":
