@@ -97,7 +97,7 @@ def _add_pack(commands: Commands) -> None:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from unpackenv.build import pack, source
+    from unpackenv.build import pack
 
     codec = options.codec or ("xz" if options.output.endswith(".xz") else "zstd")
     if not options.output.endswith({"xz": (".xz", ".txz"), "zstd": (".zst", ".tzst")}[codec]):
@@ -116,7 +116,7 @@ def _pack(options: argparse.Namespace) -> int:
             python=options.python,
         ),
     )
-    for warning in source.warnings(packed.source):
+    for warning in packed.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for glob in packed.unused:
         print(f"warning: --exclude {glob} matches nothing", file=sys.stderr)

@@ -39,7 +39,7 @@ def scanned(root: Path, exclude: Sequence[str] = ()) -> dict[str, source.Entry]:
 def test_flat_tree(tmp_path: Path) -> None:
     described = source.recognise(str(make(tmp_path, "six.py", "bin/tool")))
     assert (described.root, described.kind, described.import_paths) == (str(tmp_path), "site-packages", ("",))
-    assert (described.bin, described.target, described.native) == ("bin", "", False)
+    assert (described.bin, described.target) == ("bin", "")
 
 
 def test_package_called_bin_holds_no_scripts(tmp_path: Path) -> None:
@@ -120,23 +120,31 @@ def test_no_such_directory(tmp_path: Path) -> None:
         source.recognise(str(tmp_path / "missing"))
 
 
+def shared_objects(root: Path, exclude: Sequence[str] = ()) -> list[str]:
+    """Those that are packed, checked against the interpreter."""
+    described = source.recognise(str(root))
+    tree = source.scan(described, exclude)
+    source.check_extensions(described, tree)
+    return source.shared_objects(tree)
+
+
 @pytest.mark.parametrize("suffix", [".so", ".abi3.so", SUFFIX])
 def test_extension_modules_that_fit(tmp_path: Path, suffix: str) -> None:
-    assert source.recognise(str(make(tmp_path, f"package/_native{suffix}"))).native
+    assert shared_objects(make(tmp_path, f"package/_native{suffix}")) == [f"package/_native{suffix}"]
 
 
 @pytest.mark.parametrize("name", ["libx.so.1.2", "package.libs/libx-1234.so"])
 def test_shared_libraries_are_native(tmp_path: Path, name: str) -> None:
-    assert source.recognise(str(make(tmp_path, name))).native
+    assert shared_objects(make(tmp_path, name)) == [name]
 
 
 @pytest.mark.parametrize("name", ["x.sock", "notes.so.txt", ".so"])
 def test_other_names_are_not_native(tmp_path: Path, name: str) -> None:
-    assert not source.recognise(str(make(tmp_path, name))).native
+    assert shared_objects(make(tmp_path, name)) == []
 
 
 def test_extension_module_for_several_pythons(tmp_path: Path) -> None:
-    assert source.recognise(str(make(tmp_path, "_x.cpython-31-x86_64-linux-gnu.so", f"_x{SUFFIX}"))).native
+    assert len(shared_objects(make(tmp_path, "_x.cpython-31-x86_64-linux-gnu.so", f"_x{SUFFIX}"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -149,7 +157,7 @@ def test_extension_module_for_several_pythons(tmp_path: Path) -> None:
 def test_tree_for_another_python(tmp_path: Path, path: str, built_for: str) -> None:
     make(tmp_path, path, f"fine{SUFFIX}")
     with pytest.raises(PackError, match=r"is for .*, but .* --python PATH") as caught:
-        source.recognise(str(tmp_path))
+        shared_objects(tmp_path)
     assert caught.value.facts == {"tree": built_for, "interpreter": VERSION}
 
 
@@ -165,11 +173,20 @@ def test_venv_of_another_python(tmp_path: Path) -> None:
         source.recognise(str(tmp_path), sys.executable)
 
 
+def test_what_is_excluded_is_not_looked_at(tmp_path: Path) -> None:
+    make(tmp_path, "old/_x.cpython-31-x86_64-linux-gnu.so", "x.so", "six.py")
+    make(tmp_path, "outside.pth", data="/elsewhere\n")
+    assert shared_objects(tmp_path, ["old", "x.so"]) == []
+    assert warned(tmp_path)
+    assert not warned(tmp_path, ["*.pth"])
+
+
 # --- warnings ----------------------------------------------------------------------------------
 
 
-def warned(root: Path) -> list[str]:
-    return source.warnings(source.recognise(str(root)))
+def warned(root: Path, exclude: Sequence[str] = ()) -> list[str]:
+    described = source.recognise(str(root))
+    return source.warnings(described, source.scan(described, exclude))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from unpackenv.archive import container, facts, tarstream, trailer, xz, zstd
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.tarstream import DIRECTORY, END_OF_ARCHIVE, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
-from unpackenv.archive.toc import Toc
+from unpackenv.archive.toc import RESERVED, Toc
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, TreeMismatch
 
 # Frames that are decoded, or wait to be looked at, at one time.
@@ -29,8 +29,6 @@ _WINDOW = 3
 _READ = 1 << 20
 _ALL_MODE_BITS = 0o7777
 _BLOCK_HEADER = 32  # bytes of an xz block's header that hold its sizes, and more
-# Names at the root of a tree that are unpackenv's own: stamp, lock, work directories.
-_OURS = b".unpackenv."
 
 _PYC_HEADER = 16
 _HASH_BASED, _CHECK_SOURCE = 1, 2
@@ -395,7 +393,7 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         directory = pending.pop()
         with os.scandir(os.path.join(root, directory)) as entries:
             for entry in entries:
-                if not directory and entry.name.startswith(_OURS):
+                if not directory and entry.name.startswith(RESERVED):
                     continue
                 path = directory + entry.name
                 yield path, entry.stat(follow_symlinks=False)

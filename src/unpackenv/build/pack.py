@@ -54,6 +54,8 @@ class Packed:
     """Sources that do not compile, with the compiler's reason."""
     unused: tuple[str, ...]
     """Globs of `exclude` that nothing matched."""
+    warnings: list[str]
+    """What will not work where the archive is unpacked."""
 
 
 def pack(directory: str, output: str, options: Options) -> Packed:
@@ -66,6 +68,7 @@ def pack(directory: str, output: str, options: Options) -> Packed:
     workers = options.workers or len(os.sched_getaffinity(0))
     described = source.recognise(directory, options.python)
     tree = source.scan(described, options.exclude, os.path.abspath(output))
+    source.check_extensions(described, tree)
     target = os.path.abspath(options.target) if options.target else described.target
     with tempfile.TemporaryDirectory(prefix="unpackenv-") as staging:
         with progress.step("compile", sum(entry.path.endswith(".py") for entry in tree.entries)) as show:
@@ -77,7 +80,7 @@ def pack(directory: str, output: str, options: Options) -> Packed:
             written = writer.write(
                 os.path.abspath(output),
                 _members(described.root, compiled),
-                _facts(described, target, level, options),
+                _facts(described, tree, target, level, options),
                 codec=options.codec,
                 level=level,
                 frame_size=options.frame_size,
@@ -85,7 +88,7 @@ def pack(directory: str, output: str, options: Options) -> Packed:
                 on_progress=show,
             )
     packages = source.packages(compiled.tree, described)
-    return Packed(output, described, written, packages, compiled.failed, tree.unused)
+    return Packed(output, described, written, packages, compiled.failed, tree.unused, source.warnings(described, tree))
 
 
 def _check_output(output: str) -> None:
@@ -116,21 +119,23 @@ def _members(root: str, compiled: bytecode.Bytecode) -> Iterator[Input]:
         yield Input(_KINDS[entry.kind], path, entry.mode, entry.mtime, entry.size, link, data)
 
 
-def _facts(described: source.Source, target: str, level: int, options: Options) -> dict[str, list[str]]:
+def _facts(
+    described: source.Source, tree: source.Tree, target: str, level: int, options: Options
+) -> dict[str, list[str]]:
     """Return what a start has to know; docs/format.md says what each means."""
     interpreter = described.interpreter
     facts = {
         "generator": [f"unpackenv {unpackenv.__version__}"],
         "kind": [described.kind],
         "import": list(described.import_paths),
-        "bin": [described.bin],
+        "bin": [described.bin if any(entry.path == described.bin for entry in tree.entries) else ""],
         "target": [target],
         "python": [interpreter.cache_tag],
         "soabi": [interpreter.soabi],
         "machine": [interpreter.machine],
         "system": [interpreter.system],
         "libc": [interpreter.libc],
-        "native": ["yes" if described.native else "no"],
+        "native": ["yes" if source.shared_objects(tree) else "no"],
         "bytecode": [options.bytecode],
         "level": [str(level)],
         "frame-size": [str(options.frame_size)],

@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from unpackenv.archive import interpreter as facts_of_interpreter
+from unpackenv.archive.toc import RESERVED
 from unpackenv.errors import PackError, SettingError
 
+_RESERVED = os.fsdecode(RESERVED)
 _OLDEST = (3, 9)
-_RESERVED_PREFIX = ".unpackenv."
 _PYTHON_LIB = re.compile(r"python\d+(?:\.(\d+)t?)?")
 _SHARED_OBJECT = re.compile(r".+\.so(?:\.\d+)*")
 _EXTENSION_TAG = re.compile(r"\.((?:cpython|pypy|graalpy)[^./]*)\.so$")
@@ -79,8 +80,6 @@ class Source:
     """Where it has to be unpacked for its scripts to work, or "" if any place will do."""
     interpreter: Interpreter
     """The one that will run it."""
-    native: bool
-    """Whether it has shared objects."""
 
 
 class Entry(NamedTuple):
@@ -128,8 +127,6 @@ def recognise(path: str, python: str | None = None) -> Source:
     interpreter = _ask(_interpreter_path(root, python, is_venv))
     _check_venv(root, venv or {}, interpreter)
     install_root, libs = _site_directories(root)
-    shared_objects = _shared_objects(root)
-    _check_extensions(root, shared_objects, interpreter)
     return Source(
         root=root,
         kind="venv" if is_venv else "prefix" if libs else "site-packages",
@@ -137,7 +134,6 @@ def recognise(path: str, python: str | None = None) -> Source:
         bin=_scripts(root, install_root),
         target=root if is_venv else "",
         interpreter=interpreter,
-        native=bool(shared_objects),
     )
 
 
@@ -270,28 +266,26 @@ def _check_venv(root: str, venv: dict[str, str], interpreter: Interpreter) -> No
         raise _mismatch(os.path.join(root, "pyvenv.cfg"), f"Python {version}", interpreter)
 
 
-def _shared_objects(root: str) -> list[str]:
-    """Return the paths of all shared objects of the tree, relative to its root."""
-    found = []
-    for directory, _, names in os.walk(root, onerror=_raise_unreadable):
-        found += [os.path.relpath(os.path.join(directory, name), root) for name in names if _is_shared_object(name)]
-    return found
+def shared_objects(tree: Tree) -> list[str]:
+    """Return the paths of all shared objects of the tree."""
+    return [entry.path for entry in tree.entries if entry.kind != "dir" and _is_shared_object(entry.path)]
 
 
-def _is_shared_object(name: str) -> bool:
-    return ".so" in name and _SHARED_OBJECT.fullmatch(name) is not None
+def _is_shared_object(path: str) -> bool:
+    return ".so" in path and _SHARED_OBJECT.fullmatch(os.path.basename(path)) is not None
 
 
-def _check_extensions(root: str, shared_objects: Iterable[str], interpreter: Interpreter) -> None:
-    """Raise `PackError` if an extension module comes for other interpreters only."""
+def check_extensions(source: Source, tree: Tree) -> None:
+    """Raise `PackError` if an extension module of the tree comes for other interpreters only."""
+    interpreter = source.interpreter
     tags: dict[str, list[str]] = {}
-    for path in shared_objects:
+    for path in shared_objects(tree):
         match = _EXTENSION_TAG.search(path)
         if match:
             tags.setdefault(path[: match.start()], []).append(match[1])
     for module, built_for in sorted(tags.items()):
         if not any(f".{tag}.so" in interpreter.extension_suffixes for tag in built_for):
-            raise _mismatch(os.path.join(root, module), " and ".join(sorted(built_for)), interpreter)
+            raise _mismatch(os.path.join(source.root, module), " and ".join(sorted(built_for)), interpreter)
 
 
 def _mismatch(where: str, built_for: str, interpreter: Interpreter) -> PackError:
@@ -307,7 +301,7 @@ def _mismatch(where: str, built_for: str, interpreter: Interpreter) -> PackError
 # --- warning -----------------------------------------------------------------------------------
 
 
-def warnings(source: Source) -> list[str]:
+def warnings(source: Source, tree: Tree) -> list[str]:
     """Return what will not work where the tree is unpacked, and what to do about it, a sentence or two each."""
     found = []
     venv = _venv_settings(source.root) or {}
@@ -316,10 +310,12 @@ def warnings(source: Source) -> list[str]:
             "pyvenv.cfg includes the system's site-packages, which are not packed. "
             "Make the environment without --system-site-packages."
         )
+    packed = {entry.path for entry in tree.entries}
     for import_path in source.import_paths:
         directory = os.path.join(source.root, import_path)
         for name in _names(directory):
-            found += _warnings_of(source, directory, name)
+            if os.path.join(import_path, name) in packed:
+                found += _warnings_of(source, directory, name)
     return found
 
 
@@ -394,7 +390,7 @@ def scan(source: Source, exclude: Sequence[str] = (), output: str = "") -> Tree:
             with os.scandir(os.path.join(source.root, directory)) as items:
                 for item in items:
                     path = os.path.join(directory, item.name)
-                    if path.startswith(_RESERVED_PREFIX) or item.path == output or is_excluded(path):
+                    if path.startswith(_RESERVED) or item.path == output or is_excluded(path):
                         continue
                     found.append(_entry(path, item, latest))
                     if item.is_dir(follow_symlinks=False):
@@ -502,10 +498,6 @@ def _position(entry: Entry) -> list[tuple[bool, bytes]]:
 def _unreadable(error: OSError) -> PackError:
     where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
     return PackError(f"cannot be read ({error.strerror})", where=where)
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise _unreadable(error) from error
 
 
 # --- summing up --------------------------------------------------------------------------------

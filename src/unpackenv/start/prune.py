@@ -13,7 +13,7 @@ import time
 from unpackenv.archive import facts as facts_text
 from unpackenv.errors import ArchiveCorrupt, LockTimeout, TargetRefused
 from unpackenv.start import lock, places, stamp
-from unpackenv.start.target import Sibling, remove_tree
+from unpackenv.start.target import OURS, Sibling, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def _names(directory: str) -> set[str]:
     for entry in os.scandir(directory):
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
             names.add(entry.name)
-        elif entry.name.startswith(".") and ".unpackenv." in entry.name:
-            names.add(entry.name[1:].partition(".unpackenv.")[0])
+        elif entry.name.startswith(".") and OURS in entry.name:
+            names.add(entry.name[1:].partition(OURS)[0])
     return names
 
 

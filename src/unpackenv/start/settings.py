@@ -14,8 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Value = "str | int | bool"
-
 
 def _text(value: str) -> str:
     return value
