@@ -50,14 +50,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="unpackenv",
         description="Ship a Python environment as one compressed file, unpacked in parallel when the container starts.",
-        epilog="As an entrypoint: python -m unpackenv [--archive FILE] [--target DIR] … -- CMD ARG… "
-        "unpacks the environment if it is not there yet, and becomes CMD.",
+        epilog=_entrypoint_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"unpackenv {unpackenv.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (_add_pack, _add_unpack, _add_verify, _add_inspect, _add_hook, _add_prune, _add_runtime):
         add(commands)
     return parser
+
+
+def _entrypoint_help() -> str:
+    """Describe the wrapper, whose options `entrypoint` parses without argparse."""
+    lines = [
+        "as an entrypoint: python -m unpackenv [options] -- CMD ARG…",
+        "  unpacks the environment if it is not there yet, and becomes CMD. Its options, each also a variable of the",
+        "  environment (UNPACKENV_TARGET for --target):",
+        "",
+    ]
+    return "\n".join(lines + [f"  {setting.option:15} {setting.meaning}" for setting in TABLE])
 
 
 # --- pack --------------------------------------------------------------------------------------
