@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-JOBS   ?= 0
+JOBS   ?= auto
 ARGS   ?=
 
 BIN    := $(VENV)/bin
@@ -15,7 +15,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 	@echo
-	@echo 'PYTHON=python3.13 VENV=.venv-3.13 uses another interpreter. test, soak, fuzz and bench take ARGS="…", test takes JOBS=2.'
+	@echo 'PYTHON=python3.13 VENV=.venv-3.13 uses another interpreter. test, soak, fuzz and bench take ARGS="…", test takes JOBS=0 for one process.'
 
 demo: $(VENV)/.build ## pack a small real set of packages and start an app from the archive, cold and warm
 	@sh demo/demo.sh $(BIN)/python

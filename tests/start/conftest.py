@@ -42,25 +42,32 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "trees" / "tree"
 
 
-# Stands still behind a step of a start, so that it is still in that phase when something happens to it.
+# Stands still at a step of a start, so that it is still in that phase when something happens to it.
 SLOW = """
 import os, sys, time
 
 def stalled(step):
     def slow(*arguments):
+        if phase == "publish":  # before the stamp: once it is there, nothing may be taken back
+            stall()
         result = step(*arguments)
-        open(os.environ["STARTED"], "w").close()
-        time.sleep(float(os.environ["SECONDS"]))
+        if phase != "publish":
+            stall()
         return result
     return slow
 
+def stall():
+    open(os.environ["STARTED"], "w").close()
+    time.sleep(float(os.environ["SECONDS"]))
+
 if sys.argv[0] in ("-c", "-m"):
     from unpackenv.start import stamp, target, tree
+    phase = os.environ["STALLED"]
     owner, name = {
         "unpack": (tree.Tree, "write_file"),
         "publish": (stamp, "write"),
         "put away": (target.Sibling, "_put_away"),
-    }[os.environ["STALLED"]]
+    }[phase]
     setattr(owner, name, stalled(getattr(owner, name)))
 """
 

@@ -124,7 +124,7 @@ def _check_frames(toc: Toc) -> None:
         raise ArchiveCorrupt("it has no frames, or an empty one")
     if max(toc.frame_stored) > FRAME_LIMIT + _STORED_MORE:
         raise ArchiveCorrupt("a frame is stored in more bytes than it can decode to")
-    if toc.raw_size > toc.unpacked_size + toc.member_count * _MEMBER_MORE + len(END_OF_ARCHIVE):
+    if toc.raw_size > toc.unpacked_size + (1 + toc.member_count) * _MEMBER_MORE + len(END_OF_ARCHIVE):
         raise ArchiveCorrupt("its tar stream is longer than its members can make it")
 
 

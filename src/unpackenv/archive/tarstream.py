@@ -22,7 +22,7 @@ _SPECIAL = {"3": "a character device", "4": "a block device", "6": "a FIFO"}
 # Long names and extended headers of honest archives are far smaller.
 _EXTENDED_LIMIT = 1 << 20
 _ALL_EXTENDED_LIMIT = 1 << 30
-_PAX_KEYWORDS = ("path", "linkpath", "size", "mtime")
+_PAX_KEYWORDS = ("path", "linkpath", "size", "mtime", "comment")
 # Sizes and times beyond this fit no file system, and no column of a TOC.
 _NUMBER_LIMIT = 1 << 63
 

@@ -34,18 +34,21 @@ _NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory,
 
 def start(settings: Settings, identity: Identity, candidates: list[Place], clock: Clock) -> Report:
     """Unpack the archive `identity` at the first of `candidates` that can be used."""
+    return isolation.stoppable(lambda: _start(settings, identity, candidates, clock))
+
+
+def _start(settings: Settings, identity: Identity, candidates: list[Place], clock: Clock) -> Report:
     tried: list[str] = []
-    with isolation.StopSignals():
-        for place in candidates:
-            try:
-                done = _start_at(place, settings, identity, clock)
-            except _NEXT_PLACE as error:
-                if not place.is_default:
-                    raise
-                tried.append(f"{place.path} ({error.reason})")
-            else:
-                done.tried = tried
-                return done
+    for place in candidates:
+        try:
+            done = _start_at(place, settings, identity, clock)
+        except _NEXT_PLACE as error:
+            if not place.is_default:
+                raise
+            tried.append(f"{place.path} ({error.reason})")
+        else:
+            done.tried = tried
+            return done
     raise TargetNotWritable(
         "no default place can be used",
         where=", ".join(tried),

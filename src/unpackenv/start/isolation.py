@@ -20,7 +20,9 @@ from unpackenv.start import crew
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
+    T = TypeVar("T")
     Result = dict[str, float]
 
 _STOP = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
@@ -36,44 +38,40 @@ def is_single_threaded() -> bool:
         return _thread._count() == 0
 
 
-class StopSignals:
-    """While entered, a stop signal raises KeyboardInterrupt or SystemExit(128 + n).
+def stoppable(work: Callable[[], T]) -> T:
+    """Run `work` and return its result; meanwhile a stop signal raises KeyboardInterrupt or SystemExit(128 + n).
 
-    From then on the others are ignored, until it is left: cleaning up is quick, and ends.
+    From then on the others are ignored, until this is left: cleaning up is quick, and ends. No context manager:
+    between its calls and its block a signal would find handlers that nobody takes back.
     """
+    previous: dict[int, object] = {}
 
-    def __init__(self) -> None:
-        self._previous: dict[int, object] = {}
-
-    def __enter__(self) -> StopSignals:
-        for signum in _STOP:
-            handler = _signal.getsignal(signum)
-            if handler in (_signal.SIG_DFL, _signal.default_int_handler):
-                self._previous[signum] = handler
-                try:
-                    _signal.signal(signum, self._stop)
-                except ValueError:  # not the main thread, which alone may set handlers
-                    self._previous.clear()
-                    break
-        return self
-
-    def _stop(self, signum: int, _frame: object) -> None:
-        for each in self._previous:
+    def stop(signum: int, _frame: object) -> None:
+        for each in previous:
             _signal.signal(each, _signal.SIG_IGN)
         if signum == _signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + signum)
 
-    def __exit__(self, *_: object) -> None:
+    try:
+        for signum in _STOP:
+            handler = _signal.getsignal(signum)
+            if handler in (_signal.SIG_DFL, _signal.default_int_handler):
+                previous[signum] = handler
+                try:
+                    _signal.signal(signum, stop)
+                except ValueError:  # not the main thread, which alone may set handlers
+                    previous.clear()
+                    break
+        return work()
+    finally:
         try:
-            self._restore()
+            for signum in previous:
+                _signal.signal(signum, previous[signum])
         except BaseException:  # told to stop just now
-            self._restore()
+            for signum in previous:
+                _signal.signal(signum, previous[signum])
             raise
-
-    def _restore(self) -> None:
-        for signum, handler in self._previous.items():
-            _signal.signal(signum, handler)  # as getsignal returned it
 
 
 def run(work: Callable[[], Result]) -> Result:
@@ -103,7 +101,10 @@ def run(work: Callable[[], Result]) -> Result:
     except BaseException:
         _kill_group(pid)
         crew.read_all(reader)
-        os.waitpid(pid, 0)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:  # it has just been waited for
+            pass
         raise
     finally:
         os.close(reader)

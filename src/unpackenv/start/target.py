@@ -217,48 +217,70 @@ def remove_tree(path: str) -> None:
         return
     except (IsADirectoryError, PermissionError):  # macOS and some file systems say EPERM of a directory
         pass
-    root = _open_own(path)
+    _remove_directory(path)
+
+
+def _remove_directory(name: str, above: int | None = None) -> None:
+    fd = _open_own(name, above)
     try:
-        _empty(root)
+        _empty(fd)
     finally:
-        os.close(root)
-    os.rmdir(path)
+        os.close(fd)
+    os.rmdir(name, dir_fd=above)
 
 
 def _empty(root: int) -> None:
-    """Remove all that is below an open directory, level by level: as deep as a path may be."""
-    directories = ["."]
-    for directory in directories:  # grows as they are found
-        fd = _open_below(root, directory)
+    """Remove all that is below an open directory.
+
+    What is in a directory of it is first moved to the top, so that nothing is ever found by a path: no
+    link can be put on the way, and a tree may be as deep as it likes.
+    """
+    waiting = _remove_files(root)
+    taken, number = set(waiting), 0
+    while waiting:
+        name = waiting.pop()
+        fd = _open_own(name, root)
         try:
-            os.fchmod(fd, 0o700)
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        directories.append(os.path.join(directory, entry.name))
-                    else:
-                        os.unlink(entry.name, dir_fd=fd)
+            for inner in _remove_files(fd):
+                while str(number) in taken:
+                    number += 1
+                if _move(inner, fd, str(number), root):
+                    waiting.append(str(number))
+                    number += 1
+                else:
+                    _remove_directory(inner, fd)
         finally:
             os.close(fd)
-    for directory in reversed(directories[1:]):
-        above, name = os.path.split(directory)
-        fd = _open_below(root, above)
-        try:
-            os.rmdir(name, dir_fd=fd)
-        finally:
-            os.close(fd)
+        os.rmdir(name, dir_fd=root)
 
 
-def _open_below(root: int, directory: str) -> int:
-    """Open a directory name by name: whoever owns one on the way could make the next a link."""
-    fd = os.dup(root)
-    for name in directory.split("/"):
-        above = fd
-        try:
-            fd = _open_own(name, above)
-        finally:
-            os.close(above)
-    return fd
+def _remove_files(fd: int) -> list[str]:
+    """Remove all in a directory that is no directory itself; return the names of those that are."""
+    directories = []
+    os.fchmod(fd, 0o700)
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(entry.name)
+            else:
+                os.unlink(entry.name, dir_fd=fd)
+    return directories
+
+
+def _move(name: str, above: int, to: str, root: int) -> bool:
+    """Move a directory; return whether that is possible: overlayfs does not move one of a lower layer."""
+    try:
+        os.rename(name, to, src_dir_fd=above, dst_dir_fd=root)
+    except PermissionError:  # who moves a directory has to be able to write to it, for its `..`
+        fd = _open_own(name, above)
+        os.fchmod(fd, 0o700)
+        os.close(fd)
+        os.rename(name, to, src_dir_fd=above, dst_dir_fd=root)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
 
 
 def _open_own(name: str, above: int | None = None) -> int:
