@@ -11,14 +11,13 @@ import errno
 import os
 import stat
 
-from unpackenv.archive.toc import RESERVED
 from unpackenv.errors import ArchiveUnsafe, NoSpace, TargetNotWritable, TargetRefused, UnpackenvError, UnpackFailed
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER = 0o700
 _PATH_MAX = 4096
-PARTIAL = RESERVED + b"partial."
+PARTIAL = b".unpackenv.partial."
 
 
 class Tree:
