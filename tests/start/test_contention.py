@@ -99,7 +99,7 @@ def ended(processes: list[subprocess.Popen[str]]) -> Iterator[None]:
 def test_64_simultaneous_starts_unpack_once_and_all_see_the_whole_tree(
     tmp_path: Path, target: Path, how: str, mount: Mount
 ) -> None:
-    archive = packed(tmp_path, 2)
+    archive = packed(tmp_path, 2, extra_files=3000)  # so that it takes long enough for others to come
     if how != "absent":
         target.mkdir()
     if how == "mount root":
