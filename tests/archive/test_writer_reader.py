@@ -23,6 +23,7 @@ from unpackenv.archive import codecs, tarstream, trailer, writer
 from unpackenv.archive import facts as facts_text
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.tarstream import DIRECTORY, FILE, SYMLINK
+from unpackenv.archive.toc import RESERVED
 from unpackenv.archive.verify import verify_archive
 from unpackenv.archive.writer import Input
 from unpackenv.errors import (
@@ -241,7 +242,7 @@ def trees(draw: st.DrawFn) -> list[tuple[str, bytes, int, int, bytes]]:
     for _ in range(draw(st.integers(0, 12))):
         parent, name = draw(st.sampled_from(directories)), draw(NAMES)
         path = parent + name
-        if path in taken:
+        if path in taken or path.startswith(RESERVED):
             continue
         taken.add(path)
         kind = draw(st.sampled_from([DIRECTORY, FILE, FILE, SYMLINK]))
