@@ -258,16 +258,16 @@ def _tar(tree: Path, archive: Path, *options: str) -> None:
 
 @pytest.fixture(scope="session")
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of 160 MB, a quarter of it noise, and archives of it with frames and blocks of the default sizes."""
+    """A tree of 160 MB, some of it noise, which no codec makes smaller, and archives of it with frames and blocks of the default sizes."""
     folder = tmp_path_factory.mktemp("heavy")
     tree = folder / "tree"
     noise = random.Random(1).randbytes(8 * MB)
     for number in range(RAW // (2 * MB)):
         (tree / f"{number % 10}").mkdir(parents=True, exist_ok=True)
         begin = number * 40_961 % (7 * MB)
-        content = (noise[begin : begin + MB // 2] + f"{number} ".encode() * (MB // 2))[: 2 * MB]
+        content = (noise[begin : begin + MB // 8] + f"{number} ".encode() * MB)[: 2 * MB]
         (tree / f"{number % 10}" / f"{number}").write_bytes(content)
-    (tree / "large").write_bytes(noise * 3)
+    (tree / "large").write_bytes(noise * 2)
     (tree / "app.py").write_text("")
     for codec in "zstd", "xz":
         facts = {"python": [str(TAG)]}
