@@ -21,7 +21,7 @@ demo: $(VENV)/.build ## pack a small real set of packages and start an app from 
 	@sh demo/demo.sh $(BIN)/python
 
 test: $(VENV)/.build,test ## run the tests
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 soak: $(VENV)/.build,test ## kill 1,000 starts at random moments, and look at the next ones
 	$(BIN)/python tests/soak.py $(ARGS)

@@ -281,6 +281,7 @@ FITS_FROM = {"zstd": 64, "xz": 64, "blocks": 64, "one-block": 128}
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("heavy")  # one process packs it
 @pytest.mark.parametrize("limit", [64, 96, 128])
 @pytest.mark.parametrize("kind", FITS_FROM)
 def test_memory_limits(heavy: Path, tmp_path: Path, kind: str, limit: int) -> None:
@@ -306,6 +307,7 @@ def test_memory_limits(heavy: Path, tmp_path: Path, kind: str, limit: int) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("heavy")  # one process packs it
 @pytest.mark.parametrize(
     ("kind", "workers", "too_little"),
     [*((kind, workers, 24) for kind in ("zstd", "xz") for workers in (1, 2, 3)), ("blocks", 1, 18), ("blocks", 3, 90)],
@@ -331,6 +333,7 @@ def test_the_estimate_is_above_the_need(heavy: Path, tmp_path: Path, kind: str, 
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("heavy")  # one process packs it
 def test_shared_memory_of_64_mb_is_not_needed(heavy: Path, tmp_path: Path) -> None:
     """What workers share with the one that writes is memory like any other: here 96 MB."""
     for name in "root", "volume":
