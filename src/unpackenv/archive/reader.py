@@ -8,8 +8,7 @@ from itertools import accumulate
 
 from unpackenv.archive import codecs, container, trailer
 from unpackenv.archive import facts as facts_text
-from unpackenv.archive.tarstream import END_OF_ARCHIVE
-from unpackenv.archive.toc import FRAME_LIMIT, SHA256_SIZE, Toc
+from unpackenv.archive.toc import END_OF_ARCHIVE_SIZE, FRAME_LIMIT, SHA256_SIZE, Toc
 from unpackenv.errors import (
     ArchiveCorrupt,
     ArchiveUnreadable,
@@ -124,7 +123,7 @@ def _check_frames(toc: Toc) -> None:
         raise ArchiveCorrupt("it has no frames, or an empty one")
     if max(toc.frame_stored) > FRAME_LIMIT + _STORED_MORE:
         raise ArchiveCorrupt("a frame is stored in more bytes than it can decode to")
-    if toc.raw_size > toc.unpacked_size + (1 + toc.member_count) * _MEMBER_MORE + len(END_OF_ARCHIVE):
+    if toc.raw_size > toc.unpacked_size + (1 + toc.member_count) * _MEMBER_MORE + END_OF_ARCHIVE_SIZE:
         raise ArchiveCorrupt("its tar stream is longer than its members can make it")
 
 

@@ -45,7 +45,8 @@ PATH_LIMIT = 4096
 USUAL_PATH = 256
 PATHS_LIMIT = 1 << 23
 """The most bytes that the paths of an archive may have together, of each those beyond `USUAL_PATH`."""
-_END_OF_ARCHIVE = 1024  # bytes of zeros that close the tar stream
+END_OF_ARCHIVE_SIZE = 1024
+"""Bytes of zeros that close the tar stream."""
 # The stored form of each table: its columns as (attribute, array type code).
 FRAMES = (("frame_stored", "Q"), ("frame_raw", "Q"))
 DIRECTORIES = (("dir_parent", "I"), ("dir_mode", "H"), ("dir_mtime", "q"))
@@ -173,7 +174,7 @@ class Toc:
         if max(self.dir_mode) > PERMISSIONS or (self.file_mode and max(self.file_mode) > PERMISSIONS):
             raise _corrupt("a mode has more than permission bits")
         ends = map(add, self.file_position, self.file_size)
-        if not all(map(le, ends, [*self.file_position[1:], self.raw_size - _END_OF_ARCHIVE])):
+        if not all(map(le, ends, [*self.file_position[1:], self.raw_size - END_OF_ARCHIVE_SIZE])):
             raise _corrupt("files overlap, or reach beyond the end of the tar stream")
         if not all(self.link_targets):
             raise _corrupt("a symlink points to nothing")

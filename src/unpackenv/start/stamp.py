@@ -70,7 +70,8 @@ def write(directory_fd: int, facts: dict[str, list[str]], partial: str = NAME + 
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644, dir_fd=directory_fd)
     try:
         os.fchmod(fd, 0o644)
-        os.write(fd, text)
+        while text:  # a disk that is almost full takes some of it, and says so the next time
+            text = text[os.write(fd, text) :]
     finally:
         os.close(fd)
     os.rename(partial, NAME, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
