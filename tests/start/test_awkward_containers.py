@@ -258,7 +258,7 @@ def _tar(tree: Path, archive: Path, *options: str) -> None:
 
 @pytest.fixture(scope="session")
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of 160 MB, some of it noise, which no codec makes smaller, and archives of it with frames and blocks of the default sizes."""
+    """A tree of 160 MB, some of it noise, and archives of it with frames and blocks of the default sizes."""
     folder = tmp_path_factory.mktemp("heavy")
     tree = folder / "tree"
     noise = random.Random(1).randbytes(8 * MB)
