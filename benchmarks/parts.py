@@ -28,6 +28,7 @@ LEAST_IMPORT_ROUNDS = 21  # a single import varies by a third, and 5 % are to be
 """Warm imports a round, besides the first."""
 
 MEMORY_LIMIT = 96e6
+FRAME_MEBIBYTES = (4, 8, 12, 16, 24)
 # By default the workers are processes where the caller has a single thread, as here.
 OURS, OURS_XZ, THREADS = "unpackenv, zstd", "unpackenv, xz", "unpackenv, zstd, threads"
 FOREIGN, FOREIGN_IN_PLACE = "unpackenv, plain-tar xz", "unpackenv, plain-tar xz, in place"
@@ -156,6 +157,28 @@ def _ratio(values: Mapping[str, Sequence[float]], name: str, peer: str) -> float
 def _foreign_limit(archive: Path) -> float:
     """Each worker holds one block of an archive that somebody else has cut."""
     return MEMORY_LIMIT + xz_block_size(archive) * len(os.sched_getaffinity(0))
+
+
+# --- frame sizes ---------------------------------------------------------------------------------
+
+
+def frames(renderer: Renderer, options: Options) -> Part:
+    """What does the size of the frames cost and gain?"""
+    archives = {f"{size} MiB": renderer.framed(size) for size in FRAME_MEBIBYTES}
+    commands = [_cold_start(renderer, name, archive) for name, archive in archives.items()]
+    peaks = measure.peaks(commands, options.memory_rounds, options.file_system.fresh)
+    usages = measure.in_turn(commands, options.rounds, options.file_system.fresh)
+    peer = renderer.tar_xz.stat().st_size
+    rows = []
+    for name, archive in archives.items():
+        size, runs = archive.stat().st_size, usages[name]
+        walls, cpus = [usage.wall for usage in runs], [usage.cpu for usage in runs]
+        rows.append(
+            (name, megabytes(size), ratio(size / peer), spread(walls), spread(cpus), megabytes(peaks[name].pss))
+        )
+    header = ("frame", "archive MB", "× XZ_OPT=-T0 tar -Jcf", "cold start s", "user+sys s", "memory MB, all processes")
+    data = {"runs": {name: _plain(runs) for name, runs in usages.items()}, "peaks": _plain(peaks)}
+    return Part([table(header, rows)], data)
 
 
 # --- memory of one big file ----------------------------------------------------------------------
@@ -291,6 +314,7 @@ def _plain(value: object) -> object:
 PARTS: dict[str, Callable[[Renderer, Options], Part]] = {
     "sizes": sizes,
     "cold": cold,
+    "frames": frames,
     "memory": memory,
     "warm": warm,
     "imports": imports,

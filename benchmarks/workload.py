@@ -45,6 +45,10 @@ class Renderer:
     def xz(self) -> Path:
         return self._packed(self.site, "renderer", trailer.XZ, _BYTECODE)
 
+    def framed(self, mebibytes: int) -> Path:
+        """Return the default archive, but with frames of another size."""
+        return self._packed(self.site, "renderer", trailer.ZSTD, _BYTECODE, mebibytes << 20)
+
     @cached_property
     def tree(self) -> Path:
         def make(place: Path) -> None:
@@ -92,12 +96,14 @@ class Renderer:
     def big_tar_xz(self) -> Path:
         return _tarred(self.big_tree, "tar.xz", ["-J"], {"XZ_OPT": "-T 0"})
 
-    def _packed(self, tree: Path, name: str, codec: str, bytecode: str) -> Path:
+    def _packed(
+        self, tree: Path, name: str, codec: str, bytecode: str, frame_size: int = pack.DEFAULT_FRAME_SIZE
+    ) -> Path:
         """Pack with default settings; other defaults make another archive."""
-        defaults = (pack.DEFAULT_LEVEL[codec], pack.DEFAULT_FRAME_SIZE, unpackenv.__version__)
-        key = _key(str(tree), codec, bytecode, *defaults)
+        key = _key(str(tree), codec, bytecode, pack.DEFAULT_LEVEL[codec], frame_size, unpackenv.__version__)
         suffix = {trailer.ZSTD: "zst", trailer.XZ: "xz"}[codec]
-        command = [self.python, "-m", "unpackenv", "pack", tree, "--codec", codec, "--bytecode", bytecode, "-o"]
+        options = ["--codec", codec, "--bytecode", bytecode, "--frame-size", frame_size]
+        command = [self.python, "-m", "unpackenv", "pack", tree, *options, "-o"]
         return _once(f"{name}-{key}.tar.{suffix}", lambda place: _execute([*command, place], self.env))
 
 
