@@ -23,8 +23,8 @@ WHICH_LATE = f"{WARM}; import sys; print(*[name for name in {LATE_MODULES} if na
 IMPORTS = "import pandas, plotly, flask, kaleido"
 IMPORT_APP = f"import time; begin = time.perf_counter(); {IMPORTS}; print(time.perf_counter() - begin)"
 LEAST_WARM_ROUNDS = 21
-WARM_IMPORTS = 7
 LEAST_IMPORT_ROUNDS = 21  # a single import varies by a third, and 5 % are to be told
+WARM_IMPORTS = 7
 """Warm imports a round, besides the first."""
 
 MEMORY_LIMIT = 96e6
