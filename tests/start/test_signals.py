@@ -325,6 +325,7 @@ result = [sorted(ends), number]
 """
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="since 3.12 an exception in a tracer of byte codes goes astray")
 @pytest.mark.parametrize(
     ("signum", "stopped"), [(signal.SIGTERM, "SystemExit143"), (signal.SIGINT, "KeyboardInterrupt")]
 )
