@@ -166,10 +166,11 @@ class Sweep:
         new, old = self.versions
         self._prepare(old)
         counts = boot(new, self.place, self.in_place).counts
+        kills = itertools.cycle([KILL, KILL_BACK])
         turns: Iterator[tuple[Packed, Packed]] = itertools.cycle([(old, new), (new, old)])
         for function, count in counts.items():
             for number in range(1, count + 1):
-                for kind in (KILL, KILL_BACK) if killed else (*ERRNOS[function], LASTING):
+                for kind in (next(kills),) if killed else (*ERRNOS[function], LASTING):
                     new, old = next(turns) if self.replaces else (self.versions[0], self.versions[1])
                     self._prepare(old)
                     self._try(Fault(function, number, kind), new, old)

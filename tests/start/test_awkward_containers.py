@@ -247,7 +247,7 @@ def test_cpu_quota(tmp_path: Path, tree: Path, share: float, workers: int) -> No
     assert fingerprint(tmp_path / "target") == fingerprint(tree)
 
 
-RAW = 160 * MB
+RAW = 100 * MB
 
 
 def _tar(tree: Path, archive: Path, *options: str) -> None:
@@ -258,7 +258,7 @@ def _tar(tree: Path, archive: Path, *options: str) -> None:
 
 @pytest.fixture(scope="session")
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of 160 MB, some of it noise, and archives of it with frames and blocks of the default sizes."""
+    """A tree of 100 MB and more, some of it noise, and archives of it with frames and blocks of the default sizes."""
     folder = tmp_path_factory.mktemp("heavy")
     tree = folder / "tree"
     noise = random.Random(1).randbytes(8 * MB)

@@ -84,7 +84,7 @@ def test_killed_at_any_call_the_next_start_ends_well(
     print(found)
     assert not found["problems"], "\n".join(found["problems"])
     assert found["ends"] == {"killed": found["faults"]}
-    assert found["faults"] > 80
+    assert found["faults"] > 40
 
 
 # --- file systems that are full, read-only or tiny ------------------------------------------------
@@ -240,7 +240,7 @@ def test_few_files_may_be_open(large: tuple[Path, Path], target: Path, parallel:
     archive, tree = large
     before = f"{IMPORT_ALL}\nimport os, resource, unpackenv.errors\nused = len(os.listdir('/proc/self/fd')) - 1\n"
     ends = []
-    for more in range(16):
+    for more in (0, 1, 2, 3, 4, 5, 6, 8, 10, 15):
         limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, (used + {more}, used + {more}))"
         end = boot(archive, target, before + limit, workers=2, parallel=parallel)
         assert end == "unpacked" or "Too many open files" in end, end
