@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crafted import record
 from unpackenv.archive import tarstream
 from unpackenv.archive.tarstream import BLOCK, DIRECTORY, END_OF_ARCHIVE, FILE, HARD_LINK, SYMLINK, Member, Scanner
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, UnpackenvError
@@ -284,14 +285,6 @@ def test_times_in_a_gnu_header_are_no_prefix_of_its_path() -> None:
 def test_only_files_have_data_whatever_their_size_says(kind: bytes) -> None:
     stream = crafted(SIZE, b"00000001000\0", member("sized", kind, linkname="x")) + stream_of([member("next")])
     assert [m.path.rstrip(b"/") for m in scan(stream)] == [b"sized", b"next"]
-
-
-def record(keyword: str, value: bytes) -> bytes:
-    text = b" %s=%s\n" % (keyword.encode(), value)
-    length = len(text) + 1
-    while len(b"%d" % length) + len(text) != length:
-        length += 1
-    return b"%d" % length + text
 
 
 def pax_header(records: bytes, typeflag: bytes = b"x") -> bytes:

@@ -12,13 +12,12 @@ import stat
 import sys
 import threading
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from typing import NamedTuple
 
 from unpackenv.archive import container, facts, tarstream, trailer, xz, zstd
+from unpackenv.archive.pooled import in_order
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.tarstream import DIRECTORY, END_OF_ARCHIVE, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
 from unpackenv.archive.toc import RESERVED, Toc
@@ -234,19 +233,7 @@ def _decoded(archive: Archive) -> Iterator[bytearray]:
             raise ArchiveCorrupt(f"frame {number}: {error.what}") from error
         return raw
 
-    numbers = iter(range(len(archive.toc.frame_raw)))
-    with ThreadPoolExecutor(min(_WINDOW, os.cpu_count() or 1)) as pool:
-        pending: deque[Future[bytearray]] = deque()
-        try:
-            for number in numbers:
-                pending.append(pool.submit(decode, number))
-                if len(pending) == _WINDOW:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    yield from in_order(decode, range(len(archive.toc.frame_raw)), min(_WINDOW, os.cpu_count() or 1), _WINDOW)
 
 
 # --- a tree against its archive ----------------------------------------------------------------

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 
 from unpackenv.archive import codecs, container, facts, tarstream, trailer
+from unpackenv.archive.pooled import in_order
 from unpackenv.archive.tarstream import DIRECTORY, FILE, SYMLINK
 from unpackenv.archive.toc import MEMBER_LIMIT, Toc
 from unpackenv.errors import PackError
@@ -188,18 +187,7 @@ def _encoded(
             local.encode = codecs.encoder(codec, level, frame_size)
         return len(raw), local.encode(raw)
 
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[tuple[int, bytes]]] = deque()
-        try:
-            for frame in frames:
-                pending.append(pool.submit(encode, frame))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    yield from in_order(encode, frames, workers, 2 * workers + 1)
 
 
 def _write_trailer(
