@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import IS_ROOT, environment, leftovers, pack_tree, run, wrapper
+from processes import IMPORT_ALL, IS_ROOT, environment, leftovers, pack_tree, run, wrapper
 from support import describe
 from unpackenv.start import stamp
 
@@ -134,3 +134,18 @@ def test_without_the_archive_the_loss_is_told(archive: Path, target: Path, reboo
     LOSSES["a file is missing"](target)
     assert boot("", target, rebooted) == "reused"
     assert boot("", target) == "tree-mismatch"
+
+
+def test_who_may_not_look_everywhere_cannot_count(
+    archive: Path, open_path: Path, tmp_path: Path, rebooted: list[object]
+) -> None:
+    """Unpacked by root, used by another user; the same as where a directory vanishes under who counts."""
+    target = open_path / "trees" / "tree"
+    target.parent.mkdir(mode=0o755)
+    copy = open_path / "site.tar.zst"
+    copy.write_bytes(archive.read_bytes())
+    assert boot(copy, target) == "unpacked"
+    (target / "package").chmod(0o700)
+    code = f"{IMPORT_ALL}\nimport os; os.setgid(54321); os.setuid(54321)\n{CODE}"
+    done = run([*rebooted, sys.executable, "-c", code, copy, target, ""], environment())
+    assert done.stdout.strip() == "target-not-writable", done.stderr

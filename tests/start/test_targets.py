@@ -362,6 +362,30 @@ def test_noexec_mount(tmp_path: Path, tree: Path, target: Path, mount: Mount) ->
     assert boot(native, target, force=True) == "unpacked"
 
 
+@pytest.mark.parametrize("name", ["x.so", "x.cpython-39-x86_64-linux-gnu.so", "libs/libx.so.1.2"])
+def test_noexec_mount_and_what_plain_tar_made(tmp_path: Path, target: Path, mount: Mount, name: str) -> None:
+    for kind, path in ("native", name), ("pure", "x.so.txt"):
+        tree = write_tree(tmp_path / kind, {path: "", "app.py": ""})
+        subprocess.run(["tar", "-C", tree, "-cJf", tmp_path / f"{kind}.tar.xz", "."], check=True)
+    target.mkdir()
+    mount("-t", "tmpfs", "-o", "noexec", "none", target)
+    assert boot(tmp_path / "native.tar.xz", target).startswith(f"TargetNoExec: {target}")
+    assert tree_of(target) == {}
+    assert boot(tmp_path / "pure.tar.xz", target) == "unpacked"
+    assert boot(tmp_path / "native.tar.xz", target, force=True) == "unpacked"
+
+
+def test_what_a_killed_start_left_is_not_in_the_way_of_the_next(tmp_path: Path, mount: Mount) -> None:
+    """On a disk that has room for one tree and a half."""
+    archive = tmp_path / "archive.tar.zst"
+    pack_tree(archive, write_tree(tmp_path / "tree", {"zeros": "0" * 3_000_000}))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", "size=5M", "none", disk)
+    write_tree(disk / ".tree.unpackenv.work", {"zeros": "0" * 3_000_000})
+    assert boot(archive, disk / "tree") == "unpacked"
+
+
 def test_too_small_a_mount(tmp_path: Path, target: Path, mount: Mount) -> None:
     archive = tmp_path / "archive.tar.zst"
     pack_tree(archive, write_tree(tmp_path / "tree", {"zeros": "0" * 3_000_000}))

@@ -140,7 +140,7 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
         if wanted and (not place.is_default or places.is_ours(place)):
             try:
                 _check_python(first(facts, "python"), place.path, settings)
-                whole = stamp.is_certain(facts) or _survived(place.path, facts)
+                whole = stamp.is_certain(facts) or _survived(place.path, facts, fd)
             except BaseException:
                 os.close(fd)
                 raise
@@ -150,10 +150,10 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
     return None
 
 
-def _survived(tree: str, facts: dict[str, list[str]]) -> bool:
+def _survived(tree: str, facts: dict[str, list[str]], stamp_fd: int) -> bool:
     from unpackenv.start import durable
 
-    return durable.survived(tree, facts)
+    return durable.survived(tree, facts, stamp_fd)
 
 
 def stamps_in_use() -> list[int]:

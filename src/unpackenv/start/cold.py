@@ -12,6 +12,7 @@ from unpackenv.errors import (
     TargetInMemory,
     TargetNoExec,
     TargetNotWritable,
+    TargetRefused,
     TargetUntrusted,
     UnpackenvError,
     UnpackFailed,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # What makes a default place unusable and the next one worth a try.
-_NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, NoSpace)
+_NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, TargetRefused, NoSpace)
 
 
 def start(settings: Settings, identity: Identity, candidates: list[Place], clock: Clock) -> Report:
@@ -64,8 +65,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
         else:
             os.makedirs(os.path.dirname(place.path), exist_ok=True)
         in_place = settings.in_place or _is_site_directory(place.path)
-        lock_file = target.arrange(place.path, in_place, place.is_default).lock
-        lock_fd, waited = lock.acquire(lock_file, settings.lock_timeout)
+        lock_fd, waited = _lock(place, in_place, settings)
     except (FileExistsError, NotADirectoryError) as error:
         raise TargetNotWritable(
             "is in the way, and is no directory",
@@ -74,8 +74,8 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
         ) from error
     except OSError as error:
         raise translated(error, str(error.filename or place.path)) from error
-    clock.lap("lock")
     try:
+        clock.lap("lock")
         done = bootstrap.find_tree([place], identity.key, settings)
         if done:  # another start has published it since we looked
             done.outcome = report.WAITED if waited else report.REUSED
@@ -91,6 +91,22 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
     done.workers = int(result.pop("workers"))
     clock.lap("fork", result)
     return done
+
+
+def _lock(place: Place, in_place: bool, settings: Settings) -> tuple[int, bool]:
+    """Lock what the target is, and still is when the lock is ours: another start may have made it a directory."""
+    ever_waited = False
+    while True:
+        path = target.arrange(place.path, in_place, place.is_default).lock
+        fd, waited = lock.acquire(path, settings.lock_timeout)
+        ever_waited = ever_waited or waited
+        try:
+            if target.arrange(place.path, in_place, place.is_default).lock == path:
+                return fd, ever_waited
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
 
 
 def _arrange(place: Place, in_place: bool) -> target.Staging:
@@ -180,6 +196,7 @@ class _Job:
         settings, staging = self.settings, self.staging
         with _open(self.identity, settings) as source:
             clock.lap("open")
+            staging.discard()  # what a killed start left takes room
             source.check(os.path.dirname(staging.lock))
             fd = staging.open()
             try:

@@ -27,17 +27,21 @@ def facts(fd: int, sync: bool) -> dict[str, list[str]]:
     return {"boot": [stamp.boot_id()]}
 
 
-def survived(tree: str, known: dict[str, list[str]]) -> bool:
-    """Whether a tree that another boot wrote is all there; `known` are the facts of its stamp.
+def survived(tree: str, known: dict[str, list[str]], stamp_fd: int) -> bool:
+    """Whether a tree that another boot wrote is all there; `known` are the facts of its stamp, which is open.
 
-    What an application added to it does not matter. One that was filled in place cannot be counted.
+    What an application added to it does not matter. One that was filled in place cannot be counted,
+    nor one that another start is just replacing, or in which this user may not look everywhere.
     """
     if is_shared(tree):
         return False
-    files, size = _count(tree)
+    try:
+        files, size = _count(tree)
+    except OSError:
+        return False
     if files < int(first(known, "files", "0")) or size < int(first(known, "unpacked-size", "0")):
         return False
-    _renew(tree, known)
+    _renew(tree, known, stamp_fd)
     return True
 
 
@@ -62,14 +66,15 @@ def _count(tree: str) -> tuple[int, int]:
     return files, size
 
 
-def _renew(tree: str, known: dict[str, list[str]]) -> None:
+def _renew(tree: str, known: dict[str, list[str]], stamp_fd: int) -> None:
     """Write the id of this boot into the stamp, over the old one of the same length: its users hold locks on it."""
     old, new = facts_text.encode(known), facts_text.encode({**known, "boot": [stamp.boot_id()]})
     if len(old) == len(new):
         try:
             fd = os.open(os.path.join(tree, stamp.NAME), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                os.pwrite(fd, new, 0)
+                if os.path.samestat(os.fstat(fd), os.fstat(stamp_fd)):  # else it is of another tree by now
+                    os.pwrite(fd, new, 0)
             finally:
                 os.close(fd)
         except OSError:

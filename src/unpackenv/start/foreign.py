@@ -21,6 +21,7 @@ from unpackenv.start.settings import Settings
 from unpackenv.start.tree import PARTIAL, Tree, translated
 
 _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
+_SHARED_OBJECT = re.compile(rb".*\.so(?:\.\d+)*\Z", re.DOTALL)
 _DIRECTORY_MODE = 0o755
 # What 30,000 members take that are not known beforehand: here, and as inodes that the kernel has not written yet.
 _MEMBERS = 16 << 20
@@ -67,7 +68,7 @@ class ForeignSource:
         return limits.memory_needed(workers, pieces.memory_each(workers)) + _MEMBERS
 
     def check(self, directory: str) -> None:
-        """Check the memory. How much room is needed is learnt on the way, header by header."""
+        """Check the memory. How much room is needed, and for what, is learnt on the way, header by header."""
         if not self._force:
             memory = self._memory_needed(self._pieces, self.workers)
             preflight.check_memory(memory, self._memory_left, self._path)
@@ -213,6 +214,8 @@ class _Job:
             raise ArchiveUnsupported(f"it has more than {MEMBER_LIMIT} members")
         if self._room:  # so that a bomb is told by what it announces, before it fills the disk
             self._room.check(self.size, len(self._kinds))
+            if self._room.noexec and _SHARED_OBJECT.match(path):
+                preflight.check_exec(self._room.directory)
         if member.kind != FILE:
             self._finish.append(member)
 

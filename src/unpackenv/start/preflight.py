@@ -54,7 +54,8 @@ class Room:
     def __init__(self, directory: str, memory_left: int) -> None:
         """`memory_left` is what the memory limit leaves, in bytes: on a tmpfs, files are memory."""
         status = os.statvfs(directory)
-        self._directory = directory
+        self.directory = directory
+        self.noexec = bool(status.f_flag & os.ST_NOEXEC)
         self._bytes = status.f_bavail * status.f_frsize
         self._inodes = status.f_favail if status.f_files else limits.UNLIMITED
         mount = mounts.holding(directory)
@@ -71,7 +72,7 @@ class Room:
         if self._bytes < need:
             raise NoSpace(
                 f"needs {need / 1e6:.1f} MB and has {self._bytes / 1e6:.1f} MB free",
-                where=self._directory,
+                where=self.directory,
                 hint="Free space there, or name another target with UNPACKENV_TARGET",
                 need=need,
                 have=self._bytes,
@@ -79,7 +80,7 @@ class Room:
         if self._inodes < members:
             raise NoSpace(
                 f"needs {members} inodes and has {self._inodes} free",
-                where=self._directory,
+                where=self.directory,
                 hint="Free inodes there, or name another target with UNPACKENV_TARGET",
                 need=members,
                 have=self._inodes,
@@ -88,7 +89,7 @@ class Room:
             raise TargetInMemory(
                 f"is on a tmpfs, whose files count as memory: about {(need + memory) / 1e6:.0f} MB are needed, "
                 f"and the memory limit leaves {self._memory / 1e6:.0f} MB",
-                where=self._directory,
+                where=self.directory,
                 hint="Raise the container's memory limit, or name a target on disk with UNPACKENV_TARGET",
                 need=need + memory,
                 have=self._memory,
@@ -169,10 +170,14 @@ def prepare_default(place: Place) -> None:
 
 def _tag(directory: str) -> None:
     """Mark a directory of trees as a cache, which backups leave out (https://bford.info/cachedir/)."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    path = os.path.join(directory, CACHE_TAG)
     try:
-        fd = os.open(os.path.join(directory, CACHE_TAG), flags, 0o644)
-    except FileExistsError:
-        return
-    os.write(fd, _TAG)
-    os.close(fd)
+        if os.lstat(path).st_size:  # else a start was killed before it wrote it
+            return
+    except FileNotFoundError:
+        pass
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, _TAG)
+    finally:
+        os.close(fd)
