@@ -227,6 +227,9 @@ class Sweep:
             yield end
         elif not self._holds(new):
             yield f"{end}, and the tree is not whole"
+        known = {path for version in self.versions for path in version.state}
+        if extra := state_of(self.place).keys() - known:
+            yield f"{end}, and there is {sorted(extra)}"
         left = [name for name in leftovers(self.place) if not (self.in_place and name in OWN_MARKS)]
         if left:
             yield f"{end}, and left {left}"

@@ -118,10 +118,12 @@ def pack_tree(path: Path, tree: Path, codec: str = "zstd", **facts: str) -> str:
 
 
 def leftovers(target: Path) -> list[str]:
-    """Return what is beside and in a target that is of unpackenv, but for locks and the stamp."""
-    beside = [name for name in os.listdir(target.parent) if ".unpackenv" in name]
-    inside = [name for name in os.listdir(target) if name.startswith(".unpackenv")] if target.is_dir() else []
-    return sorted(name for name in beside + inside if not name.endswith((".lock", ".stamp")))
+    """Return what is beside and anywhere in a target that is of unpackenv, but for locks and the stamp."""
+    found = [name for name in os.listdir(target.parent) if ".unpackenv" in name]
+    for directory, below, files in os.walk(target):
+        names = [name for name in below + files if name.startswith(".unpackenv")]
+        found += [os.path.relpath(os.path.join(directory, name), target) for name in names]
+    return sorted(name for name in found if not name.endswith((".lock", ".stamp")))
 
 
 def other_python() -> str:

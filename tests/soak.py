@@ -98,17 +98,16 @@ class Scenario:
             else:
                 path.unlink(missing_ok=True)
 
-    def problems(self, version: Version, archive: str) -> Iterator[str]:
-        """Yield what is wrong with the tree that a start has just called its own."""
+    def problems(self, version: Version, other: Version, archive: str) -> Iterator[str]:
+        """Yield what is wrong with the tree that a start has called its own; `other` may have been there before."""
         yield from (f"left: {name}" for name in leftovers(self.target) if not (self.in_place and name == IN_PLACE))
         if archive.startswith("native"):
             yield from verified(version.archives[archive], self.target)
-            return
         found = {path: state for path, state in describe(self.target).items() if not path.startswith(b".unpackenv.")}
+        known = version.state.keys() | (other.state.keys() if self.in_place else set())
         wrong = [path for path, state in version.state.items() if found.get(path) != state]
-        extra = [] if self.in_place else [path for path in found if path not in version.state]
         yield from (f"missing or altered: {os.fsdecode(path)}" for path in wrong)
-        yield from (f"extra: {os.fsdecode(path)}" for path in extra)
+        yield from (f"extra: {os.fsdecode(path)}" for path in found.keys() - known)
 
 
 def make_mount_root(target: Path) -> None:
@@ -207,9 +206,13 @@ class Kill:
             kill(killed, mark, "all", chance)
             said = killed.communicate(timeout=60)[0].split()
         self.moment = "before" if not said else "inside" if len(said) == 1 else "after"
-        self.problems += self.scenario.problems(next_version, self.archive) if not self.problems else ()
+        self.problems += self._problems(next_version) if not self.problems else ()
         if self.problems:
             self.scenario.clear()
+
+    def _problems(self, version: Version) -> Iterator[str]:
+        other = self.other if version is self.version else self.version
+        return self.scenario.problems(version, other, self.archive)
 
     def _start_again(self, version: Version) -> None:
         try:

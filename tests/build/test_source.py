@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import sys
@@ -91,6 +92,26 @@ def test_interpreter_facts(tmp_path: Path) -> None:
     assert len(bytes.fromhex(interpreter.magic)) == 4
     assert (interpreter.system, interpreter.machine) == (sys.platform, os.uname().machine)
     assert interpreter.libc == "musl" or interpreter.libc.startswith("glibc 2.")
+
+
+@pytest.mark.parametrize(
+    ("data", "libc"),
+    [
+        ("", "glibc"),
+        ("\0GLIBC_2.9\0GLIBC_2.17\0GLIBC_2.2.5\0GLIBC_PRIVATE\0", "glibc 2.17"),
+        ("see GLIBC_2.99", "glibc"),
+    ],
+)
+def test_libc_that_shared_objects_need(tmp_path: Path, data: str, libc: str) -> None:
+    make(tmp_path, f"package/_native{SUFFIX}", data=data)
+    make(tmp_path, "package/notes.txt", data="\0GLIBC_2.98\0")
+    (tmp_path / "package" / "libgone.so").symlink_to("nowhere")
+    described = source.recognise(str(tmp_path))
+    on = dataclasses.replace(described.interpreter, libc="glibc 2.36")
+    tree = source.scan(described, ())
+    assert source.needed_libc(dataclasses.replace(described, interpreter=on), tree) == libc
+    musl = dataclasses.replace(described, interpreter=dataclasses.replace(on, libc="musl"))
+    assert source.needed_libc(musl, tree) == "musl"
 
 
 def test_interpreter_is_looked_up_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,10 +51,13 @@ def stalled(step):
         if phase == "publish":  # before the stamp: once it is there, nothing may be taken back
             stall()
         result = step(*arguments)
-        if phase != "publish":
+        if phase == "unpack" or phase == "put away" or (phase == "write" and is_partial(arguments[0])):
             stall()
         return result
     return slow
+
+def is_partial(fd):
+    return "/package/.unpackenv.partial" in os.readlink(f"/proc/self/fd/{fd}")
 
 def stall():
     open(os.environ["STARTED"], "w").close()
@@ -65,6 +68,7 @@ if sys.argv[0] in ("-c", "-m"):
     phase = os.environ["STALLED"]
     owner, name = {
         "unpack": (tree.Tree, "write_file"),
+        "write": (tree, "_write"),  # of a file that will replace another
         "publish": (stamp, "write"),
         "put away": (target.Sibling, "_put_away"),
     }[phase]

@@ -81,10 +81,10 @@ def loaded(code: str) -> set[str]:
 
 
 WARM = {
-    "unpackenv", "unpackenv.archive", "unpackenv.archive.facts", "unpackenv.archive.trailer", "unpackenv.errors",
-    "unpackenv.start", "unpackenv.start.bootstrap", "unpackenv.start.importpaths", "unpackenv.start.places",
-    "unpackenv.start.report", "unpackenv.start.settings", "unpackenv.start.shim", "unpackenv.start.shim.sitecustomize",
-    "unpackenv.start.stamp",
+    "unpackenv", "unpackenv.archive", "unpackenv.archive.facts", "unpackenv.archive.interpreter",
+    "unpackenv.archive.trailer", "unpackenv.errors", "unpackenv.start", "unpackenv.start.bootstrap",
+    "unpackenv.start.importpaths", "unpackenv.start.places", "unpackenv.start.report", "unpackenv.start.settings",
+    "unpackenv.start.shim", "unpackenv.start.shim.sitecustomize", "unpackenv.start.stamp",
 }  # fmt: skip
 WARM_STDLIB = {"__future__", "_struct", "fcntl", "struct", "zlib"}
 

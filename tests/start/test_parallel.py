@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import random
 import tempfile
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from processes import TAG, environment, processes_with, result_of
 from support import CODECS, describe, file_input, make_tree, members_of, pack, stock_unpack
 from unpackenv.archive.reader import open_archive
-from unpackenv.start import bootstrap, stamp
+from unpackenv.start import bootstrap, crew, stamp
 
 THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
 
@@ -195,3 +198,29 @@ except unpackenv.UnpackenvError as error:
     assert "ZeroDivisionError" in text
     assert "of all things" in text
     assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_told_to_stop_while_workers_are_started(processes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are at work already are waited for: none may be left that writes, or holds what is closed."""
+    started: list[crew.Mate] = []
+    really_start = crew.start
+
+    def start(body: Callable[[], None], processes: bool) -> crew.Mate:
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        started.append(really_start(body, processes))
+        return started[-1]
+
+    def work(_number: int, take: Callable[[], int], ready: Callable[[], None]) -> None:
+        while take() >= 0:
+            ready()
+            time.sleep(0.1)
+
+    before = threading.active_count()
+    monkeypatch.setattr(crew, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        crew.run(lambda: None, work, 1000, 4, processes)
+    assert threading.active_count() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

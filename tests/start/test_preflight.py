@@ -243,8 +243,7 @@ def test_another_interpreter(site: Path, target: Path, tmp_path: Path, fact: str
     pack_tree(pure, site, native="no", **facts)
     error = refused(compiled, target)
     assert (error["reason"], error["where"]) == ("interpreter-mismatch", str(compiled))
-    assert (error["fact"], error["packed"]) == (fact, other[fact].split(" ")[0])
-    assert error["found"] == own[fact].split(" ")[0]
+    assert (error["fact"], error["packed"], error["found"]) == (fact, other[fact], own[fact])
     assert error["packed"] in error["what"]
     assert error["found"] in error["what"]
     assert not target.exists()
@@ -255,11 +254,28 @@ def test_another_interpreter(site: Path, target: Path, tmp_path: Path, fact: str
     assert started(compiled, target, UNPACKENV_FORCE="yes", UNPACKENV_IN_PLACE="yes")["outcome"] == "unpacked"
 
 
-def test_another_version_of_the_libc_is_fine(site: Path, target: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "outcome"), [("0.1", "unpacked"), ("", "unpacked"), ("99.1", "error")])
+def test_another_version_of_the_libc(site: Path, target: Path, tmp_path: Path, version: str, outcome: str) -> None:
     own = interpreter.describe()
-    path = tmp_path / "older.tar.zst"
-    pack_tree(path, site, native="yes", **{**own, "libc": own["libc"].split(" ")[0] + " 0.1"})
-    assert started(path, target)["outcome"] == "unpacked"
+    path = tmp_path / "other.tar.zst"
+    pack_tree(path, site, native="yes", **{**own, "libc": f"{own['libc'].split(' ')[0]} {version}".strip()})
+    if outcome == "error":
+        error = refused(path, target)
+        assert (error["reason"], error["fact"], error["found"]) == ("interpreter-mismatch", "libc", own["libc"])
+    else:
+        assert started(path, target)["outcome"] == outcome
+
+
+@pytest.mark.parametrize("fact", ["python", "soabi", "machine"])
+def test_a_tree_that_unpack_made_for_another_interpreter(site: Path, target: Path, tmp_path: Path, fact: str) -> None:
+    """`unpack` does not know who will import the tree, so every start looks."""
+    path = tmp_path / "other.tar.zst"
+    pack_tree(path, site, native="yes", **{**interpreter.describe(), fact: "another"})
+    done = run([sys.executable, "-m", "unpackenv", "unpack", path, "-C", target], environment())
+    assert done.returncode == 0, done.stderr
+    error = refused(path, target)
+    assert (error["reason"], error["where"], error["fact"]) == ("interpreter-mismatch", str(target), fact)
+    assert started(path, target, UNPACKENV_FORCE="yes")["outcome"] == "reused"
 
 
 def test_a_command_of_another_interpreter(archive: Path, target: Path) -> None:
@@ -414,7 +430,7 @@ def test_a_default_place_may_belong_to_root_or_to_oneself(container: Container, 
 @pytest.mark.parametrize(
     ("trap", "reason"),
     [
-        ("mkdir -m 755 {0}", "target-not-writable"),
+        ("mkdir -m 755 {0}", "target-untrusted"),
         ("mkdir -m 777 {0}", "target-untrusted"),
         ("mkdir -m 777 {0} {0}/env", "target-untrusted"),
         ("mkdir -m 777 {0}-2; ln -s unpackenv-12345-2 {0}", "target-untrusted"),
@@ -428,6 +444,15 @@ def test_what_another_user_prepared_in_the_shared_directory_is_not_used(
     code, line, _ = start_in(container, user=SOMEBODY)
     assert (code, line["reason"]) == (125, "target-not-writable")
     assert line["where"].endswith(f"({reason})")
+
+
+def test_nothing_is_made_behind_a_link_in_the_shared_directory(container: Container) -> None:
+    container.tmpfs("/temporary")
+    container.shell(f"mkdir {{0}}; chown {SOMEBODY} {{0}}", "/temporary/own")
+    container.shell("ln -s own {0}; chown -h 54321 {0}", f"/temporary/unpackenv-{SOMEBODY}")
+    start = f"{sys.executable} -m unpackenv --archive {ARCHIVE} -- true; echo $?; ls -A /temporary/own"
+    done = container.run(["sh", "-c", start], environment(TMPDIR="/temporary"), user=SOMEBODY)
+    assert done.stdout == "125\n", done.stderr
 
 
 @pytest.mark.parametrize(

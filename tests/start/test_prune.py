@@ -307,6 +307,14 @@ def test_a_directory_that_is_no_cache_of_ours_is_refused(
     assert describe(directory) == before
 
 
+def test_a_default_place_without_a_tag_does_not_keep_the_others(
+    archive: Path, cache: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    tree = unpack(archive, cache, env)
+    (tmp_path / f"unpackenv-{os.geteuid()}" / "env").mkdir(parents=True)
+    assert f"{tree}: removed, 0.0 MB" in prune("--older-than", "0", env=env)
+
+
 def test_the_tag_is_what_backups_look_for(archive: Path, cache: Path, env: dict[str, str], tmp_path: Path) -> None:
     unpack(archive, cache, env)
     assert (cache / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55\n")

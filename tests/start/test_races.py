@@ -122,3 +122,71 @@ def test_a_directory_open_to_all_in_an_old_tree_leads_nowhere(
     attack(code + "os.mkdir(place); work = os.open(place, os.O_RDONLY)\n" + SWAPS_A_DIRECTORY)
     boot(shared.parent / "site.tar.zst", shared / "tree")
     assert describe(canaries) == before
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+# Puts a directory of its own, with links to CANARIES in it, in the place of the one that a start has made.
+SWAPS_THE_WORK_DIRECTORY = """
+def swap(place):
+    os.rename(place, place + ".gone")
+    os.mkdir(place)
+    for name in ("package", "sub", "y"):
+        os.symlink(os.path.join(CANARIES, name), os.path.join(place, name))
+    for name in ("app.py", "data.txt", ".unpackenv.stamp"):
+        os.symlink(os.path.join(CANARIES, name), os.path.join(place, name))
+    if os.geteuid() == 0:
+        os.chown(place, 54321, 54321)
+"""
+
+AFTER_MKDIR = """
+really_mkdir = os.mkdir
+def mkdir(path, *arguments, **options):
+    really_mkdir(path, *arguments, **options)
+    if str(path).endswith(".work"):
+        os.mkdir = really_mkdir
+        swap(path)
+os.mkdir = mkdir
+"""
+
+BEFORE_RENAME = """
+really_rename = os.rename
+def rename(source, *arguments, **options):
+    if str(source).endswith(".work"):
+        os.rename = really_rename
+        swap(source)
+    really_rename(source, *arguments, **options)
+os.rename = rename
+"""
+
+
+@pytest.mark.parametrize("moment", [AFTER_MKDIR, BEFORE_RENAME], ids=["made", "published"])
+def test_a_work_directory_that_is_exchanged_is_noticed(shared: Path, canaries: Path, moment: str) -> None:
+    before = describe(canaries)
+    attack = f"CANARIES = {str(canaries)!r}\n{SWAPS_THE_WORK_DIRECTORY}{moment}"
+    outcome = boot(shared.parent / "site.tar.zst", shared / "tree", before=attack)
+    assert outcome.startswith("TargetUntrusted"), outcome
+    assert describe(canaries) == before
+
+
+def test_links_put_in_the_way_of_writing_lead_nowhere(shared: Path, canaries: Path, attack: Attack, site: Path) -> None:
+    before = describe(canaries)
+    work = str(shared / ".tree.unpackenv.work")
+    forever = f"""
+print("ready", flush=True)
+number = 0
+while True:
+    try:
+        swap({work!r})
+        number += 1
+        os.rename({work + ".gone"!r}, {work!r} + f".gone{{number}}")
+    except OSError:
+        pass
+"""
+    attack(f"CANARIES = {str(canaries)!r}\n{SWAPS_THE_WORK_DIRECTORY}{forever}")
+    outcomes = set()
+    for number in range(20):
+        outcome = boot(shared.parent / "site.tar.zst", shared / "tree", uid=ALICE)
+        outcomes.add(outcome.partition(":")[0])
+        assert describe(canaries) == before, (number, outcome)
+    assert outcomes <= {"unpacked", "reused", "TargetUntrusted", "TargetRefused", "TargetNotWritable", "UnpackFailed"}

@@ -198,6 +198,23 @@ def test_a_mount_is_empty_again(
 
 
 @SIGNALS
+@pytest.mark.parametrize("phase", ["wait", "write", "publish"])
+def test_in_place_no_partial_file_is_left(
+    archive: Path, site: Path, target: Path, slow: dict[str, str], signum: int, phase: str
+) -> None:
+    files = [str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()]
+    write_tree(target, dict.fromkeys(files, "old"))
+    code = APPLICATION.replace("workers=2", "in_place=True").format(archive=str(archive), target=str(target))
+    started = Started([sys.executable, "-c", code], slow, phase, target / ".unpackenv.lock")
+    if phase == "write":
+        assert any("partial" in path for path in leftovers(target))
+    started.stop(signum)
+    assert "application" not in started.stdout
+    assert leftovers(target) == ([] if phase == "wait" else [".unpackenv.in-place", ".unpackenv.unfinished"])
+    assert all((target / path).is_file() for path in files)
+
+
+@SIGNALS
 @pytest.mark.parametrize("phase", ["wait", "unpack", "publish", "put away"])
 def test_an_old_tree_is_there_whole_or_not_at_all(
     archive: Path, target: Path, slow: dict[str, str], tmp_path: Path, signum: int, phase: str

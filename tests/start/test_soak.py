@@ -28,9 +28,9 @@ def test_a_tree_that_is_not_whole_and_a_file_that_was_left_are_noticed(tmp_path:
             kill = soak.Kill(scenarios[0], archive, "all", version, other)
             assert kill.duration() > 0
             target = kill.scenario.target
-            assert list(kill.scenario.problems(version, archive)) == []
+            assert list(kill.scenario.problems(version, other, archive)) == []
             (target / "modules_1" / "module_1.py").unlink()
             target.with_name(".tree.unpackenv.work").mkdir()
-            left, *wrong = kill.scenario.problems(version, archive)
+            left, *wrong = kill.scenario.problems(version, other, archive)
             assert left == "left: .tree.unpackenv.work"
             assert [line for line in wrong if line.startswith("missing") and "modules_1/module_1.py" in line]

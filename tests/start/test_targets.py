@@ -386,6 +386,52 @@ def test_what_a_killed_start_left_is_not_in_the_way_of_the_next(tmp_path: Path, 
     assert boot(archive, disk / "tree") == "unpacked"
 
 
+@pytest.mark.parametrize("kind", ["native", "plain tar"])
+def test_a_mount_with_room_for_one_tree(tmp_path: Path, target: Path, mount: Mount, kind: str) -> None:
+    """There the old version goes before the new one is unpacked, so its room is counted."""
+    archives = [tmp_path / f"archive-{number}.tar.zst" for number in (1, 2)]
+    for number, archive in enumerate(archives):
+        tree = write_tree(tmp_path / f"tree-{number}", {"zeros": str(number) * 3_000_000})
+        if kind == "native":
+            pack_tree(archive, tree)
+        else:
+            subprocess.run(["tar", "-C", tree, "--zstd", "-cf", archive, "."], check=True)
+    target.mkdir()
+    mount("-t", "tmpfs", "-o", "size=4M", "none", target)
+    for archive in (*archives, *archives):
+        assert boot(archive, target) == "unpacked"
+
+
+def test_in_place_what_everybody_may_write_to_is_refused(packed: Path, target: Path) -> None:
+    (target / "package").mkdir(parents=True)
+    (target / "package").chmod(0o777)
+    outcome = boot(packed, target, in_place=True)
+    assert outcome.startswith(f"TargetUntrusted: {target}/package: may be written by everybody"), outcome
+    (target / "package").chmod(0o1777)
+    assert boot(packed, target, in_place=True) == "unpacked"
+
+
+def test_a_link_where_the_lock_should_be(packed: Path, target: Path, tmp_path: Path) -> None:
+    target.with_name(".tree.unpackenv.lock").symlink_to(tmp_path / "elsewhere")
+    outcome = boot(packed, target)
+    assert outcome.startswith("TargetRefused"), outcome
+    assert ".tree.unpackenv.lock: is where the lock should be" in outcome
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_system_without_locks(packed: Path, target: Path) -> None:
+    before = """
+import errno, fcntl
+def flock(fd, operation):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+"""
+    outcome = boot(packed, target, before=before)
+    assert outcome.startswith("TargetRefused"), outcome
+    assert "takes no locks (No locks available)" in outcome
+    assert not target.exists()
+
+
 def test_too_small_a_mount(tmp_path: Path, target: Path, mount: Mount) -> None:
     archive = tmp_path / "archive.tar.zst"
     pack_tree(archive, write_tree(tmp_path / "tree", {"zeros": "0" * 3_000_000}))
@@ -546,7 +592,7 @@ def test_killed_in_place(packed: Path, tree: Path, target: Path, tmp_path: Path,
 
 def test_partial_files_of_a_killed_start_are_removed(packed: Path, target: Path) -> None:
     names = [".unpackenv.partial.99", "package/.unpackenv.partial.7", "package/.unpackenv.partial.link"]
-    write_tree(target, dict.fromkeys([".unpackenv.unfinished", ".unpackenv.in-place", *names], ""))
+    write_tree(target, {**dict.fromkeys([".unpackenv.in-place", *names], ""), ".unpackenv.unfinished": "package\0"})
     assert boot(packed, target, in_place=True) == "unpacked"
     assert not [name for name in names if (target / name).exists()]
 

@@ -32,6 +32,33 @@ def describe() -> dict[str, str]:
     }
 
 
+def mismatch(facts: dict[str, list[str]], running: dict[str, str] | None = None) -> tuple[str, str, str] | None:
+    """Return which fact speaks against a tree with `facts`, as it was packed and as `running` has it; None if none.
+
+    `running` are the facts of an interpreter, by default this one. A tree without shared objects runs
+    on every platform, one for another Python version on none. What is not known, on either side, is
+    no mismatch.
+    """
+    running = running or describe()
+    native = facts.get("native") == ["yes"]
+    for key in ("python", *NATIVE_FACTS) if native else ("python",):
+        packed, found = facts.get(key, [""])[0], running.get(key, "")
+        if packed and found and packed != found and not (key == "libc" and _is_newer(found, packed)):
+            return key, packed, found
+    return None
+
+
+def _is_newer(found: str, needed: str) -> bool:
+    """Whether one version of a libc has all that was built for another one needs."""
+    found_name, _, found_version = found.partition(" ")
+    name, _, version = needed.partition(" ")
+    return found_name == name and _numbers(found_version) >= _numbers(version)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdigit()]
+
+
 def _libc() -> str:
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""

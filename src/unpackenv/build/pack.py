@@ -134,7 +134,7 @@ def _facts(
         "soabi": [interpreter.soabi],
         "machine": [interpreter.machine],
         "system": [interpreter.system],
-        "libc": [interpreter.libc],
+        "libc": [source.needed_libc(described, tree)],
         "native": ["yes" if source.shared_objects(tree) else "no"],
         "bytecode": [options.bytecode],
         "level": [str(level)],

@@ -32,6 +32,8 @@ from unpackenv.errors import PackError, SettingError
 _RESERVED = os.fsdecode(RESERVED)
 _OLDEST = (3, 9)
 _PYTHON_LIB = re.compile(r"python\d+(?:\.(\d+)t?)?")
+# The names of the versions of glibc's symbols, of which a shared object lists those that it needs.
+_GLIBC_VERSION = re.compile(rb"\0GLIBC_(\d+\.\d+(?:\.\d+)?)\0")
 _SHARED_OBJECT = re.compile(r".+\.so(?:\.\d+)*")
 _EXTENSION_TAG = re.compile(r"\.((?:cpython|pypy|graalpy)[^./]*)\.so$")
 _DISTRIBUTION = re.compile(r"([^-]+)(?:-.*)?\.(?:dist-info|egg-info|data)")
@@ -273,6 +275,21 @@ def shared_objects(tree: Tree) -> list[str]:
 
 def _is_shared_object(path: str) -> bool:
     return ".so" in path and _SHARED_OBJECT.fullmatch(os.path.basename(path)) is not None
+
+
+def needed_libc(source: Source, tree: Tree) -> str:
+    """Return the C library that the tree's shared objects need, with the oldest glibc that will do: "glibc 2.28"."""
+    name = source.interpreter.libc.partition(" ")[0]
+    if name != "glibc":
+        return name
+    versions = set()
+    for path in (os.path.join(source.root, path) for path in shared_objects(tree)):
+        if not os.path.isfile(path):  # a link to nothing
+            continue
+        with open(path, "rb") as file:
+            versions.update(_GLIBC_VERSION.findall(file.read()))
+    newest = max((tuple(map(int, version.split(b"."))) for version in versions), default=())
+    return " ".join(filter(None, (name, ".".join(map(str, newest)))))
 
 
 def check_extensions(source: Source, tree: Tree) -> None:

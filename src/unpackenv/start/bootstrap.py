@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from unpackenv.archive import trailer
+from unpackenv.archive import interpreter, trailer
 from unpackenv.archive.facts import first
 from unpackenv.archive.trailer import Identity
 from unpackenv.errors import ArchiveNotFound, DigestMismatch, PlatformUnsupported, TreeMismatch, UnpackenvError
@@ -125,7 +125,7 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
     With an empty key any complete tree will do. Where a digest is asked for, the tree must have been
     unpacked from an archive that was checked against it: a foreign archive's key is no such check.
     The tree is in use from now on: its stamp stays open and locked. Raises `InterpreterMismatch` if
-    it is for another Python version.
+    it is for another interpreter.
     """
     digest = settings.digest.lower()
     for place in candidates:
@@ -139,7 +139,8 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
         wanted = key in ("", first(facts, "key")) and digest in ("", first(facts, "digest"))
         if wanted and (not place.is_default or places.is_ours(place)):
             try:
-                _check_python(first(facts, "python"), place.path, settings)
+                if interpreter.mismatch(facts, settings.interpreter) and not settings.force:
+                    _refuse_interpreter(facts, place.path, settings)
                 whole = stamp.is_certain(facts) or _survived(place.path, facts, fd)
             except BaseException:
                 os.close(fd)
@@ -148,6 +149,12 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
                 return _use_tree(place.path, facts, fd)
         os.close(fd)
     return None
+
+
+def _refuse_interpreter(facts: dict[str, list[str]], tree: str, settings: Settings) -> None:
+    from unpackenv.start import preflight
+
+    preflight.check_interpreter(facts, tree, settings.interpreter)
 
 
 def _survived(tree: str, facts: dict[str, list[str]], stamp_fd: int) -> bool:
@@ -206,17 +213,3 @@ def _check_digest(digest: str, identity: Identity) -> None:
 def _running(settings: Settings) -> str:
     """Return the cache tag of the interpreter that will import the tree."""
     return (settings.interpreter or {}).get("python", sys.implementation.cache_tag or "")
-
-
-def _check_python(packed: str, target: str, settings: Settings) -> None:
-    running = _running(settings)
-    if running and packed not in ("", running) and not settings.force:
-        from unpackenv.errors import InterpreterMismatch
-
-        raise InterpreterMismatch(
-            f"was packed for {packed}, and is to be used by {running}",
-            where=target,
-            hint=f"Run it with {packed}, or pack it for {running} (pack --python)",
-            packed=packed,
-            found=str(running),
-        )

@@ -197,11 +197,10 @@ class _Job:
         with _open(self.identity, settings) as source:
             clock.lap("open")
             staging.discard()  # what a killed start left takes room
-            source.check(os.path.dirname(staging.lock))
+            source.check(os.path.dirname(staging.lock), staging.reclaims())
             fd = staging.open()
             try:
-                in_place, recovering = staging.in_place, staging.recovering
-                tree = Tree(fd, umask, staging.target, in_place=in_place, recovering=recovering)
+                tree = Tree(fd, umask, staging.target, staging.journal)
                 source.unpack(tree, self._processes)
                 clock.lap("unpack")
                 facts = {"key": [self.identity.key], **source.stamp_facts()}

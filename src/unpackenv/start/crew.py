@@ -32,9 +32,10 @@ def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, proces
     """
     queue = _Queue(jobs)
     gate = _Gate()
+    mates: list[Mate] = []
     try:
-        mates = _mates(work, workers, queue, gate, processes)
         try:
+            _start(mates, work, workers, queue, gate, processes)
             prepare()
             gate.open()
             work(0, queue.taker(), gate.wait)
@@ -54,14 +55,12 @@ def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, proces
         queue.close()
 
 
-def _mates(work: Work, workers: int, queue: _Queue, gate: _Gate, processes: bool) -> list[Mate]:
-    """Start all workers but the caller; where a limit on processes forbids more, those that there are will do."""
-    mates: list[Mate] = []
+def _start(mates: list[Mate], work: Work, workers: int, queue: _Queue, gate: _Gate, processes: bool) -> None:
+    """Start all workers but the caller into `mates`; where a limit on processes forbids more, those will do."""
     try:
         mates.extend(start(_body(work, number, queue, gate, processes), processes) for number in range(1, workers))
     except (OSError, RuntimeError):  # what a fork, or the start of a thread, raises
         pass
-    return mates
 
 
 class _Queue:

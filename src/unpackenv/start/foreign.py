@@ -18,7 +18,7 @@ from unpackenv.archive.toc import MEMBER_LIMIT, PATH_LIMIT, PATHS_LIMIT, RESERVE
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch, UnpackenvError
 from unpackenv.start import ahead, limits, preflight
 from unpackenv.start.settings import Settings
-from unpackenv.start.tree import PARTIAL, Tree, translated
+from unpackenv.start.tree import PARTIAL, Tree, member_refused
 
 _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
 _SHARED_OBJECT = re.compile(rb".*\.so(?:\.\d+)*\Z", re.DOTALL)
@@ -67,12 +67,15 @@ class ForeignSource:
     def _memory_needed(pieces: foreign.Pieces, workers: int) -> int:
         return limits.memory_needed(workers, pieces.memory_each(workers)) + _MEMBERS
 
-    def check(self, directory: str) -> None:
-        """Check the memory. How much room is needed, and for what, is learnt on the way, header by header."""
+    def check(self, directory: str, reclaims: tuple[int, int]) -> None:
+        """Check the memory; `reclaims` is how many bytes and files go before the tree is unpacked.
+
+        How much room is needed, and for what, is learnt on the way, header by header.
+        """
         if not self._force:
             memory = self._memory_needed(self._pieces, self.workers)
             preflight.check_memory(memory, self._memory_left, self._path)
-            self._room = preflight.Room(directory, self._memory_left)
+            self._room = preflight.Room(directory, self._memory_left, reclaims)
             self._room.check(os.fstat(self._fd).st_size, 0, memory)
 
     def unpack(self, tree: Tree, processes: bool) -> None:
@@ -84,7 +87,7 @@ class ForeignSource:
                 job.take(piece)
             job.finish()
         except OSError as error:
-            raise translated(error, os.fsdecode(error.filename) if error.filename else "the target") from error
+            raise member_refused(error, os.fsdecode(error.filename) if error.filename else "the target") from error
         except UnpackenvError as error:
             error.where = error.where or self._path
             raise
@@ -174,7 +177,7 @@ class _Job:
                 data = piece[first : first + member.size]
                 self._tree.write_file(directory, name, member.mode, member.mtime, data, PARTIAL + b"0")
         except OSError as error:
-            raise translated(error, os.fsdecode(path)) from error
+            raise member_refused(error, os.fsdecode(path)) from error
         finally:
             if directory >= 0:
                 os.close(directory)
@@ -186,7 +189,7 @@ class _Job:
             try:
                 self._tree.write_piece(at, piece[first:last], begin + first - member.position)
             except OSError as error:
-                raise translated(error, os.fsdecode(member.path)) from error
+                raise member_refused(error, os.fsdecode(member.path)) from error
 
     def _register(self, member: Member) -> None:
         path = member.path

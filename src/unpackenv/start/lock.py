@@ -8,6 +8,7 @@ the last of them is gone. The file stays, with the name of the last holder in it
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -28,9 +29,8 @@ def acquire(path: str, timeout: float) -> tuple[int, bool]:
     deadline = time.monotonic() + timeout
     waited = False
     while True:
-        fd = os.open(path, _FLAGS, 0o644)
+        fd = _open(path)
         try:
-            _check(fd, path)
             waited = _wait(fd, path, timeout, deadline) or waited
             if _is_at(fd, path):
                 os.ftruncate(fd, 0)
@@ -42,15 +42,27 @@ def acquire(path: str, timeout: float) -> tuple[int, bool]:
         os.close(fd)
 
 
-def _check(fd: int, path: str) -> None:
-    """Refuse what others may have put there so that we write to it: a link to a file, or a device."""
+def _open(path: str) -> int:
+    """Open the lock, and refuse what others may have put there so that we write to it: a link, or a device."""
+    try:
+        fd = os.open(path, _FLAGS, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _in_the_way(path) from error
+        raise
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-        raise TargetRefused(
-            "is where the lock should be, and is no file of its own",
-            where=path,
-            hint="Remove it, or name another target with UNPACKENV_TARGET",
-        )
+        os.close(fd)
+        raise _in_the_way(path)
+    return fd
+
+
+def _in_the_way(path: str) -> TargetRefused:
+    return TargetRefused(
+        "is where the lock should be, and is no file of its own",
+        where=path,
+        hint="Remove it, or name another target with UNPACKENV_TARGET",
+    )
 
 
 def _wait(fd: int, path: str, timeout: float, deadline: float) -> bool:
@@ -68,6 +80,12 @@ def _wait(fd: int, path: str, timeout: float, deadline: float) -> bool:
                     hint="Raise UNPACKENV_LOCK_TIMEOUT, or look what that process waits for",
                     holder=holder,
                 ) from None
+        except OSError as error:
+            raise TargetRefused(
+                f"is on a file system that takes no locks ({error.strerror}), and starts would disturb each other",
+                where=path,
+                hint="Name a target on another file system with UNPACKENV_TARGET",
+            ) from error
         # flock has no timeout of its own, and an alarm signal would be the application's.
         pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
         time.sleep(pause)

@@ -14,17 +14,21 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 
-from unpackenv.archive import trailer
+from unpackenv.archive import interpreter, trailer
 from unpackenv.archive.facts import first
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.errors import UnpackenvError
 from unpackenv.start import crew, limits, preflight
 from unpackenv.start.settings import Settings
-from unpackenv.start.tree import PARTIAL, Tree, translated
+from unpackenv.start.tree import PARTIAL, Tree, member_refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# Whom the tree is for, and where it is to be found.
+_STAMPED = ("python", "native", *interpreter.NATIVE_FACTS, "import", "bin")
 
 
 class NativeSource:
@@ -41,8 +45,11 @@ class NativeSource:
         allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left, self._memory_each)
         self.workers = min(allowed, len(archive.toc.frame_raw))
 
-    def check(self, directory: str) -> None:
-        """Check interpreter, memory and file system before the first byte is written below `directory`."""
+    def check(self, directory: str, reclaims: tuple[int, int]) -> None:
+        """Check interpreter, memory and file system before the first byte is written below `directory`.
+
+        `reclaims` is how many bytes and files go before the tree is unpacked.
+        """
         if self._settings.force:
             return
         archive, toc = self._archive, self._archive.toc
@@ -51,7 +58,8 @@ class NativeSource:
             preflight.check_exec(directory)
         memory = limits.memory_needed(self.workers, self._memory_each)
         preflight.check_memory(memory, self._memory_left, archive.path)
-        preflight.Room(directory, self._memory_left).check(toc.unpacked_size, toc.member_count, memory)
+        room = preflight.Room(directory, self._memory_left, reclaims)
+        room.check(toc.unpacked_size, toc.member_count, memory)
 
     def unpack(self, tree: Tree, processes: bool) -> None:
         """Unpack everything into `tree`; raises `UnpackenvError`, also for what workers run into."""
@@ -65,14 +73,14 @@ class NativeSource:
                 crew.run(plan.prepare, plan.work, frames, self.workers, processes)
             plan.finish()
         except OSError as error:
-            raise translated(error, os.fsdecode(error.filename) if error.filename else "the target") from error
+            raise member_refused(error, os.fsdecode(error.filename) if error.filename else "the target") from error
 
     def stamp_facts(self) -> dict[str, list[str]]:
         """Return what a warm start has to know of the tree."""
         facts, toc = self._archive.facts, self._archive.toc
         return {
             "digest": [self._archive.digest],
-            **{key: facts[key] for key in ("python", "import", "bin") if key in facts},
+            **{key: facts[key] for key in _STAMPED if key in facts},
             "files": [str(len(toc.file_names))],
             "unpacked-size": [str(toc.unpacked_size)],
         }
@@ -169,7 +177,7 @@ class _Plan:
                 at = positions[row] - start
                 write_file(directory, names[row], modes[row], mtimes[row], out[at : at + sizes[row]], partial)
         except OSError as error:
-            raise translated(error, os.fsdecode(self._path(row))) from error
+            raise member_refused(error, os.fsdecode(self._path(row))) from error
         finally:
             if directory >= 0:
                 os.close(directory)
@@ -182,7 +190,7 @@ class _Plan:
             try:
                 self.tree.write_piece(self.spanning[row], out[begin - start : end - start], begin - position)
             except OSError as error:
-                raise translated(error, os.fsdecode(self._path(row))) from error
+                raise member_refused(error, os.fsdecode(self._path(row))) from error
 
     def finish(self) -> None:
         """What has to wait for all data: spanning files, hard links, symlinks, directories' times."""

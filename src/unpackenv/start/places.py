@@ -77,12 +77,13 @@ def trees_of(root: str) -> str:
 
 def is_ours(place: Place) -> bool:
     """Whether nobody but this user and root could have put something into a default place."""
-    user = os.geteuid()
-    for directory in (place.shared_root, os.path.dirname(place.path)):
-        status = os.lstat(directory)
-        if status.st_uid not in (0, user) or status.st_mode & 0o022:
-            return False
-    return True
+    return is_safe(place.shared_root) and is_safe(os.path.dirname(place.path))
+
+
+def is_safe(directory: str) -> bool:
+    """Whether nobody but this user and root may write to a directory; a link to one never is."""
+    status = os.lstat(directory)
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 
 
 def _cache_home() -> str:

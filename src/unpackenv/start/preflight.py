@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from unpackenv.archive import interpreter
-from unpackenv.archive.facts import first
 from unpackenv.errors import (
     InterpreterMismatch,
     MemoryTooSmall,
@@ -16,7 +15,7 @@ from unpackenv.errors import (
     TargetUntrusted,
 )
 from unpackenv.start import limits, mounts
-from unpackenv.start.places import CACHE_TAG, Place, is_ours
+from unpackenv.start.places import CACHE_TAG, Place, is_safe
 
 _BLOCK = 4096
 _TAG = b"""\
@@ -27,40 +26,37 @@ Signature: 8a477f597d28d172789f06886806bc55
 
 
 def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str, str] | None) -> None:
-    """Raise `InterpreterMismatch` unless the environment was packed for `running`, by default this interpreter.
-
-    A tree without shared objects runs on every platform; one for another Python version on none.
-    """
-    running = running or interpreter.describe()
-    native = first(facts, "native") == "yes"
-    for key in ("python", *interpreter.NATIVE_FACTS) if native else ("python",):
-        packed, found = first(facts, key), running.get(key, "")
-        if key == "libc":  # any newer version of the same libc will do
-            packed, found = packed.partition(" ")[0], found.partition(" ")[0]
-        if packed and found and packed != found:
-            raise InterpreterMismatch(
-                f"was packed for {key} {packed}, and this interpreter has {found}",
-                where=where,
-                hint=f"Run it with the interpreter that it was packed for, or pack it for {found} (pack --python)",
-                fact=key,
-                packed=packed,
-                found=found,
-            )
+    """Raise `InterpreterMismatch` unless the environment was packed for `running`, by default this interpreter."""
+    found = interpreter.mismatch(facts, running)
+    if found:
+        fact, packed, running_fact = found
+        raise InterpreterMismatch(
+            f"was packed for {fact} {packed}, and this interpreter has {running_fact}",
+            where=where,
+            hint="Run it with the interpreter and on the base image that it was packed for, or pack it for these",
+            fact=fact,
+            packed=packed,
+            found=running_fact,
+        )
 
 
 class Room:
     """What the file system of a directory has room for, as it was when this was made."""
 
-    def __init__(self, directory: str, memory_left: int) -> None:
-        """`memory_left` is what the memory limit leaves, in bytes: on a tmpfs, files are memory."""
+    def __init__(self, directory: str, memory_left: int, reclaims: tuple[int, int] = (0, 0)) -> None:
+        """`memory_left` is what the memory limit leaves, in bytes: on a tmpfs, files are memory.
+
+        `reclaims` is how many bytes and files are there now that will be removed first.
+        """
+        size, files = reclaims
         status = os.statvfs(directory)
         self.directory = directory
         self.noexec = bool(status.f_flag & os.ST_NOEXEC)
-        self._bytes = status.f_bavail * status.f_frsize
-        self._inodes = status.f_favail if status.f_files else limits.UNLIMITED
+        self._bytes = status.f_bavail * status.f_frsize + size
+        self._inodes = status.f_favail + files if status.f_files else limits.UNLIMITED
         mount = mounts.holding(directory)
         in_memory = mount is not None and mount.kind in ("tmpfs", "ramfs")
-        self._memory = memory_left if in_memory else limits.UNLIMITED
+        self._memory = memory_left + size if in_memory else limits.UNLIMITED
 
     def check(self, size: int, members: int, memory: int = 0) -> None:
         """Raise `NoSpace` or `TargetInMemory` unless a tree of `size` bytes fits.
@@ -151,7 +147,7 @@ def doubts(target: str) -> list[str]:
 
 
 def prepare_default(place: Place) -> None:
-    """Make the directories above a default place, ours alone; raises `TargetNotWritable` if they are not."""
+    """Make the directories above a default place, ours alone; raises `TargetUntrusted` if they are not."""
     for directory in (place.shared_root, os.path.dirname(place.path)):
         if not os.path.isdir(directory):
             os.makedirs(os.path.dirname(directory), exist_ok=True)
@@ -159,12 +155,12 @@ def prepare_default(place: Place) -> None:
                 os.mkdir(directory, 0o755 if os.geteuid() == 0 else 0o700)
             except FileExistsError:
                 pass
-    if not is_ours(place):
-        raise TargetUntrusted(
-            "belongs to another user, or others may write to it",
-            where=place.shared_root,
-            hint="Name a target with UNPACKENV_TARGET",
-        )
+        if not is_safe(directory):  # before anything is made in it
+            raise TargetUntrusted(
+                "belongs to another user, or others may write to it",
+                where=directory,
+                hint="Name a target with UNPACKENV_TARGET",
+            )
     _tag(os.path.dirname(place.path))
 
 

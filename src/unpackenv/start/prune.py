@@ -36,8 +36,8 @@ class Finding:
 
 
 def caches() -> list[str]:
-    """Return the directories of default places that exist."""
-    return [directory for directory in map(places.trees_of, places.roots()) if os.path.isdir(directory)]
+    """Return the default places that hold trees: a start tags them before it unpacks there."""
+    return [directory for directory in map(places.trees_of, places.roots()) if _is_cache(directory)]
 
 
 def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Finding]:

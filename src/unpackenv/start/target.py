@@ -14,7 +14,8 @@ from __future__ import annotations
 import errno
 import os
 
-from unpackenv.errors import TargetRefused
+from unpackenv.archive.facts import first
+from unpackenv.errors import TargetRefused, TargetUntrusted
 from unpackenv.start import mounts, stamp
 
 TYPE_CHECKING = False
@@ -27,6 +28,7 @@ OURS = ".unpackenv."  # prefix of every name that belongs to unpackenv and not t
 _SHARED = OURS + "in-place"  # in a target that was filled in place: others have files there
 _PARTIAL = OURS + "partial."
 _MARK = OURS + "unfinished"  # in a target that is there with a stamp, or with this, or with neither
+_NOBODY = 65534  # what a network file system may make of root
 _LOST_AND_FOUND = "lost+found"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -34,8 +36,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 class Sibling:
     """Unpack into a directory beside the target and rename it over the target."""
 
-    in_place = False
-    recovering = False
+    journal = ""
 
     def __init__(self, target: str, ours: bool) -> None:
         """Where the place is `ours`, what is there may be replaced, stamp or not."""
@@ -50,8 +51,11 @@ class Sibling:
     def open(self) -> int:
         """Make the work directory and return a descriptor of it; what a killed start left is removed."""
         self.discard()
-        os.mkdir(self.work, 0o700)
-        return os.open(self.work, _DIRECTORY | os.O_NOFOLLOW)
+        return _make_own(self.work)
+
+    def reclaims(self) -> tuple[int, int]:
+        """Return how many bytes and files go before the tree is unpacked: none, the old tree goes after that."""
+        return 0, 0
 
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
         """Make the tree in the directory `fd` the target, with `mode` and a stamp of `facts`."""
@@ -61,6 +65,8 @@ class Sibling:
             self._put_away()
             remove_tree(self._old)  # now: once the new tree is there, no start looks for what is left
         os.rename(self.work, self.target)
+        if not os.path.samestat(os.lstat(self.target), os.fstat(fd)):
+            raise _exchanged(self.work)
 
     def _put_away(self) -> None:
         """Take the old tree away, at once where that is possible: its stamp goes with it."""
@@ -85,7 +91,7 @@ class Sibling:
 class Inside:
     """Unpack into a directory inside the target, which stays; a mark tells an unpack that was killed."""
 
-    in_place = False
+    journal = ""
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -93,17 +99,20 @@ class Inside:
         self.work = os.path.join(target, OURS + "work")
         self._mark = _mark(target)
 
-    @property
-    def recovering(self) -> bool:
-        """Whether an earlier start was killed here."""
-        return os.path.exists(self._mark)
+    def reclaims(self) -> tuple[int, int]:
+        """Return how many bytes and files go before the tree is unpacked: those of the old one."""
+        found = stamp.read(self.target)
+        if found is None:
+            return 0, 0
+        facts, fd = found
+        os.close(fd)
+        return int(first(facts, "unpacked-size", "0")), int(first(facts, "files", "0"))
 
     def open(self) -> int:
         """Mark the target as unfinished, remove what it holds of ours, and return the work directory."""
         _unfinish(self.target)
         self._clear()
-        os.mkdir(self.work, 0o700)
-        return os.open(self.work, _DIRECTORY | os.O_NOFOLLOW)
+        return _make_own(self.work)
 
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
         """Move the tree's entries into the target, then stamp it; its own mode stays."""
@@ -118,7 +127,7 @@ class Inside:
 
     def discard(self) -> None:
         """Empty the target again."""
-        if self.recovering and not os.path.exists(os.path.join(self.target, stamp.NAME)):
+        if os.path.exists(self._mark) and not os.path.exists(os.path.join(self.target, stamp.NAME)):
             self._clear()
             os.unlink(self._mark)
 
@@ -129,31 +138,62 @@ class Inside:
 
 
 class InPlace:
-    """Replace files one by one in a directory that is in use; a mark tells that not all in it is ours."""
+    """Replace files one by one in a directory that is in use; a mark tells that not all in it is ours.
 
-    in_place = True
+    Until the tree is complete, a second mark holds the journal: the directories in which partial files may be.
+    """
+
+    journal = _MARK
 
     def __init__(self, target: str) -> None:
         self.target = target
         self.lock = os.path.join(target, OURS + "lock")
-        self.recovering = os.path.exists(_mark(target))
 
     def open(self) -> int:
         """Mark the target as unfinished and return it."""
-        if self.recovering:  # below it, `Tree` removes them
-            for name in os.listdir(self.target):
-                if name.startswith(_PARTIAL):
-                    os.unlink(os.path.join(self.target, name))
+        self.discard()
         _touch(os.path.join(self.target, _SHARED))
         _unfinish(self.target)
         return os.open(self.target, _DIRECTORY)
+
+    def reclaims(self) -> tuple[int, int]:
+        """Return how many bytes and files go before the tree is unpacked: none."""
+        return 0, 0
 
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
         """Stamp the target; its own mode stays."""
         stamp.write(fd, facts, _MARK)
 
     def discard(self) -> None:
-        """Nothing: no file that was there before is lost, and the mark tells the next start."""
+        """Remove partial files; what is replaced stays so, and the mark tells the next start."""
+        root = os.open(self.target, _DIRECTORY)
+        try:
+            for directory in [b".", *_read_journal(root)]:
+                _remove_partial_files(root, directory)
+        finally:
+            os.close(root)
+
+
+def _read_journal(root: int) -> list[bytes]:
+    try:
+        fd = os.open(_MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
+    except FileNotFoundError:
+        return []
+    with open(fd, "rb") as file:
+        return file.read().split(b"\0")[:-1]  # the last may be cut, and then nothing was made in it
+
+
+def _remove_partial_files(root: int, directory: bytes) -> None:
+    try:
+        fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        for name in os.listdir(fd):
+            if name.startswith(_PARTIAL):
+                os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
 
 
 def arrange(target: str, in_place: bool, ours: bool) -> Staging:
@@ -294,6 +334,26 @@ def _open_own(name: str, above: int | None = None) -> int:
         finally:
             os.close(fd)
         return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+
+
+def _make_own(path: str) -> int:
+    """Make a directory and return its descriptor; raises `TargetUntrusted` if another one has its name by then."""
+    os.mkdir(path, 0o700)
+    fd = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+    status = os.fstat(fd)
+    users = (os.geteuid(), _NOBODY) if os.geteuid() == 0 else (os.geteuid(),)
+    if status.st_uid not in users or os.listdir(fd):
+        os.close(fd)
+        raise _exchanged(path)
+    return fd
+
+
+def _exchanged(path: str) -> TargetUntrusted:
+    return TargetUntrusted(
+        "is another directory than the one that was just made: another user may write beside it, and does",
+        where=path,
+        hint="Name a target in a directory that only you may write to, or one with the sticky bit",
+    )
 
 
 def _mark(target: str) -> str:

@@ -11,12 +11,22 @@ import errno
 import os
 import stat
 
-from unpackenv.errors import ArchiveUnsafe, NoSpace, TargetNotWritable, TargetRefused, UnpackenvError, UnpackFailed
+from unpackenv.errors import (
+    ArchiveUnsafe,
+    NoSpace,
+    TargetNotWritable,
+    TargetRefused,
+    TargetUntrusted,
+    UnpackenvError,
+    UnpackFailed,
+)
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER = 0o700
 _PATH_MAX = 4096
+# Permissions, and disks and servers that fail: what is wrong is the place.
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 PARTIAL = b".unpackenv.partial."
 
 
@@ -25,17 +35,15 @@ class Tree:
 
     `umask` is the mask that the process has while it works: modes that it would cut are set again.
     `target` is the path of the target, free of links.
-    `in_place` allows directories and files to be there already. With `recovering`, partial files
-    that a killed start left in directories of the archive are removed on the way.
+    With a `journal`, the name of a file below the root, the tree is filled in place: directories and
+    files may be there already. The directories in which partial files may be are appended to it.
     """
 
-    def __init__(
-        self, root_fd: int, umask: int, target: str, *, in_place: bool = False, recovering: bool = False
-    ) -> None:
+    def __init__(self, root_fd: int, umask: int, target: str, journal: str = "") -> None:
         self.root_fd = root_fd
-        self.in_place = in_place
+        self.in_place = bool(journal)
+        self._journal = journal
         self._umask = umask
-        self._recovering = recovering
         self._target = os.fsencode(target)
 
     # --- directories ---
@@ -53,7 +61,17 @@ class Tree:
             if not self.in_place:
                 raise
             path = self._existing_directory(path)
+        if self._journal:
+            self._note(path)
         return path
+
+    def _note(self, path: bytes) -> None:
+        """Tell in the journal of a directory, before anything is made in it."""
+        fd = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.root_fd)
+        try:
+            _write(fd, memoryview(path + b"\0"))
+        finally:
+            os.close(fd)
 
     def _existing_directory(self, path: bytes) -> bytes:
         status = os.stat(path, dir_fd=self.root_fd, follow_symlinks=False)
@@ -71,14 +89,12 @@ class Tree:
             status = os.stat(path, dir_fd=self.root_fd, follow_symlinks=False)
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path))
-        if self._recovering:
-            fd = self.open_directory(path)
-            try:
-                for name in os.listdir(fd):
-                    if os.fsencode(name).startswith(PARTIAL):
-                        os.unlink(name, dir_fd=fd)
-            finally:
-                os.close(fd)
+        if status.st_mode & 0o002 and not status.st_mode & stat.S_ISVTX:
+            raise TargetUntrusted(
+                "may be written by everybody, who could put a link in the way of what is written below it",
+                where=os.fsdecode(os.path.join(self._target, path)),
+                hint="Take the right from others (chmod o-w)",
+            )
         return path
 
     def open_directory(self, path: bytes) -> int:
@@ -193,16 +209,31 @@ def _write(fd: int, data: memoryview) -> None:
         written += os.write(fd, data[written:])
 
 
+def member_refused(error: OSError, path: str) -> UnpackenvError:
+    """Return the error of ours that says what a refusal by the operating system of a member of an archive means."""
+    if error.errno in (errno.EEXIST, errno.ELOOP):
+        return ArchiveUnsafe(f"two members of the archive want this path ({error.strerror})", where=_shortened(path))
+    return translated(error, path)
+
+
 def translated(error: OSError, path: str) -> UnpackenvError:
     """Return the error of ours that says what a refusal by the operating system at `path` means."""
     text = error.strerror or str(error)
-    path = path if len(path) < _PATH_MAX else f"{path[:200]}…"
+    path = _shortened(path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(f"cannot be written ({text})", where=path, hint="Free space or inodes, or name another target")
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if error.errno in _NOT_WRITABLE:
         return TargetNotWritable(
             f"cannot be written ({text})", where=path, hint="Name a writable directory with UNPACKENV_TARGET"
         )
-    if error.errno in (errno.EEXIST, errno.ELOOP):
-        return ArchiveUnsafe(f"two members of the archive want this path ({text})", where=path)
+    if error.errno in (errno.EEXIST, errno.ELOOP, errno.ENOTDIR):
+        return TargetRefused(
+            f"something else is there ({text})",
+            where=path,
+            hint="Remove it, or name another target with UNPACKENV_TARGET",
+        )
     return UnpackFailed(f"the operating system refused a step of the unpack ({text})", where=path)
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) < _PATH_MAX else f"{path[:200]}…"
