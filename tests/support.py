@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unpackenv.archive import writer
@@ -14,6 +14,9 @@ from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK
 from unpackenv.archive.writer import Input, Written
 
 CODECS = ("zstd", "xz")
+CUT, FLIPPED = "archives cut off", "archives with a flipped bit"
+# Adds to the counts that a run of the tests ends with: of what, and how many.
+Tally = Callable[[str, int], None]
 TAR_FLAG = {"zstd": "--zstd", "xz": "-J"}
 MTIME = 1_600_000_000
 

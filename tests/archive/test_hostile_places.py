@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from crafted import extended, member, tar
-from support import CODECS, file_input, pack
+from support import CODECS, CUT, FLIPPED, Tally, file_input, pack
 from unpackenv.archive import foreign, trailer, xz, zstd
 from unpackenv.archive.reader import open_archive
 from unpackenv.archive.tarstream import Scanner
@@ -134,7 +134,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_foreign_archive_that_is_cut_off(tmp_path: Path, form: str) -> None:
+def test_a_foreign_archive_that_is_cut_off(tmp_path: Path, form: str, tally: Tally) -> None:
     data = FORMS[form]()
     path = tmp_path / "cut"
     path.write_bytes(data)
@@ -142,6 +142,7 @@ def test_a_foreign_archive_that_is_cut_off(tmp_path: Path, form: str) -> None:
     places = boundaries(path)
     assert len(places) == {"xz of many blocks": len(PIECES) + 1, "plain": 0, "gzip": 0}.get(form, len(places))
     chosen = random.Random(form).sample(range(len(data)), PLACES)
+    tally(CUT, len({*places, *chosen}))
     accepted = []
     for size in sorted({*places, *chosen}, reverse=True):
         os.truncate(path, size)
@@ -155,12 +156,13 @@ def test_a_foreign_archive_that_is_cut_off(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_foreign_archive_with_a_flipped_bit(tmp_path: Path, form: str) -> None:
+def test_a_foreign_archive_with_a_flipped_bit(tmp_path: Path, form: str, tally: Tally) -> None:
     data = FORMS[form]()
     path = tmp_path / "flipped"
     path.write_bytes(data)
     sound = read_foreign(path)
     chosen = random.Random(form + "flips")
+    tally(FLIPPED, PLACES)
     missed = []
     for at in chosen.sample(range(len(data)), PLACES):
         with open(path, "r+b") as file:
@@ -177,7 +179,7 @@ def test_a_foreign_archive_with_a_flipped_bit(tmp_path: Path, form: str) -> None
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_native_archive_that_is_cut_off(native: dict[str, Path], tmp_path: Path, codec: str) -> None:
+def test_a_native_archive_that_is_cut_off(native: dict[str, Path], tmp_path: Path, codec: str, tally: Tally) -> None:
     data = native[codec].read_bytes()
     path = tmp_path / "cut"
     path.write_bytes(data)
@@ -191,6 +193,7 @@ def test_a_native_archive_that_is_cut_off(native: dict[str, Path], tmp_path: Pat
     places += [footer.columns_offset, footer.columns_offset + footer.columns_size, footer.facts_offset]
     chosen = random.Random(codec).sample(range(len(data)), PLACES)
     assert read_native(path)
+    tally(CUT, len({*places, *chosen}))
     accepted = []
     for size in sorted({*places, *chosen}, reverse=True):
         os.truncate(path, size)
@@ -201,10 +204,11 @@ def test_a_native_archive_that_is_cut_off(native: dict[str, Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_native_archive_with_a_flipped_bit(native: dict[str, Path], tmp_path: Path, codec: str) -> None:
+def test_a_native_archive_with_a_flipped_bit(native: dict[str, Path], tmp_path: Path, codec: str, tally: Tally) -> None:
     data = native[codec].read_bytes()
     path = tmp_path / "flipped"
     chosen = random.Random(codec + "flips")
+    tally(FLIPPED, PLACES)
     accepted = []
     for at in chosen.sample(range(len(data)), PLACES):
         path.write_bytes(data[:at] + bytes((data[at] ^ 1 << chosen.randrange(8),)) + data[at + 1 :])

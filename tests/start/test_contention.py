@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from processes import environment, leftovers, pack_tree, processes_with, run, start, wait_for, wrapper, write_tree
+from support import Tally
 
 Mount = Callable[..., None]
 STARTS = 64
@@ -97,7 +98,7 @@ def ended(processes: list[subprocess.Popen[str]]) -> Iterator[None]:
 
 @pytest.mark.parametrize("how", ["absent", "older version", "mount root", "in place"])
 def test_64_simultaneous_starts_unpack_once_and_all_see_the_whole_tree(
-    tmp_path: Path, target: Path, how: str, mount: Mount
+    tmp_path: Path, target: Path, how: str, mount: Mount, tally: Tally
 ) -> None:
     archive = packed(tmp_path, 2, extra_files=3000)  # so that it takes long enough for others to come
     if how != "absent":
@@ -109,6 +110,8 @@ def test_64_simultaneous_starts_unpack_once_and_all_see_the_whole_tree(
         older = {**env, "UNPACKENV_ARCHIVE": str(packed(tmp_path, 1)), "VERSION": "1"}
         assert run(by_wrapper(), older).stdout == "whole\n"
     counts = Counter(simultaneous([by_wrapper(), by_bootstrap()] * (STARTS // 2), env, tmp_path / "gate"))
+    tally("starts, 64 at once", sum(counts.values()))
+    tally("of these, unpacked", counts["unpacked"])
     assert counts["unpacked"] == 1
     assert counts["unpacked"] + counts["waited"] + counts["reused"] == STARTS
     assert counts["waited"] > 0

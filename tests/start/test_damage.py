@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from processes import result_of
-from support import CODECS, describe, make_tree, members_of, pack
+from support import CODECS, CUT, FLIPPED, Tally, describe, make_tree, members_of, pack
 from unpackenv.archive import trailer
 
 BOOT_ALL = """
@@ -53,21 +53,23 @@ def test_the_sound_one_is_unpacked(archive: Path, tmp_path: Path) -> None:
     assert describe(tmp_path / "0")[b"package"]
 
 
-def test_one_bit_in_the_footer(archive: Path, tmp_path: Path) -> None:
+def test_one_bit_in_the_footer(archive: Path, tmp_path: Path, tally: Tally) -> None:
     size = archive.stat().st_size
     end = size - (trailer.XZ_TAIL if archive.name.endswith("xz") else 0)
     changes = [(at, 1 << at % 8, size) for at in range(end - trailer.FOOTER_SIZE, size)]
+    tally(FLIPPED, len(changes))
     assert not [found for found in outcomes(archive, tmp_path, changes) if found[3] in ("unpacked", "left something")]
 
 
-def test_one_bit_anywhere(archive: Path, tmp_path: Path) -> None:
+def test_one_bit_anywhere(archive: Path, tmp_path: Path, tally: Tally) -> None:
     size = archive.stat().st_size
     places = random.Random(1).sample(range(size), 100)
     changes = [(at, 1 << at % 8, size) for at in places]
+    tally(FLIPPED, len(changes))
     assert not [found for found in outcomes(archive, tmp_path, changes) if found[3] in ("unpacked", "left something")]
 
 
-def test_cut_off_anywhere(archive: Path, tmp_path: Path) -> None:
+def test_cut_off_anywhere(archive: Path, tmp_path: Path, tally: Tally) -> None:
     """Also where the frames end: what is left would be a good archive of plain tar."""
     identity = trailer.identify(str(archive))
     assert identity.footer is not None
@@ -75,5 +77,6 @@ def test_cut_off_anywhere(archive: Path, tmp_path: Path) -> None:
     sizes = {*random.Random(2).sample(range(size), 60), *range(size - 120, size), identity.footer.columns_offset}
     sizes |= {identity.footer.columns_offset - more for more in range(1, 40)}
     changes = [(0, 0, cut) for cut in sorted(sizes)]
+    tally(CUT, len(changes))
     assert not [found for found in outcomes(archive, tmp_path, changes) if found[3] in ("unpacked", "left something")]
     assert sorted(name for name in os.listdir(tmp_path) if not name.endswith(".lock")) == ["archive"]

@@ -13,7 +13,7 @@ import pytest
 
 import faults
 from processes import IMPORT_ALL, environment, leftovers, pack_tree, result_of, write_tree
-from support import MTIME, describe
+from support import MTIME, Tally, describe
 from unpackenv.start import stamp
 
 Mount = Callable[..., None]
@@ -64,11 +64,11 @@ HOW = pytest.mark.parametrize("how", ["absent", "old", "mount root", "old in a m
 @pytest.mark.slow
 @HOW
 def test_a_fault_at_any_call_leaves_the_old_tree_or_none(
-    versions: tuple[list[str], list[str]], target: Path, how: str, mount: Mount
+    versions: tuple[list[str], list[str]], target: Path, how: str, mount: Mount, tally: Tally
 ) -> None:
     """And the next start without a fault ends with the whole tree."""
     found = swept(versions, target, how, mount, killed=False)
-    print(found)
+    tally("faults injected into calls of the file system", found["faults"])
     assert not found["problems"], "\n".join(found["problems"])
     assert found["faults"] > 150
     assert {"unpacked", "NoSpace", "TargetNotWritable", "UnpackFailed"} <= set(found["ends"])
@@ -77,11 +77,11 @@ def test_a_fault_at_any_call_leaves_the_old_tree_or_none(
 @pytest.mark.slow
 @HOW
 def test_killed_at_any_call_the_next_start_ends_well(
-    versions: tuple[list[str], list[str]], target: Path, how: str, mount: Mount
+    versions: tuple[list[str], list[str]], target: Path, how: str, mount: Mount, tally: Tally
 ) -> None:
     """The next start, of the same or of the other version."""
     found = swept(versions, target, how, mount, killed=True)
-    print(found)
+    tally("SIGKILLs at calls of the file system", found["faults"])
     assert not found["problems"], "\n".join(found["problems"])
     assert found["ends"] == {"killed": found["faults"]}
     assert found["faults"] > 40

@@ -19,7 +19,7 @@ import zstandard
 
 from crafted import DATA, Crafted, add_directory, add_file, add_hard_link, add_symlink, extended, member, record, tar
 from processes import python, write_tree
-from support import CODECS, describe
+from support import CODECS, Tally, describe
 from unpackenv.archive import codecs, xz
 from unpackenv.archive.toc import COUNTS, FRAME_LIMIT
 from unpackenv.start import stamp
@@ -34,6 +34,7 @@ HOLE = 1 << 33
 CORRUPT, UNSAFE, UNSUPPORTED = "ArchiveCorrupt", "ArchiveUnsafe", "ArchiveUnsupported"
 ACCIDENTS = ("unexpected ", "ran out of memory", "was killed", "ended with status")
 REFUSED = (CORRUPT, UNSAFE, UNSUPPORTED)
+HOSTILE = "starts of hostile archives"
 
 STARTS = """
 import json, os, resource, sys, time
@@ -294,11 +295,12 @@ def crafted(path: Path, codec: str, lie: Lie) -> Path:
 
 @pytest.mark.parametrize("threaded", [False, True], ids=["", "threaded"])
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_table_of_contents_that_lies(tmp_path: Path, codec: str, threaded: bool) -> None:
+def test_a_table_of_contents_that_lies(tmp_path: Path, codec: str, threaded: bool, tally: Tally) -> None:
     cases: Cases = {
         name: (crafted(tmp_path / name.replace("/", " "), codec, lie), expected)
         for name, (lie, expected) in TOC_LIES.items()
     }
+    tally(HOSTILE, len(cases))
     check(tmp_path, cases, threaded=threaded, workers=2)
 
 
@@ -462,11 +464,12 @@ def with_size(field: bytes) -> bytes:
 
 @pytest.mark.parametrize("threaded", [False, True], ids=["", "threaded"])
 @pytest.mark.parametrize("in_place", [False, True], ids=["", "in place"])
-def test_a_tar_that_attacks(tmp_path: Path, threaded: bool, in_place: bool) -> None:
+def test_a_tar_that_attacks(tmp_path: Path, threaded: bool, in_place: bool, tally: Tally) -> None:
     cases: Cases = {}
     for number, (name, (make, expected)) in enumerate(ATTACKS.items()):
         compress = (lzma.compress, zstandard.compress, gzipped, bytes)[number % 4]
         cases[name] = (compress(make(str(tmp_path / str(number) / "outside"))), expected)
+    tally(HOSTILE, len(cases))
     check(tmp_path, cases, threaded=threaded, in_place=in_place)
 
 
@@ -616,6 +619,7 @@ BOMBS: dict[str, tuple[Callable[[Path], Archive], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("threaded", [False, True], ids=["", "threaded"])
 @pytest.mark.parametrize("what", BOMBS)
-def test_a_bomb(tmp_path: Path, what: str, threaded: bool) -> None:
+def test_a_bomb(tmp_path: Path, what: str, threaded: bool, tally: Tally) -> None:
     make, expected = BOMBS[what]
+    tally(HOSTILE, 1)
     check(tmp_path, {what: (make(tmp_path / "bomb"), expected)}, threaded=threaded)

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 import soak
+from support import Tally
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_after_a_kill_at_any_moment_the_next_start_has_a_whole_tree(tmp_path: Path) -> None:
+def test_after_a_kill_at_any_moment_the_next_start_has_a_whole_tree(tmp_path: Path, tally: Tally) -> None:
     kills = soak.soak(100, 1, tmp_path)
     print(soak.table(kills))
+    tally("SIGKILLs at random moments", len(kills))
     assert [str(kill) for kill in kills if kill.problems] == []
     # The kills reached all that they are meant to reach.
     assert {kill.moment for kill in kills} == {"before", "inside", "after"}
