@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -13,8 +14,9 @@ pytestmark = pytest.mark.renderer
 
 
 @pytest.fixture
-def plain_env(renderer_site: Path) -> dict[str, str]:
-    return {"PATH": os.defpath, "PYTHONPATH": str(renderer_site), "PYTHONDONTWRITEBYTECODE": "1"}
+def plain_env(renderer_site: Path, tmp_path: Path) -> dict[str, str]:
+    shutil.copytree(renderer_site / "kaleido", tmp_path / "kaleido")  # it makes a directory beside its executable
+    return {"PATH": os.defpath, "PYTHONPATH": f"{tmp_path}:{renderer_site}", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def test_draws_a_jpeg(renderer_python: str, renderer_app: Path, plain_env: dict[str, str], tmp_path: Path) -> None:
