@@ -1,0 +1,86 @@
+"""A Docker engine for the run, base images of its own, and the images of docs/docker.md built on them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import base_image
+import docker_client
+import documented
+import engine as engines
+import offline
+from docker_client import Docker
+from engine import Engine
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs them, on one engine."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("containers"))
+            item.add_marker("containers")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """An engine with `python:3.12` and `python:3.12-slim`, which install from a directory."""
+    try:
+        with engines.fresh() as running:
+            base_image.load("base", env=running.env)
+            yield running
+    except (engines.Unavailable, base_image.Unavailable) as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def python_images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The two images that the Dockerfiles are `FROM`: of this machine, and configured for builds without a network."""
+    context = tmp_path_factory.mktemp("python")
+    offline.fill(context / "offline", HERE / "requirements.txt")
+    slim = f"FROM base\nCOPY offline {offline.PLACE}\nRUN {offline.CONFIGURE}\n"
+    docker_client.build(engine, "python:3.12-slim", slim, context)
+    tools = "FROM python:3.12-slim\nRUN apt-get update -qq && apt-get install -qq binutils\n"
+    docker_client.build(engine, "python:3.12", tools, context)
+
+
+@pytest.fixture(scope="session")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What lies beside the Dockerfiles of the documentation."""
+    path = tmp_path_factory.mktemp("context")
+    for name in ("app.py", "requirements.txt"):
+        shutil.copy(HERE / name, path)
+    site = tmp_path_factory.mktemp("plain") / "site-packages"
+    subprocess.run([*offline.PIP, "install", "--target", site, "-r", HERE / "requirements.txt"], check=True)
+    subprocess.run(["tar", "-C", site.parent, "-Jcf", path / "packages.tar.xz", site.name], check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def image(engine: Engine, python_images: None, context: Path) -> Callable[[str], str]:
+    """A function that returns the image of a section of docs/docker.md, built when it is first asked for."""
+    recipes = documented.recipes()
+    built: dict[str, str] = {}
+
+    def build(heading: str) -> str:
+        if heading not in built:
+            tag = f"documented-{len(built)}"
+            built[heading] = docker_client.build(engine, tag, recipes[heading].dockerfile, context)
+        return built[heading]
+
+    return build
+
+
+@pytest.fixture
+def docker(engine: Engine) -> Iterator[Docker]:
+    """The engine for one test: its containers and volumes are gone afterwards."""
+    used = Docker(engine)
+    yield used
+    used.close()

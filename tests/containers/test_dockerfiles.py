@@ -1,0 +1,64 @@
+"""Every Dockerfile of the documentation is built, and every `docker run` below it is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import docker_client
+import documented
+from docker_client import Docker
+from engine import Engine
+from processes import wait_for
+
+RECIPES = documented.recipes()
+RUNS = [(recipe.heading, words) for recipe in RECIPES.values() for words in recipe.runs]
+
+
+def test_they_are_all_found() -> None:
+    fences = documented.DOCKER_MD.read_text().count("```dockerfile")
+    assert len([recipe for recipe in RECIPES.values() if recipe.dockerfile]) == fences >= 6
+    assert all(recipe.runs for recipe in RECIPES.values())
+    assert [path.name for path in documented.documents()] == ["README.md", "docker.md"]
+
+
+def test_the_shortest_has_four_other_lines_than_one_without_unpackenv() -> None:
+    (lines,) = [recipe.dockerfile.splitlines() for recipe in RECIPES.values() if recipe.heading == "The shortest"]
+    ours = [line for line in lines if "unpackenv" in line]
+    assert len(ours) == 4
+
+
+@pytest.mark.parametrize(("heading", "words"), RUNS, ids=[f"{heading}: {' '.join(words)}" for heading, words in RUNS])
+def test_as_documented(docker: Docker, image: Callable[[str], str], heading: str, words: tuple[str, ...]) -> None:
+    at = words.index("app")
+    options, command, tag = words[:at], words[at + 1 :], image(RECIPES[heading].uses)
+    if "--detach" in options:
+        container = docker.start(tag, *command, options=["--health-interval=1s"])
+        wait_for(lambda: container.state["Health"]["Status"] != "starting", "the health check")
+        assert container.state["Health"]["Status"] == "healthy", container.state
+        return
+    done = docker.run(tag, *command, options=options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("unpackenv: unpacked") == 1, done.stderr
+    if command:
+        assert "Flask 3.1.1" in done.stdout
+    else:
+        where = json.loads(done.stdout)
+        assert where["flask"].startswith(tree_in(done.stderr))
+        assert where["native"].startswith(tree_in(done.stderr))
+
+
+def tree_in(stderr: str) -> str:
+    """Return the directory that the line of a start names."""
+    return next(word for word in stderr.split() if "/" in word and "env/" in word).rstrip(":,;")
+
+
+def test_readme(engine: Engine, docker: Docker, python_images: None, context: Path) -> None:
+    (dockerfile,) = documented.dockerfiles(documented.PROJECT / "README.md")
+    tag = docker_client.build(engine, "readme", dockerfile, context)
+    done = docker.run(tag)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["flask"].startswith("/opt/unpackenv/env/")
