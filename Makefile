@@ -10,12 +10,12 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak fuzz lint format bench clean
+.PHONY: help demo test soak fuzz lint format bench images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 	@echo
-	@echo 'PYTHON=python3.13 VENV=.venv-3.13 uses another interpreter. test, soak, fuzz and bench take ARGS="…", test takes JOBS=0 for one process.'
+	@echo 'PYTHON=python3.13 VENV=.venv-3.13 uses another interpreter. test, soak, fuzz, bench and images take ARGS="…", test takes JOBS=0 for one process.'
 
 demo: $(VENV)/.build ## pack a small real set of packages and start an app from the archive, cold and warm
 	@sh demo/demo.sh $(BIN)/python
@@ -40,6 +40,9 @@ format: $(VENV)/.build,lint ## put right what ruff can by itself
 
 bench: $(VENV)/.build,test ## measure against the alternatives on the renderer's packages
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+images: $(VENV)/.build,test ## build the renderer's images and measure them in containers; root, dockerd, docker-registry, mmdebstrap
+	$(BIN)/python benchmarks/images.py $(ARGS)
 
 clean: ## remove everything that the other targets made here
 	rm -rf build dist .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -32,13 +32,24 @@ def find_python() -> str | None:
 
 def site(python: str) -> Path:
     """Return a directory with the renderer's packages and their bytecode. Shared by all runs: never write to it."""
-    return _installed(python, "renderer", (HERE / "requirements.txt").read_text().split())
+    return _installed(python, "renderer", _renderer())
 
 
 def runtime(python: str) -> Path:
     """Return a directory with what unpackenv needs: beside `src` on PYTHONPATH, `python` can import it."""
     requirements = importlib.metadata.requires("unpackenv") or []
     return _installed(python, "runtime", [line for line in requirements if "extra ==" not in line])
+
+
+def wheels(python: str) -> Path:
+    """Return a directory with wheels of the renderer's packages and of what `unpackenv[build]` needs, for `python`."""
+    needed = importlib.metadata.requires("unpackenv") or []
+    ours = [line.partition(";")[0].strip() for line in needed if "extra ==" not in line or "'build'" in line]
+    return _cached(python, "wheels", [*_renderer(), *ours], ["download", "--only-binary", ":all:", "--dest"])
+
+
+def _renderer() -> list[str]:
+    return (HERE / "requirements.txt").read_text().split()
 
 
 def _is_cpython39(python: str | Path) -> bool:
@@ -52,9 +63,13 @@ def _is_cpython39(python: str | Path) -> bool:
 
 
 def _installed(python: str, name: str, requirements: list[str]) -> Path:
-    """Return a directory with `requirements` installed for `python`, made by the first run that asks.
+    return _cached(python, name, requirements, ["install", "--compile", "--only-binary", ":all:", "--target"])
 
-    It is installed beside its place and renamed, so that a killed run leaves no half of it; of two
+
+def _cached(python: str, name: str, requirements: list[str], command: list[str]) -> Path:
+    """Return a directory that pip's `command` fills with `requirements` for `python`, made by the first run that asks.
+
+    It is made beside its place and renamed, so that a killed run leaves no half of it; of two
     runs at once, the second waits for the first.
     """
     version = subprocess.run([python, "-VV"], capture_output=True, text=True, check=True).stdout
@@ -69,7 +84,7 @@ def _installed(python: str, name: str, requirements: list[str]) -> Path:
                 shutil.rmtree(leftover)
             work = tempfile.mkdtemp(prefix=f"{name}-{key}.tmp-", dir=cache)
             os.chmod(work, 0o755)
-            pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--compile"]
-            subprocess.run([*pip, "--only-binary", ":all:", "--target", work, *requirements], check=True)
+            pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+            subprocess.run([*pip, *command, work, *requirements], check=True)
             os.rename(work, place)
     return place

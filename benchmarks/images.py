@@ -1,0 +1,201 @@
+"""Build the renderer's four images, measure them in real containers, and write docs/images.md: `make images`.
+
+The raw figures go to build/images/results.json.
+
+    make images                                     everything, 5 rounds
+    make images ARGS="-n 1 --docs /tmp/images.md"   a look
+    make images ARGS="--render"                     write the document again, from the figures of the last run
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from renderer import install
+
+# The engine and the base image are what the tests of containers use.
+sys.path.insert(0, str(install.PROJECT / "tests"))
+
+import base_image
+import containers
+import engine
+import imagesdoc
+import registry
+from engine import Engine
+
+RESULTS = install.PROJECT / "build" / "images" / "results.json"
+IMAGES = ("full", "slim", "xz", "unpackenv")
+COMPILED = ("slim", "unpackenv")
+"""Measured with bytecode for the standard library, too."""
+
+REPLICAS = 4
+SHARED = ("--volume=unpacked:/opt/unpackenv/env",)
+
+
+@dataclass
+class Image:
+    """What was found of an image; a list has a figure a round."""
+
+    disk: int = 0
+    registry: int = 0
+    push: list[float] = field(default_factory=list)
+    pull: list[float] = field(default_factory=list)
+    start: list[float] = field(default_factory=list)
+    restart: list[float] = field(default_factory=list)
+    charged: list[int] = field(default_factory=list)
+    anonymous: list[int] = field(default_factory=list)
+    writable: list[int] = field(default_factory=list)
+
+
+def main() -> None:
+    options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything is unmounted
+    if not options.render:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(_measure(options.rounds), indent=1) + "\n")
+    document = imagesdoc.render(json.loads(RESULTS.read_text()))
+    options.docs.parent.mkdir(parents=True, exist_ok=True)
+    options.docs.write_text(document)
+    print(document)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Build the renderer's four images, and measure them in containers.")
+    parser.add_argument("-n", "--rounds", type=int, default=5, help="samples of each figure (default: 5)")
+    parser.add_argument("--docs", type=Path, default=install.PROJECT / "docs" / "images.md", help="where to write")
+    parser.add_argument("--render", action="store_true", help="measure nothing, write the document again")
+    return parser.parse_args()
+
+
+def _measure(rounds: int) -> dict[str, Any]:
+    python = install.find_python()
+    if python is None:
+        raise SystemExit("images: no CPython 3.9 with pip here; UNPACKENV_PYTHON39 can name one")
+    images = {name: Image() for name in IMAGES}
+    compiled = {name: Image() for name in COMPILED}
+    replicas: dict[str, list[containers.Replicas]] = {}
+    try:
+        with registry.running() as store, engine.fresh() as builder:
+            facts = _machine(builder)
+            _build(builder, python)
+            for name in IMAGES:
+                _say(f"checking the route of {name}")
+                containers.check_route(builder, _tag(name))
+            for name in [*map(_tag, IMAGES), *map(_compiled_tag, COMPILED)]:
+                containers.push(builder, name, store)
+            for number in range(rounds):
+                for name, image in images.items():
+                    _say(f"round {number + 1} of {rounds}: {name}")
+                    with registry.running() as empty:
+                        image.push.append(containers.push(builder, _tag(name), empty))
+                    _sample(image, f"{store}/{_tag(name)}")
+                for name, image in compiled.items():
+                    _say(f"round {number + 1} of {rounds}: {name}, with bytecode")
+                    _sample(image, f"{store}/{_compiled_tag(name)}")
+                for name, options in (("slim", ()), ("unpackenv", ()), ("shared", SHARED)):
+                    _say(f"round {number + 1} of {rounds}: {REPLICAS} replicas of {name}")
+                    image_name = f"{store}/{_tag('unpackenv' if name == 'shared' else name)}"
+                    with _pulled(image_name) as (docker, _):
+                        found = containers.replicas(docker, image_name, REPLICAS, *options)
+                    replicas.setdefault(name, []).append(found)
+    except (engine.Unavailable, base_image.Unavailable) as error:
+        raise SystemExit(f"images: {error}") from None
+    return {
+        "machine": facts,
+        "rounds": rounds,
+        "images": {name: dataclasses.asdict(image) for name, image in images.items()},
+        "compiled": {name: dataclasses.asdict(image) for name, image in compiled.items()},
+        "replicas": {name: [dataclasses.asdict(one) for one in found] for name, found in replicas.items()},
+    }
+
+
+def _sample(image: Image, name: str) -> None:
+    """One of each figure, on a new file system."""
+    image.registry = registry.size(name)
+    with _pulled(name) as (docker, seconds):
+        image.pull.append(seconds)
+        image.disk = containers.image_size(docker)
+        first = containers.first_start(docker, name)
+        image.start.append(first.seconds)
+        containers.check_picture(docker, first.container)
+        image.writable.append(containers.writable(docker, first.container))
+        image.restart.append(containers.restart(docker, first.container).seconds)
+        peak = containers.memory(docker, name)
+        image.charged.append(peak.charged)
+        image.anonymous.append(peak.anonymous)
+
+
+@contextlib.contextmanager
+def _pulled(name: str) -> Iterator[tuple[Engine, float]]:
+    """Run an engine that has nothing but this image, on its disk, and say how long it took to pull."""
+    with engine.fresh() as docker:
+        seconds = containers.pull(docker, name)
+        subprocess.run(["sync", "--file-system", docker.data], check=True)
+        yield docker, seconds
+
+
+def _build(builder: Engine, python: str) -> None:
+    for tag, build_tools in (("python:3.9", True), ("python:3.9-slim", False)):
+        _say(f"making {tag}")
+        base_image.load(tag, python, build_tools=build_tools, env=builder.env)
+    with tempfile.TemporaryDirectory(prefix="images-") as name:
+        context, served = Path(name, "context"), Path(name, "wheels")
+        shutil.copytree(install.HERE, context, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(install.wheels(python), served)
+        _wheel_of_unpackenv(served)
+        with registry.wheels(served) as links:
+            # On the host's network for the wheels on loopback; they are all that there is.
+            options = ["--network=host", "--build-arg=PIP_NO_INDEX=1", f"--build-arg=PIP_FIND_LINKS={links}"]
+            for image in IMAGES:
+                _say(f"building {image}")
+                builder.run("build", *options, f"--file={context}/Dockerfile.{image}", f"--tag={_tag(image)}", context)
+        for image in COMPILED:
+            argument = f"--build-arg=IMAGE={_tag(image)}"
+            file = f"--file={context}/Dockerfile.bytecode"
+            builder.run("build", "--network=none", argument, file, f"--tag={_compiled_tag(image)}", context)
+
+
+def _wheel_of_unpackenv(to: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel", "--no-deps"]
+    subprocess.run([*pip, "--wheel-dir", to, install.PROJECT], check=True)
+
+
+def _tag(image: str) -> str:
+    return f"renderer-{image}"
+
+
+def _compiled_tag(image: str) -> str:
+    return f"renderer-{image}-bytecode"
+
+
+def _machine(docker: Engine) -> dict[str, str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return {
+        "processor": next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?"),
+        "CPUs": str(len(os.sched_getaffinity(0))),
+        "kernel": platform.release(),
+        "engine": docker.out("version", "--format={{.Server.Version}}"),
+        "cgroups": docker.out("info", "--format={{.CgroupVersion}}"),
+    }
+
+
+def _say(text: str) -> None:
+    print(f"images: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Servers on loopback: a registry of images, and an index of wheels for builds."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_SECONDS_TO_START = 10
+
+
+@contextlib.contextmanager
+def running() -> Iterator[str]:
+    """Run an empty registry of images; yield its address. Engines need no TLS for one on loopback."""
+    if not shutil.which("docker-registry"):
+        raise SystemExit("images: docker-registry is not installed")
+    address = f"127.0.0.1:{_free_port()}"
+    with tempfile.TemporaryDirectory(prefix="registry-") as root:
+        config = {
+            "version": "0.1",
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": f"{root}/data"}},
+            "http": {"addr": address},
+        }
+        file = Path(root, "config.json")  # JSON is YAML
+        file.write_text(json.dumps(config))
+        with open(Path(root, "log"), "wb") as log:
+            command = ["setpriv", "--pdeathsig", "TERM", "docker-registry", "serve", file]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            _wait(address, process, Path(root, "log"))
+            yield address
+        finally:
+            process.send_signal(signal.SIGKILL)  # it has no state to save
+            process.wait()
+
+
+def size(name: str) -> int:
+    """Return the bytes that a registry keeps of an image `ADDRESS/NAME`: its compressed layers and its configuration."""
+    address, _, path = name.partition("/")
+    request = urllib.request.Request(f"http://{address}/v2/{path}/manifests/latest", headers={"Accept": _MANIFEST})
+    with urllib.request.urlopen(request) as response:
+        manifest = json.load(response)
+    return sum(part["size"] for part in (manifest["config"], *manifest["layers"]))
+
+
+@contextlib.contextmanager
+def wheels(directory: Path) -> Iterator[str]:
+    """Serve wheels; yield the URL for pip's --find-links."""
+    handler = functools.partial(_Wheels, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+
+
+class _Wheels(http.server.SimpleHTTPRequestHandler):
+    def end_headers(self) -> None:
+        if self.path.endswith(".whl"):  # pip keeps these, as it keeps those of a package index
+            self.send_header("Cache-Control", "max-age=365000000, immutable, public")
+        super().end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+        pass
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while True:
+        try:
+            urllib.request.urlopen(f"http://{address}/v2/").close()
+            return
+        except urllib.error.URLError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"images: docker-registry does not answer ({error}):\n{log.read_text()}") from None
+        time.sleep(0.05)
