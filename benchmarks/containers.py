@@ -1,4 +1,4 @@
-"""What one image costs: built, pushed, pulled, started, started again; measured from outside, on an engine of our own."""
+"""What one image costs: built, pushed, pulled, started, started again; measured from outside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import registry
 from engine import Engine
 
 _DRAWN = re.compile(r"^(\S+) .* bytes, drawn ")

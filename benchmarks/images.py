@@ -117,6 +117,7 @@ def _measure(rounds: int) -> dict[str, Any]:
     return {
         "machine": facts,
         "rounds": rounds,
+        "replica_count": REPLICAS,
         "images": {name: dataclasses.asdict(image) for name, image in images.items()},
         "compiled": {name: dataclasses.asdict(image) for name, image in compiled.items()},
         "replicas": {name: [dataclasses.asdict(one) for one in found] for name, found in replicas.items()},

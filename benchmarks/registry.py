@@ -38,7 +38,7 @@ def running() -> Iterator[str]:
         file = Path(root, "config.json")  # JSON is YAML
         file.write_text(json.dumps(config))
         with open(Path(root, "log"), "wb") as log:
-            command = ["setpriv", "--pdeathsig", "TERM", "docker-registry", "serve", file]
+            command = ["setpriv", "--pdeathsig", "TERM", "docker-registry", "serve", str(file)]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             _wait(address, process, Path(root, "log"))
@@ -49,7 +49,7 @@ def running() -> Iterator[str]:
 
 
 def size(name: str) -> int:
-    """Return the bytes that a registry keeps of an image `ADDRESS/NAME`: its compressed layers and its configuration."""
+    """Return the bytes that a registry keeps of an image `ADDRESS/NAME`: compressed layers and configuration."""
     address, _, path = name.partition("/")
     request = urllib.request.Request(f"http://{address}/v2/{path}/manifests/latest", headers={"Accept": _MANIFEST})
     with urllib.request.urlopen(request) as response:
