@@ -74,18 +74,14 @@ class Docker:
         self._containers: list[str] = []
         self._volumes: list[str] = []
 
-    def run(
-        self, image: str, *command: object, options: Sequence[object] = ()
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, image: str, *command: object, options: Sequence[object] = ()) -> subprocess.CompletedProcess[str]:
         """Run a container to its end; whether it went well is for the test to say."""
         return self.engine.run(*self._command(image, command, options), check=False)
 
     def begin(self, image: str, *command: object, options: Sequence[object] = ()) -> subprocess.Popen[str]:
         """The same, without waiting for it."""
         words = ["docker", *map(str, self._command(image, command, options))]
-        return subprocess.Popen(
-            words, env=self.engine.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        return subprocess.Popen(words, env=self.engine.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def start(self, image: str, *command: object, options: Sequence[object] = ()) -> Container:
         """Start a container in the background."""

@@ -63,6 +63,7 @@ def _debian() -> Path:
     def download(to: Path) -> None:
         os.chmod(to, 0o755)
         only = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"]
+        _run("apt-get", "update", "-qq")
         listed = _run("apt-cache", "depends", "--recurse", *(f"--no-{kind}" for kind in only), *_DEBIAN)
         names = [line for line in listed.splitlines() if line[0].isalnum()]
         _run("apt-get", "-o", "APT::Sandbox::User=root", "download", *names, cwd=to)

@@ -20,4 +20,4 @@ def where():
 
 
 if __name__ == "__main__":
-    print(app.test_client().get("/").text)
+    print(app.test_client().get("/").text, end="")

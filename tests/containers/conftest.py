@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import engine as engines
 import offline
 from docker_client import Docker
 from engine import Engine
+from processes import TAG
+from support import members_of, pack
 
 HERE = Path(__file__).parent
 
@@ -76,6 +79,21 @@ def image(engine: Engine, python_images: None, context: Path) -> Callable[[str],
         return built[heading]
 
     return build
+
+
+@pytest.fixture(scope="session")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of `docker run` that put an archive of 400 MB in the place of the image's: to unpack it takes a while."""
+    folder = tmp_path_factory.mktemp("heavy")
+    noise = random.Random(1).randbytes(8 << 20)
+    for number in range(400):
+        file = folder / "tree" / str(number % 20) / str(number)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(noise[number << 14 :][: 1 << 20])
+    (folder / "tree/app.py").write_text("")
+    archive = folder / "archive"
+    pack(archive, members_of(folder / "tree"), frame_size=12 << 20, workers=2, facts={"python": [str(TAG)]})
+    return ["--volume", f"{archive}:/opt/unpackenv/site-packages.tar.zst:ro"]
 
 
 @pytest.fixture

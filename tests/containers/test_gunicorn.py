@@ -1,0 +1,47 @@
+"""gunicorn from the packed virtual environment: the route of a flask application, by several workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from docker_client import Docker
+from processes import wait_for
+
+# Asks until four workers have answered.
+ASK = """
+import json, time, urllib.request
+answers, deadline = {}, time.monotonic() + 30
+while len(answers) < 4 and time.monotonic() < deadline:
+    try:
+        answer = json.load(urllib.request.urlopen("http://127.0.0.1:8000/"))
+        answers[answer["pid"]] = answer
+    except OSError:
+        time.sleep(0.05)
+print(json.dumps(list(answers.values())))
+"""
+
+
+def test_workers(docker: Docker, image: Callable[[str], str]) -> None:
+    container = docker.start(image("A virtual environment, with gunicorn"))
+    for start in "cold", "warm":
+        if start == "warm":
+            container.do("restart")
+        answers = json.loads(container.exec("python", "-I", "-c", ASK))
+        assert len(answers) == 4, container.stderr
+        for answer in answers:
+            assert answer["flask"].startswith("/opt/venv/lib/python3")
+            assert answer["native"].startswith("/opt/venv/lib/python3")
+            assert answer["pid"] != 1
+            assert answer["first"][1] == "/opt/venv/bin/gunicorn"
+    assert container.stderr.count("unpackenv: unpacked") == 1
+    container.do("stop")
+    assert container.state["ExitCode"] == 0  # gunicorn's own: it got the signal
+
+
+def test_python_on_path_is_that_of_the_environment(docker: Docker, image: Callable[[str], str]) -> None:
+    container = docker.start(image("A virtual environment, with gunicorn"))
+    wait_for(lambda: "Listening" in container.stderr, "gunicorn")
+    code = "import flask, sys; print(sys.prefix, flask.__file__.startswith(sys.prefix))"
+    assert container.exec("python", "-c", code) == "/opt/venv True\n"
+    assert "Flask 3.1.1" in container.exec("flask", "--version")
