@@ -62,3 +62,17 @@ def test_readme(engine: Engine, docker: Docker, python_images: None, context: Pa
     done = docker.run(tag)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["flask"].startswith("/opt/unpackenv/env/")
+
+
+def test_the_line_that_compiles_the_standard_library(
+    engine: Engine, docker: Docker, python_images: None, tmp_path: Path
+) -> None:
+    (line,) = [line.strip() for line in documented.DOCKER_MD.read_text().splitlines() if "RUN python -m comp" in line]
+    compiled = docker_client.build(engine, "compiled", f"FROM python:3.12-slim\n{line}\n", tmp_path)
+    written = []
+    for tag in "python:3.12-slim", compiled:
+        container = docker.start(tag, "python", "-c", "import asyncio, json")
+        assert container.wait() == 0, container.stderr
+        written.append(engine.out("diff", container.name).count(".pyc"))
+    assert written[0] > 50
+    assert written[1] == 0
