@@ -31,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a name may have bytes that are no text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0].partition("=")[0] in {setting.option for setting in TABLE}:
+        parser.error("the command to become goes behind `--`: python -m unpackenv [options] -- CMD ARG…")
+    options = parser.parse_args(arguments)
     try:
         code = options.run(options)
     except UnpackenvError as error:
@@ -109,24 +112,23 @@ def _add_pack(commands: Commands) -> None:
 
 def _pack(options: argparse.Namespace) -> int:
     from unpackenv.build import pack
+    from unpackenv.start import isolation
 
     codec = options.codec or ("xz" if options.output.endswith(".xz") else "zstd")
     if not options.output.endswith({"xz": (".xz", ".txz"), "zstd": (".zst", ".tzst")}[codec]):
         print(f"warning: {options.output} is named like something else than {codec}, which it will be", file=sys.stderr)
-    packed = pack.pack(
-        options.source,
-        options.output,
-        pack.Options(
-            codec=codec,
-            level=options.level,
-            frame_size=options.frame_size,
-            workers=options.workers,
-            exclude=options.exclude,
-            target=options.target,
-            bytecode=options.bytecode,
-            python=options.python,
-        ),
+    chosen = pack.Options(
+        codec=codec,
+        level=options.level,
+        frame_size=options.frame_size,
+        workers=options.workers,
+        exclude=options.exclude,
+        target=options.target,
+        bytecode=options.bytecode,
+        python=options.python,
     )
+    # A build that is cancelled leaves neither half an archive nor a staging directory.
+    packed = isolation.stoppable(lambda: pack.pack(options.source, options.output, chosen))
     for warning in packed.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for glob in packed.unused:

@@ -368,6 +368,18 @@ def test_other_platforms(archive: Path, target: Path, platform: str) -> None:
     assert platform in str(error["text"])
     assert "UNPACKENV=off" in str(error["hint"])
     assert result_of(code + boot(archive, target), environment(UNPACKENV="off"))["outcome"] == "off"
+    assert (
+        raised(code + boot(archive, target), environment(UNPACKENV_MISSING="ignore"))["type"] == "PlatformUnsupported"
+    )
+    without = "import unpackenv; result = unpackenv.bootstrap(missing='ignore').outcome"
+    assert result_of(code + without) == "missing"
+    assert raised(f"{code}import unpackenv; unpackenv.bootstrap()")["type"] == "PlatformUnsupported"
+
+
+def test_a_pin_is_no_call_that_names_nothing(archive: Path, target: Path) -> None:
+    code = boot(archive, target) + "\nimport unpackenv\n"
+    assert result_of(f"{code}result = unpackenv.bootstrap(digest=report.digest.upper()) is report") is True
+    assert raised(f"{code}unpackenv.bootstrap(digest='0' * 64)")["type"] == "DigestMismatch"
 
 
 # --- what is logged ------------------------------------------------------------------------------

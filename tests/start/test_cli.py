@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import unpackenv
-from processes import TAG, environment, python, run, write_tree
+from processes import TAG, environment, python, run, start, wait_for, wrapper, write_tree
 from support import TAR_FLAG
 
 
@@ -218,14 +219,35 @@ def test_errors_as_json(tmp_path: Path) -> None:
 
 def test_pack_says_at_once_what_cannot_be(tmp_path: Path) -> None:
     site = write_tree(tmp_path / "site", {"app.py": ""})
+    (tmp_path / "x.tar.zst").mkdir()
     for arguments, said in (
         (["-o", tmp_path / "nowhere/x.tar.zst"], f"{tmp_path}/nowhere: is no directory"),
-        (["-o", tmp_path / "x.tar.zst", "--workers", "-1"], "--workers: -1 is less than 0"),
+        (["-o", tmp_path / "x.tar.zst"], f"{tmp_path}/x.tar.zst: is a directory"),
+        (["-o", tmp_path / "y.tar.zst", "--workers", "-1"], "--workers: -1 is less than 0"),
     ):
         done = command("pack", site, *arguments)
         assert done.returncode == 125
         assert done.stderr.startswith(f"unpackenv: error: {said}"), done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_pack_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
+    site = write_tree(tmp_path / "site", {f"{number}.py": f"VALUE = {number}\n" * 9000 for number in range(300)})
+    for folder in ("out", "temporary"):
+        (tmp_path / folder).mkdir()
+    process = start(wrapper("pack", site, "-o", tmp_path / "out/x.tar.zst"), environment(TMPDIR=tmp_path / "temporary"))
+    wait_for(lambda: os.listdir(tmp_path / "out") or os.listdir(tmp_path / "temporary"), "the pack to begin")
+    process.terminate()
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode == 128 + signal.SIGTERM
+    assert os.listdir(tmp_path / "out") == os.listdir(tmp_path / "temporary") == []
+
+
+@pytest.mark.parametrize("arguments", [["--target", "x", "python"], ["--archive=x", "--"], ["--target"]])
+def test_a_wrapper_without_its_dashes_is_told_of_them(arguments: list[str]) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert "goes behind `--`" in done.stderr
 
 
 def test_a_name_that_promises_another_format_is_told(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import SOURCE, pack_tree, processes_with, run, start, wait_for, write_tree
+from processes import SOURCE, pack_tree, processes_with, run, start, wait_for, wrapper, write_tree
 from unpackenv.start import hook
 
 ENV = {"PATH": os.defpath}
@@ -284,6 +284,31 @@ def test_a_failure_is_loud_and_leaves_a_way_out(auto: Path, archive: Path, targe
     assert run([auto, "-m", "unpackenv", "--version"], ENV).returncode == 0
     assert run([auto, "-m", "unpackenv", "hook", "--remove"], ENV).returncode == 0
     assert run([auto, "-c", "print('works')"], ENV).stdout == "works\n"
+
+
+@pytest.mark.parametrize("how", ["another interpreter", "no such setting"])
+def test_what_no_application_could_start_with_does_not_stop_tools(
+    auto: Path, archive: Path, target: Path, site: Path, how: str
+) -> None:
+    env = dict(ENV)
+    if how == "another interpreter":
+        pack_tree(archive, site, python="cpython-27")
+        assert run(wrapper("unpack", archive, "-C", target)).returncode == 0
+    else:
+        env["UNPACKENV_WORKERS"] = "abc"
+    assert run([auto, "-c", "print('application')"], env).returncode == 125
+    assert run([auto, "-m", "venv", "--help"], env).returncode == 0
+    assert run([auto, "-m", "unpackenv", "hook", "--remove"], env).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "imports"), [("bin/poetry", True), ("bin/pip", False), ("poetry", True), ("pip", True)]
+)
+def test_what_a_script_starts(auto: Path, tmp_path: Path, script: str, imports: bool) -> None:
+    """A runner's application has its packages, a tool's processes do not need any; a file in `bin` is a command."""
+    code = f"import os; os.execv({str(auto)!r}, [{str(auto)!r}, '-c', {IMPORT!r}])"
+    write_tree(tmp_path / "scripts", {script: code})
+    assert (run([auto, tmp_path / "scripts" / script], ENV).returncode == 0) == imports
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -12,6 +12,7 @@ from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Union
 
@@ -139,18 +140,24 @@ def import_zstandard() -> ModuleType:
     return zstandard
 
 
-def _load_backend() -> ModuleType | None:
-    """Load the C extension from the runtime or from the installed package, if it is where it always was."""
+def find_backend() -> ModuleSpec | None:
+    """Find the C extension in the runtime or in the installed package, if it is where it always was."""
     from importlib.machinery import ExtensionFileLoader, PathFinder
 
     package = PathFinder.find_spec("zstandard")
     places = [BACKEND_DIRECTORY, *((package and package.submodule_search_locations) or ())]
     spec = PathFinder.find_spec(_BACKEND, places)
-    if spec is None or not isinstance(spec.loader, ExtensionFileLoader):
+    return spec if spec and isinstance(spec.loader, ExtensionFileLoader) else None
+
+
+def _load_backend() -> ModuleType | None:
+    spec = find_backend()
+    if spec is None or spec.loader is None:
         return None
     try:
         module = spec.loader.create_module(spec)
-        spec.loader.exec_module(module)
+        if module:
+            spec.loader.exec_module(module)
     except ImportError:
         return None
     return module

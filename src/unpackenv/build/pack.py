@@ -96,6 +96,8 @@ def _check_output(output: str) -> None:
     if not os.access(directory, os.W_OK):
         what = "cannot be written" if os.path.isdir(directory) else "is no directory"
         raise PackError(f"{what}, and the archive is to be made in it", where=directory)
+    if os.path.isdir(output):
+        raise PackError("is a directory, and the archive is to be a file", where=output)
 
 
 def _checked(options: Options) -> int:

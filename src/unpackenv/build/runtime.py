@@ -69,10 +69,10 @@ def _copy_package(work: Path) -> None:
 
 def _copy_backend(work: Path) -> bool:
     """Copy zstandard's C extension and licence; return whether it could be stripped of its symbols."""
-    module = codecs.import_zstandard()  # the package, if somebody has imported it
-    source = getattr(module, "backend_c", module).__file__
-    if not source or not source.endswith(".so"):
-        raise PackError("zstandard is installed here without its C extension", where=str(source))
+    found = codecs.find_backend()
+    if found is None or found.origin is None:
+        raise PackError("zstandard is not installed here, or without its C extension", where=sys.executable)
+    source = found.origin
     directory = work / os.path.relpath(codecs.BACKEND_DIRECTORY, Path(unpackenv.__file__).parents[1])
     directory.mkdir()
     for licence in _licences():

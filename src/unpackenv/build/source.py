@@ -33,7 +33,7 @@ _RESERVED = os.fsdecode(RESERVED)
 _OLDEST = (3, 9)
 _PYTHON_LIB = re.compile(r"python\d+(?:\.(\d+)t?)?")
 # The names of the versions of glibc's symbols, of which a shared object lists those that it needs.
-_GLIBC_VERSION = re.compile(rb"\0GLIBC_(\d+\.\d+(?:\.\d+)?)\0")
+_GLIBC_VERSION = re.compile(rb"\0GLIBC_(\d+\.\d+(?:\.\d+)?)(?=\0)")
 _SHARED_OBJECT = re.compile(r".+\.so(?:\.\d+)*")
 _EXTENSION_TAG = re.compile(r"\.((?:cpython|pypy|graalpy)[^./]*)\.so$")
 _DISTRIBUTION = re.compile(r"([^-]+)(?:-.*)?\.(?:dist-info|egg-info|data)")
@@ -377,7 +377,7 @@ def _is_inside(path: str, root: str) -> bool:
 def _text(path: str) -> str:
     """Return a small text file; "" if there is none."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return ""

@@ -10,7 +10,6 @@ import sys
 
 from unpackenv.archive import interpreter, trailer
 from unpackenv.archive.facts import first
-from unpackenv.archive.trailer import Identity
 from unpackenv.errors import ArchiveNotFound, DigestMismatch, PlatformUnsupported, TreeMismatch, UnpackenvError
 from unpackenv.start import importpaths, places, report, stamp
 from unpackenv.start.places import Place
@@ -36,6 +35,9 @@ def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
     if is_off():
         return Report(report.OFF)
     if _first and arguments.get("archive") is None and arguments.get("target") is None:
+        digest = str(arguments.get("digest") or "")
+        if digest:
+            _check_digest(digest, _first[0].digest, _first[0].archive or _first[0].target)
         return _first[0]
     clock = Clock()
     settings = Settings(arguments, beside=beside)
@@ -65,11 +67,7 @@ def unpack(arguments: Mapping[str, object]) -> Report:
 def provide_tree(settings: Settings, clock: Clock) -> Report:
     """Find the tree, or bring it to its place; what it is used for is the caller's."""
     if sys.platform != "linux":
-        raise PlatformUnsupported(
-            f"unpacks environments on Linux only, and this is {sys.platform}",
-            where="unpackenv",
-            hint="Install the packages as usual and set UNPACKENV=off",
-        )
+        return _elsewhere(settings)
     try:
         archive = places.find_archive(settings)
     except ArchiveNotFound:
@@ -81,7 +79,7 @@ def provide_tree(settings: Settings, clock: Clock) -> Report:
         return done
     identity = trailer.identify(archive)
     if settings.digest:
-        _check_digest(settings.digest, identity)
+        _check_digest(settings.digest, identity.digest, archive)
     candidates = places.candidates(settings, identity)
     done = find_tree(candidates, identity.key, settings)
     clock.lap("check")
@@ -200,12 +198,26 @@ def _tree_without_archive(settings: Settings) -> Report | None:
     return done
 
 
-def _check_digest(digest: str, identity: Identity) -> None:
+def _elsewhere(settings: Settings) -> Report:
+    """A laptop that has the packages installed, and no archive, may do without."""
+    if settings.missing == "ignore":
+        try:
+            places.find_archive(settings)
+        except ArchiveNotFound:
+            return Report(report.MISSING)
+    raise PlatformUnsupported(
+        f"unpacks environments on Linux only, and this is {sys.platform}",
+        where="unpackenv",
+        hint="Install the packages as usual and set UNPACKENV=off",
+    )
+
+
+def _check_digest(wanted: str, found: str, where: str) -> None:
     """The digest of a foreign archive costs a read of it all, and is checked by who unpacks it."""
-    if identity.digest and digest.lower() != identity.digest:
+    if found and wanted.lower() != found:
         raise DigestMismatch(
-            f"its digest is {identity.digest}, and {digest} was asked for",
-            where=identity.path,
+            f"its digest is {found}, and {wanted} was asked for",
+            where=where,
             hint="Deploy the archive that was pinned, or pin the one that is deployed",
         )
 

@@ -21,6 +21,8 @@ _TOOLS = {
     "build", "compileall", "conda", "ensurepip", "pip", "pipx", "poetry", "py_compile", "setuptools",
     "unpackenv", "uv", "venv", "virtualenv", "wheel",
 }  # fmt: skip
+# Of these, some run applications, which want their packages: what they start decides for itself.
+_RUNNERS = {"conda", "pipx", "poetry", "uv"}
 
 
 def run(*, auto: bool, archive: str = "", target: str = "") -> None:
@@ -41,7 +43,8 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
         arguments = _command_line()
         tool = tool_in(arguments)
         if tool:
-            if tool != "unpackenv" or "--" not in arguments:  # the wrapper bootstraps, for a command that wants it
+            is_wrapper = tool == "unpackenv" and "--" in arguments  # it bootstraps, for a command that wants it
+            if not is_wrapper and tool not in _RUNNERS:
                 os.environ["UNPACKENV"] = "off"  # for the processes that it starts, too
             return
         clock = report.Clock()
@@ -50,7 +53,7 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
         bootstrap.hooked = done.import_paths
         bootstrap.finish(settings, done, clock)
     except UnpackenvError as error:
-        if auto:
+        if auto and not tool_in(_command_line()):
             report.write_line(f"unpackenv: error: {error}. UNPACKENV=off starts the interpreter without it")
             os._exit(EXIT_BOOTSTRAP_FAILED)
     except KeyboardInterrupt:  # told to stop while it unpacked; raised from here it would be "Fatal Python error"
@@ -99,7 +102,9 @@ def tool_in(arguments: list[str]) -> str:
                 return "pip"
             if os.path.basename(argument) == "setup.py":
                 return "setuptools"
-            return _known(os.path.basename(argument).rstrip("0123456789."))
+            directory, name = os.path.split(argument)
+            # An application's own file may have such a name, too.
+            return _known(name.rstrip("0123456789.")) if os.path.basename(directory) == "bin" else ""
         elif not argument.startswith("--"):
             for at, letter in enumerate(argument[1:], 2):  # -Im: one dash, several options
                 value = argument[at:]
