@@ -131,6 +131,9 @@ def check_route(engine: Engine, image: str) -> None:
     get = ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", _GET]
     try:
         subprocess.run(get, check=True, timeout=60)
+    except subprocess.SubprocessError as error:
+        logs = engine.run("logs", container)
+        raise RuntimeError(f"{image} does not serve the picture ({error}):\n{logs.stdout}{logs.stderr}") from None
     finally:
         engine.run("rm", "--force", container)
 

@@ -4,6 +4,7 @@ The raw figures go to build/images/results.json.
 
     make images                                     everything, 5 rounds
     make images ARGS="-n 1 --docs /tmp/images.md"   a look
+    make images ARGS="--reuse"                      measure again what the last run has built
     make images ARGS="--render"                     write the document again, from the figures of the last run
 """
 
@@ -38,6 +39,7 @@ import registry
 from engine import Engine
 
 RESULTS = install.PROJECT / "build" / "images" / "results.json"
+STORE = RESULTS.with_name("registry")
 IMAGES = ("full", "slim", "xz", "unpackenv")
 COMPILED = ("slim", "unpackenv")
 """Measured with bytecode for the standard library, too."""
@@ -66,7 +68,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything is unmounted
     if not options.render:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(_measure(options.rounds), indent=1) + "\n")
+        RESULTS.write_text(json.dumps(_measure(options.rounds, options.reuse), indent=1) + "\n")
     document = imagesdoc.render(json.loads(RESULTS.read_text()))
     options.docs.parent.mkdir(parents=True, exist_ok=True)
     options.docs.write_text(document)
@@ -77,26 +79,35 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Build the renderer's four images, and measure them in containers.")
     parser.add_argument("-n", "--rounds", type=int, default=5, help="samples of each figure (default: 5)")
     parser.add_argument("--docs", type=Path, default=install.PROJECT / "docs" / "images.md", help="where to write")
+    parser.add_argument("--reuse", action="store_true", help="measure the images that the last run has built")
     parser.add_argument("--render", action="store_true", help="measure nothing, write the document again")
     return parser.parse_args()
 
 
-def _measure(rounds: int) -> dict[str, Any]:
+def _measure(rounds: int, reuse: bool) -> dict[str, Any]:
     python = install.find_python()
     if python is None:
         raise SystemExit("images: no CPython 3.9 with pip here; UNPACKENV_PYTHON39 can name one")
     images = {name: Image() for name in IMAGES}
     compiled = {name: Image() for name in COMPILED}
     replicas: dict[str, list[containers.Replicas]] = {}
+    if not reuse:
+        shutil.rmtree(STORE, ignore_errors=True)
     try:
-        with registry.running() as store, engine.fresh() as builder:
+        with registry.running(STORE) as store, engine.fresh() as builder:
             facts = _machine(builder)
-            _build(builder, python)
+            names = [*map(_tag, IMAGES), *map(_compiled_tag, COMPILED)]
+            if reuse:
+                for name in names:
+                    containers.pull(builder, f"{store}/{name}")
+                    builder.run("tag", f"{store}/{name}", name)
+            else:
+                _build(builder, python)
+                for name in names:
+                    containers.push(builder, name, store)
             for name in IMAGES:
                 _say(f"checking the route of {name}")
                 containers.check_route(builder, _tag(name))
-            for name in [*map(_tag, IMAGES), *map(_compiled_tag, COMPILED)]:
-                containers.push(builder, name, store)
             for number in range(rounds):
                 for name, image in images.items():
                     _say(f"round {number + 1} of {rounds}: {name}")

@@ -23,8 +23,8 @@ _SECONDS_TO_START = 10
 
 
 @contextlib.contextmanager
-def running() -> Iterator[str]:
-    """Run an empty registry of images; yield its address. Engines need no TLS for one on loopback."""
+def running(data: Path | None = None) -> Iterator[str]:
+    """Run a registry of images, an empty one without `data`; yield its address. On loopback it needs no TLS."""
     if not shutil.which("docker-registry"):
         raise SystemExit("images: docker-registry is not installed")
     address = f"127.0.0.1:{_free_port()}"
@@ -32,7 +32,7 @@ def running() -> Iterator[str]:
         config = {
             "version": "0.1",
             "log": {"level": "error", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": f"{root}/data"}},
+            "storage": {"filesystem": {"rootdirectory": str(data or Path(root, "data"))}},
             "http": {"addr": address},
         }
         file = Path(root, "config.json")  # JSON is YAML

@@ -14,9 +14,11 @@ if os.environ.get("RENDERER_BOOTSTRAP") == "1":
 
     unpackenv.bootstrap()
 elif os.environ.get("RENDERER_BOOTSTRAP") == "tar" and not os.path.isdir("/site-packages/pandas"):
+    import importlib
     import subprocess
 
     subprocess.run(["tar", "Jxf", "/packages.tar.xz", "-C", "/"], check=True, env={**os.environ, "XZ_OPT": "-T 0"})
+    importlib.invalidate_caches()  # Python has seen that the directory is not there
 
 import sys
 import time
