@@ -491,3 +491,45 @@ def test_every_refusal_has_a_class_and_a_reason_of_its_own() -> None:
     reasons = [kind.reason for kind in ERRORS]
     assert len(set(reasons)) == len(reasons) > 20
     assert json.dumps(reasons) == json.dumps(reasons).lower()
+
+
+# --- default places, and what is around them ------------------------------------------------------
+
+
+def test_a_default_place_in_a_directory_where_everybody_may_rename(container: Container) -> None:
+    container.tmpfs("/temporary", "mode=777")
+    code, line, _ = start_in(container, user=SOMEBODY)
+    assert (code, line["reason"]) == (125, "target-not-writable")
+    assert line["where"].endswith("(target-untrusted)")
+
+
+def test_a_temporary_directory_that_is_no_absolute_path(archive: Path, container: Container) -> None:
+    env = environment(TMPDIR="relative", UNPACKENV_LOG="json")
+    done = container.run([sys.executable, "-m", "unpackenv", "--archive", ARCHIVE, "--", "true"], env, user=SOMEBODY)
+    assert log_line(done.stderr)["reason"] == "target-not-writable"
+
+
+def test_files_that_are_smaller_than_a_block(target: Path, tmp_path: Path, mount: Mount) -> None:
+    tree = write_tree(tmp_path / "tree", {f"directory/{number}": "x" for number in range(3000)})
+    path = tmp_path / "small.tar.zst"
+    pack_tree(path, tree)
+    target.mkdir()
+    mount("-t", "tmpfs", "-o", "size=9M", "none", target)
+    error = refused(path, target)
+    assert (error["reason"], error["where"]) == ("no-space", str(target))
+    assert error["need"] > error["have"]
+    mount("-t", "tmpfs", "-o", "size=20M", "none", target)
+    assert started(path, target)["outcome"] == "unpacked"
+
+
+def test_a_ramfs_says_nothing_of_its_room(archive: Path, target: Path, mount: Mount) -> None:
+    target.mkdir()
+    mount("-t", "ramfs", "none", target)
+    assert started(archive, target)["outcome"] == "unpacked"
+
+
+def test_a_mount_with_a_carriage_return_in_its_name(archive: Path, target: Path, tmp_path: Path, mount: Mount) -> None:
+    odd = tmp_path / "carriage\rreturn"
+    odd.mkdir()
+    mount("-t", "tmpfs", "none", odd)
+    assert started(archive, target)["outcome"] == "unpacked"

@@ -643,3 +643,56 @@ def test_a_worker_that_is_killed_fails_the_start(packed: Path, target: Path, tmp
     assert outcome.startswith("UnpackFailed: a worker was killed by signal 9"), outcome
     assert "memory limit" in outcome
     assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
+
+
+# --- what changes while a start waits, and where others have been ---------------------------------
+
+
+@pytest.mark.parametrize("kind", ["native", "plain tar"])
+def test_an_archive_that_is_replaced_while_a_start_waits(
+    packed: Path, newer: Path, tree: Path, target: Path, tmp_path: Path, kind: str
+) -> None:
+    """What is unpacked is what the stamp names, or nothing."""
+    current, replacement = tmp_path / "current.tar.zst", newer
+    if kind == "native":
+        shutil.copy(packed, current)
+    else:
+        subprocess.run(["tar", "-C", tree, "--zstd", "-cf", current, "."], check=True)
+    replace = f"""
+import os, shutil
+from unpackenv.start import lock
+really_acquire = lock.acquire
+def acquire(*arguments):
+    shutil.copy({str(replacement)!r}, {str(current)!r} + ".new")
+    os.rename({str(current)!r} + ".new", {str(current)!r})
+    return really_acquire(*arguments)
+lock.acquire = acquire
+"""
+    outcome = boot(current, target, before=replace)
+    assert outcome.startswith("UnpackFailed"), outcome
+    assert "it was replaced meanwhile" in outcome
+    assert not target.exists()
+    assert boot(current, target) == "unpacked"
+
+
+REAPS_ALL = """
+def reap(*_):
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("handler", ["signal.SIG_IGN", "reap"])
+def test_a_program_that_takes_care_of_its_children(packed: Path, tree: Path, target: Path, handler: str) -> None:
+    before = f"import os, signal\n{REAPS_ALL}signal.signal(signal.SIGCHLD, {handler})\n"
+    assert boot(packed, target, before=before) == "unpacked"
+    check(target, tree)
+
+
+def test_a_fifo_where_the_stamp_should_be(packed: Path, target: Path) -> None:
+    target.mkdir()
+    os.mkfifo(target / ".unpackenv.stamp")
+    assert boot(packed, target) == "unpacked"  # and did not wait for somebody to write to it

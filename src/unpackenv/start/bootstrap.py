@@ -156,9 +156,9 @@ def _refuse_interpreter(facts: dict[str, list[str]], tree: str, settings: Settin
 
 
 def _survived(tree: str, facts: dict[str, list[str]], stamp_fd: int) -> bool:
-    from unpackenv.start import durable
+    from unpackenv.start import durable, isolation
 
-    return durable.survived(tree, facts, stamp_fd)
+    return isolation.stoppable(lambda: durable.survived(tree, facts, stamp_fd))
 
 
 def stamps_in_use() -> list[int]:

@@ -118,6 +118,10 @@ def _arrange(place: Place, in_place: bool) -> target.Staging:
 
 def tidy(tree: str) -> None:
     """Remove what a start of another version left beside a tree when it was killed, unless it is still at work."""
+    isolation.stoppable(lambda: _tidy(tree))
+
+
+def _tidy(tree: str) -> None:
     staging = target.Sibling(tree, False)
     try:
         lock_fd, _ = lock.acquire(staging.lock, 0)
@@ -196,6 +200,12 @@ class _Job:
         settings, staging = self.settings, self.staging
         with _open(self.identity, settings) as source:
             clock.lap("open")
+            if source.key != self.identity.key:
+                raise UnpackFailed(
+                    "is another archive than the one that this start began with: it was replaced meanwhile",
+                    where=self.identity.path,
+                    hint="Start again",
+                )
             staging.discard()  # what a killed start left takes room
             source.check(os.path.dirname(staging.lock), staging.reclaims())
             fd = staging.open()

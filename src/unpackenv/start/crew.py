@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Mate = Union["_Process", "_Thread"]
 
 _NUMBER = 4
+_DONE = b"+"
 _PIPE_NUMBERS = 8192  # half of what fits a pipe of the usual 64 KiB
 
 
@@ -149,9 +150,7 @@ class _Process:
             raise
         if self._pid == 0:
             os.close(self._reader)
-            problem = caught(body)
-            if problem:
-                os.write(writer, problem)
+            os.write(writer, caught(body) or _DONE)
             os._exit(0)
         os.close(writer)
 
@@ -163,8 +162,10 @@ class _Process:
         """Wait until it has ended and return its error, if any."""
         data = read_all(self._reader)
         os.close(self._reader)
-        _, status = os.waitpid(self._pid, 0)
-        return error_of(data, status)
+        status = wait(self._pid)
+        if data == _DONE:
+            return None
+        return error_of(data, status) or UnpackFailed("a worker ended without a word")
 
 
 class _Thread:
@@ -225,6 +226,17 @@ def error_of(data: bytes, status: int) -> UnpackenvError | None:
             signal=signal,
         )
     return None
+
+
+def wait(pid: int) -> int:
+    """Wait for a child and return its wait status; 0 where somebody else has taken it.
+
+    A program that ignores SIGCHLD, or waits for any child in a handler, does so.
+    """
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return 0
 
 
 def read_all(fd: int) -> bytes:

@@ -12,7 +12,7 @@ import os
 import re
 from hashlib import sha256
 
-from unpackenv.archive import foreign
+from unpackenv.archive import foreign, trailer
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
 from unpackenv.archive.toc import MEMBER_LIMIT, PATH_LIMIT, PATHS_LIMIT, RESERVED, USUAL_PATH
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch, UnpackenvError
@@ -66,6 +66,11 @@ class ForeignSource:
     @staticmethod
     def _memory_needed(pieces: foreign.Pieces, workers: int) -> int:
         return limits.memory_needed(workers, pieces.memory_each(workers)) + _MEMBERS
+
+    @property
+    def key(self) -> str:
+        """What names the archive that is open."""
+        return trailer.identify_open(self._fd, self._path).key
 
     def check(self, directory: str, reclaims: tuple[int, int]) -> None:
         """Check the memory; `reclaims` is how many bytes and files go before the tree is unpacked.

@@ -97,14 +97,11 @@ def run(work: Callable[[], Result]) -> Result:
         _lead_group(pid)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         data = crew.read_all(reader)  # ends when the child and all its workers have ended
-        _, status = os.waitpid(pid, 0)
+        status = crew.wait(pid)
     except BaseException:
         _kill_group(pid)
         crew.read_all(reader)
-        try:
-            os.waitpid(pid, 0)
-        except ChildProcessError:  # it has just been waited for
-            pass
+        crew.wait(pid)
         raise
     finally:
         os.close(reader)
@@ -124,7 +121,7 @@ def _child(work: Callable[[], Result], reader: int, writer: int, mask: set[int])
     try:
         os.close(reader)
         _lead_group(0)
-        for signum in _STOP:
+        for signum in (*_STOP, _signal.SIGCHLD):
             _signal.signal(signum, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         problem = crew.caught(keep)

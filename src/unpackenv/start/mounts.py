@@ -22,8 +22,8 @@ class Mount:
 def read(path: str = MOUNTINFO) -> list[Mount]:
     """Return the mounts, in the order in which they cover each other; none where /proc is missing."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            lines = file.read().split("\n")[:-1]
     except OSError:
         return []
     mounts = []

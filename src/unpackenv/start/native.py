@@ -45,6 +45,11 @@ class NativeSource:
         allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left, self._memory_each)
         self.workers = min(allowed, len(archive.toc.frame_raw))
 
+    @property
+    def key(self) -> str:
+        """What names the archive that is open."""
+        return self._archive.digest
+
     def check(self, directory: str, reclaims: tuple[int, int]) -> None:
         """Check interpreter, memory and file system before the first byte is written below `directory`.
 
@@ -59,7 +64,7 @@ class NativeSource:
         memory = limits.memory_needed(self.workers, self._memory_each)
         preflight.check_memory(memory, self._memory_left, archive.path)
         room = preflight.Room(directory, self._memory_left, reclaims)
-        room.check(toc.unpacked_size, toc.member_count, memory)
+        room.check(toc.unpacked_size, toc.member_count, memory, lambda: sum(map(preflight.on_disk, toc.file_size)))
 
     def unpack(self, tree: Tree, processes: bool) -> None:
         """Unpack everything into `tree`; raises `UnpackenvError`, also for what workers run into."""

@@ -66,7 +66,8 @@ def candidates(settings: Settings, identity: Identity) -> list[Place]:
 
 def roots() -> list[str]:
     """Return the directories below which default places are, in the order in which they are tried."""
-    temporary = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"unpackenv-{os.geteuid()}")
+    directory = os.environ.get("TMPDIR", "")
+    temporary = os.path.join(directory if os.path.isabs(directory) else "/tmp", f"unpackenv-{os.geteuid()}")
     return [root for root in (HOME, _cache_home(), temporary) if root]
 
 
@@ -77,13 +78,19 @@ def trees_of(root: str) -> str:
 
 def is_ours(place: Place) -> bool:
     """Whether nobody but this user and root could have put something into a default place."""
-    return is_safe(place.shared_root) and is_safe(os.path.dirname(place.path))
+    root = place.shared_root
+    return not is_open(os.path.dirname(root)) and is_safe(root) and is_safe(os.path.dirname(place.path))
 
 
 def is_safe(directory: str) -> bool:
     """Whether nobody but this user and root may write to a directory; a link to one never is."""
     status = os.lstat(directory)
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+
+
+def is_open(directory: str) -> bool:
+    """Whether everybody may rename what is in a directory, whoever it belongs to: a sticky bit forbids that."""
+    return os.stat(directory).st_mode & 0o1002 == 0o002
 
 
 def _cache_home() -> str:

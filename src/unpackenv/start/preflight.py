@@ -15,9 +15,15 @@ from unpackenv.errors import (
     TargetUntrusted,
 )
 from unpackenv.start import limits, mounts
-from unpackenv.start.places import CACHE_TAG, Place, is_safe
+from unpackenv.start.places import CACHE_TAG, Place, is_open, is_safe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BLOCK = 4096
+# What the kernel keeps in memory of a file on a tmpfs beside its pages: inode, directory entry, name.
+_INODE = 1024
 _TAG = b"""\
 Signature: 8a477f597d28d172789f06886806bc55
 # This directory holds environments that unpackenv unpacked. Each can be made again from its archive.
@@ -52,19 +58,23 @@ class Room:
         status = os.statvfs(directory)
         self.directory = directory
         self.noexec = bool(status.f_flag & os.ST_NOEXEC)
-        self._bytes = status.f_bavail * status.f_frsize + size
+        # A ramfs has no limit of its own, and says 0 of everything.
+        self._bytes = status.f_bavail * status.f_frsize + size if status.f_blocks else limits.UNLIMITED
         self._inodes = status.f_favail + files if status.f_files else limits.UNLIMITED
-        mount = mounts.holding(directory)
+        mount = mounts.holding(os.path.realpath(directory))
         in_memory = mount is not None and mount.kind in ("tmpfs", "ramfs")
         self._memory = memory_left + size if in_memory else limits.UNLIMITED
 
-    def check(self, size: int, members: int, memory: int = 0) -> None:
+    def check(self, size: int, members: int, memory: int = 0, exactly: Callable[[], int] | None = None) -> None:
         """Raise `NoSpace` or `TargetInMemory` unless a tree of `size` bytes fits.
 
-        `memory` is what unpacking it takes beside, in bytes.
+        `memory` is what unpacking it takes beside, in bytes. Where it will be tight, `exactly` is asked for what the
+        files take in whole blocks.
         """
         # Half a block is lost at the end of each file, on average, and a directory has one.
         need = size + members * _BLOCK // 2
+        if exactly and min(self._bytes, self._memory - memory) < size + members * (_BLOCK + _INODE):
+            need = max(need, exactly() + members * (_INODE if self._memory < limits.UNLIMITED else 0))
         if self._bytes < need:
             raise NoSpace(
                 f"needs {need / 1e6:.1f} MB and has {self._bytes / 1e6:.1f} MB free",
@@ -90,6 +100,11 @@ class Room:
                 need=need + memory,
                 have=self._memory,
             )
+
+
+def on_disk(size: int) -> int:
+    """Return how many bytes a file of `size` bytes takes, in whole blocks."""
+    return -(-size // _BLOCK) * _BLOCK
 
 
 def check_memory(needed: int, left: int, where: str) -> None:
@@ -148,6 +163,13 @@ def doubts(target: str) -> list[str]:
 
 def prepare_default(place: Place) -> None:
     """Make the directories above a default place, ours alone; raises `TargetUntrusted` if they are not."""
+    above = os.path.dirname(place.shared_root)
+    if os.path.isdir(above) and is_open(above):
+        raise TargetUntrusted(
+            "may be written by everybody and has no sticky bit, so that others could put something else there",
+            where=above,
+            hint="Set the sticky bit (chmod +t), or name a target with UNPACKENV_TARGET",
+        )
     for directory in (place.shared_root, os.path.dirname(place.path)):
         if not os.path.isdir(directory):
             os.makedirs(os.path.dirname(directory), exist_ok=True)

@@ -98,7 +98,7 @@ def _names(directory: str) -> set[str]:
             names.add(entry.name)
         elif entry.name.startswith(".") and OURS in entry.name:
             names.add(entry.name[1:].partition(OURS)[0])
-    return names
+    return names - {"", ".", ".."}
 
 
 def _prune(place: Sibling, unused_for: float, dry_run: bool) -> Iterator[Finding]:

@@ -22,7 +22,8 @@ _LIMIT = 1 << 16
 def read(tree: str) -> tuple[dict[str, list[str]], int] | None:
     """Return the facts of the stamp of `tree` and its open descriptor, locked shared; None without a stamp."""
     try:
-        fd = os.open(os.path.join(tree, NAME), os.O_RDONLY | os.O_NOFOLLOW)
+        # Others may have put a FIFO there.
+        fd = os.open(os.path.join(tree, NAME), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     import fcntl  # not on Windows, where `bootstrap()` must still be able to say what it cannot do
