@@ -40,12 +40,13 @@ def run(
     cwd: Path | str = "/",
     stdin: str = "",
     before: Callable[[], None] | None = None,
+    timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; whether it went well is for the test to say."""
     words = [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in command]
     chosen = environment() if env is None else env
     return subprocess.run(
-        words, env=chosen, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=120, preexec_fn=before
+        words, env=chosen, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=timeout, preexec_fn=before
     )
 
 

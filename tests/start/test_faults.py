@@ -55,13 +55,14 @@ def swept(
         mount("-t", "tmpfs", "none", target)
     code = "import faults; result = faults.sweep"
     code += f"(*{versions!r}, {str(target)!r}, replaces={'old' in how}, in_place={'in place' in how}, killed={killed})"
-    return dict(result_of(code, ENVIRONMENT))
+    return dict(result_of(code, ENVIRONMENT, timeout=600))
 
 
 HOW = pytest.mark.parametrize("how", ["absent", "old", "mount root", "old in a mount root", "in place", "old in place"])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(700)
 @HOW
 def test_a_fault_at_any_call_leaves_the_old_tree_or_none(
     versions: tuple[list[str], list[str]], target: Path, how: str, mount: Mount, tally: Tally
@@ -75,6 +76,7 @@ def test_a_fault_at_any_call_leaves_the_old_tree_or_none(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(700)
 @HOW
 def test_killed_at_any_call_the_next_start_ends_well(
     versions: tuple[list[str], list[str]], target: Path, how: str, mount: Mount, tally: Tally
