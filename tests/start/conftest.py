@@ -87,9 +87,9 @@ def slow(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    """A directory that every user may enter and write to."""
+    """A directory that every user may enter and write to, as /tmp."""
     with tempfile.TemporaryDirectory(prefix="unpackenv-test-", dir="/var/tmp") as name:
-        os.chmod(name, 0o777)
+        os.chmod(name, 0o1777)
         yield Path(name)
 
 

@@ -350,7 +350,6 @@ def test_default_places(archive: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can be two users")
 def test_a_place_of_root_does_not_keep_a_user_from_pruning_the_own_one(archive: Path, open_path: Path) -> None:
-    open_path.chmod(0o1777)  # as /tmp is
     copy = open_path / "site.tar.zst"
     copy.write_bytes(archive.read_bytes())
     env = environment(HOME=open_path / "home", TMPDIR=open_path / "tmp")
