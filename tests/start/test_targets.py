@@ -645,6 +645,20 @@ def test_a_worker_that_is_killed_fails_the_start(packed: Path, target: Path, tmp
     assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
 
 
+def test_a_worker_whose_first_one_is_killed_does_not_go_on_in_its_place(packed: Path, target: Path) -> None:
+    before = (
+        "import os, signal, unpackenv.start.tree as tree\n"
+        "make = tree.Tree.make_directory\n"
+        "def die(*arguments):\n"
+        "    if os.getpid() == os.getpgid(0): os.kill(os.getpid(), signal.SIGKILL)\n"  # it has started the others
+        "    return make(*arguments)\n"
+        "tree.Tree.make_directory = die"
+    )
+    outcome = boot(packed, target, before=before, workers=4)
+    assert outcome.startswith("UnpackFailed: a worker was killed by signal 9"), outcome
+    assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
+
+
 # --- what changes while a start waits, and where others have been ---------------------------------
 
 

@@ -149,9 +149,11 @@ class _Process:
             os.close(writer)
             raise
         if self._pid == 0:
-            os.close(self._reader)
-            os.write(writer, caught(body) or _DONE)
-            os._exit(0)
+            try:
+                os.close(self._reader)
+                os.write(writer, caught(body) or _DONE)
+            finally:  # also where nobody is left to read it: it must not go on in the place of the caller
+                os._exit(0)
         os.close(writer)
 
     def stop(self) -> None:
