@@ -112,9 +112,9 @@ def test_64_simultaneous_starts_unpack_once_and_all_see_the_whole_tree(
     counts = Counter(simultaneous([by_wrapper(), by_bootstrap()] * (STARTS // 2), env, tmp_path / "gate"))
     tally("starts, 64 at once", sum(counts.values()))
     tally("of these, unpacked", counts["unpacked"])
+    tally("of these, waited", counts["waited"])  # how many do depends on how busy the machine is
     assert counts["unpacked"] == 1
     assert counts["unpacked"] + counts["waited"] + counts["reused"] == STARTS
-    assert counts["waited"] > 0
     assert leftovers(target) == ([".unpackenv.in-place"] if how == "in place" else [])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 
 from unpackenv.archive import trailer
 from unpackenv.archive.toc import FRAME_LIMIT
@@ -12,6 +11,7 @@ from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Union

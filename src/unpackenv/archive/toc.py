@@ -24,7 +24,7 @@ import struct
 import sys
 from array import array
 from itertools import accumulate
-from operator import add, le, lt
+from operator import lt
 
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported
 
@@ -167,17 +167,26 @@ class Toc:
         if max(self.frame_raw, default=0) > FRAME_LIMIT:
             raise _corrupt(f"a frame decodes to more than {FRAME_LIMIT >> 20} MiB")
         for column in (self.file_dir, self.link_dir, self.hard_dir):
-            if column and max(column) >= directories:
+            if not _all_below(column, directories):
                 raise _corrupt("a member is in a directory that it does not list")
-        if self.hard_file and max(self.hard_file) >= len(self.file_size):
+        if not _all_below(self.hard_file, len(self.file_size)):
             raise _corrupt("a hard link is to a file that it does not list")
-        if max(self.dir_mode) > PERMISSIONS or (self.file_mode and max(self.file_mode) > PERMISSIONS):
+        if not (_all_below(self.dir_mode, PERMISSIONS + 1) and _all_below(self.file_mode, PERMISSIONS + 1)):
             raise _corrupt("a mode has more than permission bits")
-        ends = map(add, self.file_position, self.file_size)
-        if not all(map(le, ends, [*self.file_position[1:], self.raw_size - END_OF_ARCHIVE_SIZE])):
+        if not self._files_in_order():
             raise _corrupt("files overlap, or reach beyond the end of the tar stream")
         if not all(self.link_targets):
             raise _corrupt("a symlink points to nothing")
+
+    def _files_in_order(self) -> bool:
+        """Whether each file ends where the next one begins, or before, and the last one before the stream ends."""
+        count = len(self.file_size)
+        positions, sizes = _lanes(self.file_position), _lanes(self.file_size)
+        if (positions | sizes) & _each(3 << 62, 8, count):  # a sum would run over into the next lane
+            return False
+        end = max(0, self.raw_size - END_OF_ARCHIVE_SIZE)
+        limits = positions >> 64 | (end << 64 * (count - 1) if count else 0)
+        return _all_at_most(positions + sizes, limits, 8, count)
 
     @property
     def raw_size(self) -> int:
@@ -250,6 +259,36 @@ def _check_names(text: bytes, names: list[bytes]) -> None:
     if b"/" in text or not {b"", b".", b".."}.isdisjoint(names):
         bad = next(name for name in names if b"/" in name or name in (b"", b".", b".."))
         raise ArchiveUnsafe(f"a member is named {_shown(bad)!r}, which no member may be", member=_shown(bad))
+
+
+# --- a column as one integer, each row a lane of it: one operation on all rows ---------------------
+
+
+def _lanes(column: array[int]) -> int:
+    return int.from_bytes(_little_endian(column[:]).tobytes(), "little")
+
+
+def _each(value: int, width: int, count: int) -> int:
+    """Return `value` in each of `count` lanes of `width` bytes."""
+    return int.from_bytes(value.to_bytes(width, "little") * count, "little")
+
+
+def _all_at_most(values: int, limits: int, width: int, count: int) -> bool:
+    """Whether each lane of `values` is at most that of `limits`; the highest bit of none may be set.
+
+    That bit, set in the limit, is borrowed from where a value is larger.
+    """
+    high = _each(1 << 8 * width - 1, width, count)
+    return ((limits | high) - values) & high == high
+
+
+def _all_below(column: array[int], limit: int) -> bool:
+    """Whether each row is less than `limit`, which is less than half of what the column can hold."""
+    width, count = column.itemsize, len(column)
+    values = _lanes(column)
+    if values & _each(1 << 8 * width - 1, width, count):
+        return False
+    return not count or (limit > 0 and _all_at_most(values, _each(limit - 1, width, count), width, count))
 
 
 def _little_endian(column: array[int]) -> array[int]:

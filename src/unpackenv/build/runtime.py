@@ -27,6 +27,7 @@ from unpackenv.errors import PackError
 
 # What of `build` an image needs: the hook is written in it.
 _OF_BUILD = ("__init__.py", "hook.py")
+_NEVER = ("__pycache__", "backend", "py.typed", "writer.py")
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
 
@@ -62,7 +63,7 @@ def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
 def _copy_package(work: Path) -> None:
     def ignored(directory: str, names: list[str]) -> list[str]:
         kept = _OF_BUILD if os.path.basename(directory) == "build" else names
-        return [name for name in names if name not in kept or name in ("__pycache__", "backend", "py.typed")]
+        return [name for name in names if name not in kept or name in _NEVER]
 
     shutil.copytree(Path(unpackenv.__file__).parent, work / "unpackenv", ignore=ignored)
 

@@ -5,8 +5,8 @@
    buffer, and writes the files, or pieces of files, that lie in it; until no number is left.
 3. Spanning files and directories get their modes and times, and links are made.
 
-Workers are forked processes or threads around one and the same loop. A worker that is forked
-starts on its first frame while step 1 still runs, and waits for it before it writes.
+Workers are forked processes or threads around one and the same loop. Those beside the caller begin
+while it is still at step 1, and wait for its end only where a directory is not there yet.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from unpackenv.start.tree import PARTIAL, Tree, member_refused
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
 # Whom the tree is for, and where it is to be found.
@@ -108,6 +111,7 @@ class _Plan:
         self.paths = self.toc.dir_paths()
         # Where a spanning file is while its pieces are written, by its row.
         self.spanning = {row: self._path(row) for row in self._spanning_rows()}
+        self.order = self._frame_order()
         if tree.in_place:
             self.toc.check_unique()
 
@@ -121,19 +125,43 @@ class _Plan:
             row for row, end in ends.items() if end > self.starts[bisect_left(self.starts, positions[row] + 1)]
         )
 
+    def _frame_order(self) -> list[int]:
+        """Return the frames in the order in which they are taken: those of one large file far from each other.
+
+        The kernel lets one process at a time write to a file, the others would wait for it.
+        """
+        groups: dict[int, list[int]] = {}
+        for frame, start in enumerate(self.starts[:-1]):
+            row = bisect_left(self.toc.file_position, start) - 1  # the file that reaches into it, if any does
+            groups.setdefault(row if row in self.spanning else -1, []).append(frame)
+        places = {frame: n / len(frames) for frames in groups.values() for n, frame in enumerate(frames)}
+        return sorted(places, key=places.__getitem__)
+
     def prepare(self) -> None:
-        """Make all directories, and the files that several workers will fill."""
-        toc, tree, paths = self.toc, self.tree, self.paths
-        parents, names, modes = toc.dir_parent, toc.dir_names, toc.dir_mode
-        for row in range(1, len(paths)):
-            # A parent that turned out to be a link is found where it points to.
-            if tree.in_place:
-                paths[row] = paths[parents[row]] + names[row] + b"/"
-            made = tree.make_directory(paths[row][:-1], modes[row])
-            if tree.in_place:
-                paths[row] = made + b"/"
+        """Make the files that several workers will fill, and all directories; others wait for the former longest."""
+        toc, tree = self.toc, self.tree
+        parents = toc.dir_parent
+        first: set[int] = set()
+        for row in self.spanning:
+            directory = toc.file_dir[row]
+            while directory not in first and directory:
+                first.add(directory)
+                directory = parents[directory]
+        for directory in sorted(first):
+            self._make_directory(directory)
         for row in self.spanning:
             self.spanning[row] = tree.begin_file(self._path(row), row)
+        for directory in range(1, len(parents)):
+            if directory not in first:
+                self._make_directory(directory)
+
+    def _make_directory(self, row: int) -> None:
+        toc, tree, paths = self.toc, self.tree, self.paths
+        if tree.in_place:  # a parent that turned out to be a link is found where it points to
+            paths[row] = paths[toc.dir_parent[row]] + toc.dir_names[row] + b"/"
+        made = tree.make_directory(paths[row][:-1], toc.dir_mode[row])
+        if tree.in_place:
+            paths[row] = made + b"/"
 
     def _path(self, row: int) -> bytes:
         return self.paths[self.toc.file_dir[row]] + self.toc.file_names[row]
@@ -146,19 +174,19 @@ class _Plan:
         buffer = memoryview(bytearray(max(toc.frame_raw)))
         stored = memoryview(bytearray(max(toc.frame_stored)))
         partial = PARTIAL + b"%d" % number
-        frame = take()
-        while frame >= 0:
+        turn = take()
+        while turn >= 0:
+            frame = self.order[turn]
             out = buffer[: toc.frame_raw[frame]]
             try:
                 decode(archive.read_frame(frame, stored), out)
             except UnpackenvError as error:
                 error.where = error.where or f"{archive.path}, frame {frame}"
                 raise
-            ready()
-            self._write_frame(self.starts[frame], out, partial)
-            frame = take()
+            self._write_frame(self.starts[frame], out, partial, ready)
+            turn = take()
 
-    def _write_frame(self, start: int, out: memoryview, partial: bytes) -> None:
+    def _write_frame(self, start: int, out: memoryview, partial: bytes, ready: Callable[[], None]) -> None:
         toc, tree, spanning = self.toc, self.tree, self.spanning
         sizes, positions, directories = toc.file_size, toc.file_position, toc.file_dir
         names, modes, mtimes = toc.file_names, toc.file_mode, toc.file_mtime
@@ -166,19 +194,19 @@ class _Plan:
         end = start + len(out)
         first, last = bisect_left(positions, start), bisect_left(positions, end)
         if first and first - 1 in spanning:
-            self._write_piece(first - 1, start, out)
+            self._write_piece(first - 1, start, out, ready)
         current, directory, row = -1, -1, first
         try:
             for row in range(first, last):
                 if row in spanning:
-                    self._write_piece(row, start, out)
+                    self._write_piece(row, start, out, ready)
                     continue
                 if directories[row] != current:
                     if directory >= 0:
                         os.close(directory)
                     directory = -1
                     current = directories[row]
-                    directory = tree.open_directory(self.paths[current])
+                    directory = _when_made(tree.open_directory, ready, self.paths[current])
                 at = positions[row] - start
                 write_file(directory, names[row], modes[row], mtimes[row], out[at : at + sizes[row]], partial)
         except OSError as error:
@@ -187,13 +215,14 @@ class _Plan:
             if directory >= 0:
                 os.close(directory)
 
-    def _write_piece(self, row: int, start: int, out: memoryview) -> None:
+    def _write_piece(self, row: int, start: int, out: memoryview, ready: Callable[[], None]) -> None:
         position = self.toc.file_position[row]
         begin = max(position, start)
         end = min(position + self.toc.file_size[row], start + len(out))
         if begin < end:
             try:
-                self.tree.write_piece(self.spanning[row], out[begin - start : end - start], begin - position)
+                piece = out[begin - start : end - start]
+                _when_made(self.tree.write_piece, ready, self.spanning[row], piece, begin - position)
             except OSError as error:
                 raise member_refused(error, os.fsdecode(self._path(row))) from error
 
@@ -208,3 +237,12 @@ class _Plan:
             tree.symlink(target, paths[directory] + name, mtime)
         for row in range(len(paths) - 1, 0, -1):
             tree.finish_directory(paths[row][:-1], toc.dir_mode[row], toc.dir_mtime[row], toc.dir_mode[row])
+
+
+def _when_made(use: Callable[..., T], ready: Callable[[], None], *arguments: object) -> T:
+    """Call `use`, if need be again when all that the caller makes first is there."""
+    try:
+        return use(*arguments)
+    except FileNotFoundError:
+        ready()
+        return use(*arguments)
