@@ -50,8 +50,9 @@ class ForeignSource:
                 error.where = error.where or path
             raise
         each = self._pieces.memory_each(self._pieces.most_workers)
-        allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left - _MEMBERS, each)
-        self.workers = min(allowed, self._pieces.most_workers)
+        self.workers, self.workers_why = limits.worker_count(
+            settings.workers, settings.memory, self._memory_left - _MEMBERS, each, self._pieces.most_workers
+        )
         self._force = settings.force
         self._room: preflight.Room | None = None
         self._job: _Job | None = None

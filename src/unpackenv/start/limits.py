@@ -21,17 +21,24 @@ _OVERHEAD = 8 << 20
 _WORKER_OVERHEAD = 4 << 20
 
 
-def worker_count(asked: int, budget: int, left: int, memory_each: int) -> int:
-    """Return how many workers to start: `asked`, or the least of CPUs, CPU quota and what memory allows.
+def worker_count(asked: int, budget: int, left: int, memory_each: int, jobs: int) -> tuple[int, str]:
+    """Return how many workers to start, and which bound decided.
 
-    `budget` is for the buffers of all workers, `left` is what the memory limit leaves, and
-    `memory_each` what the buffers of one need, in bytes.
+    These are as many as were `asked` for ("setting"), else as the CPUs ("cpus"), the CPU quota ("quota")
+    and the memory ("memory") allow, and never more than there are jobs ("frames"). `budget` is for the
+    buffers of all workers, `left` is what the memory limit leaves, and `memory_each` what the buffers of
+    one need, in bytes.
     """
     if asked:
-        return asked
-    by_budget = budget // max(1, memory_each)
-    by_limit = (left - _OVERHEAD) // (memory_each + _WORKER_OVERHEAD)
-    return max(1, min(len(os.sched_getaffinity(0)), cpu_quota(), by_budget, by_limit))
+        bounds = {"setting": asked}
+    else:
+        by_budget = budget // max(1, memory_each)
+        by_limit = (left - _OVERHEAD) // (memory_each + _WORKER_OVERHEAD)
+        cpus = len(os.sched_getaffinity(0))
+        bounds = {"cpus": cpus, "quota": cpu_quota(), "memory": max(1, min(by_budget, by_limit))}
+    bounds["frames"] = jobs
+    decided = min(bounds, key=bounds.__getitem__)  # the first of those that are equal
+    return bounds[decided], decided
 
 
 def memory_needed(workers: int, memory_each: int) -> int:
@@ -41,7 +48,7 @@ def memory_needed(workers: int, memory_each: int) -> int:
 
 def cpu_quota(proc: str = "/proc/self") -> int:
     """Return the CPU quota of the own cgroup and those above it, rounded up; a large number without one."""
-    quotas = [quota for quota in map(_quota, _cgroup_directories(proc, "cpu")) if quota > 0]
+    quotas = [quota for quota in map(_quota, cgroup_directories(proc, "cpu")) if quota > 0]
     return max(1, -int(-min(quotas) // 1)) if quotas else 1 << 16
 
 
@@ -50,7 +57,16 @@ def memory_left(proc: str = "/proc/self") -> int:
 
     The page cache counts as free: the kernel drops it before it runs out.
     """
-    return min(map(_memory_left, _cgroup_directories(proc, "memory")), default=UNLIMITED)
+    return min(map(_memory_left, cgroup_directories(proc, "memory")), default=UNLIMITED)
+
+
+def throttled_ms(directories: list[str]) -> float | None:
+    """Return how long cgroups have been held back by their CPU quotas so far, in milliseconds, summed over CPUs.
+
+    `directories` are those of `cgroup_directories` for "cpu"; None where the kernel keeps no such count.
+    """
+    counts = [count for count in map(_throttled_ms, directories) if count is not None]
+    return sum(counts) if counts else None
 
 
 def _quota(directory: str) -> float:
@@ -67,6 +83,17 @@ def _quota(directory: str) -> float:
         return 0.0
 
 
+def _throttled_ms(directory: str) -> float | None:
+    """Time for which one cgroup was throttled (cpu.stat; v2: microseconds; v1: nanoseconds)."""
+    for line in _read(os.path.join(directory, "cpu.stat")).splitlines():
+        name, _, count = line.partition(" ")
+        if name == "throttled_usec":
+            return int(count) / 1e3
+        if name == "throttled_time":
+            return int(count) / 1e6
+    return None
+
+
 def _memory_left(directory: str) -> int:
     """Bytes that one cgroup may still take (v2: memory.max; v1: memory.limit_in_bytes)."""
     limit = _read(os.path.join(directory, "memory.max")) or _read(os.path.join(directory, "memory.limit_in_bytes"))
@@ -80,7 +107,7 @@ def _memory_left(directory: str) -> int:
     return max(0, int(limit) - int(usage or 0) + cache)
 
 
-def _cgroup_directories(proc: str, controller: str) -> Iterator[str]:
+def cgroup_directories(proc: str, controller: str) -> Iterator[str]:
     """Yield the directories of the own cgroup that may limit by `controller`, from the innermost outwards."""
     points = _cgroup_mounts(proc, controller)
     for line in _read(os.path.join(proc, "cgroup")).splitlines():

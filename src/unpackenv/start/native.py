@@ -42,8 +42,9 @@ class NativeSource:
         window = raw if archive.codec == trailer.XZ else 0
         self._memory_left = limits.memory_left()
         self._memory_each = raw + window + max(archive.toc.frame_stored)
-        allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left, self._memory_each)
-        self.workers = min(allowed, len(archive.toc.frame_raw))
+        self.workers, self.workers_why = limits.worker_count(
+            settings.workers, settings.memory, self._memory_left, self._memory_each, len(archive.toc.frame_raw)
+        )
 
     @property
     def key(self) -> str:
