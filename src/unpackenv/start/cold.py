@@ -18,7 +18,7 @@ from unpackenv.errors import (
     UnpackenvError,
     UnpackFailed,
 )
-from unpackenv.start import bootstrap, durable, isolation, lock, preflight, report, target, usage
+from unpackenv.start import bootstrap, detail, durable, isolation, lock, preflight, report, target
 from unpackenv.start.places import Place
 from unpackenv.start.report import Attempt, Clock, Report
 from unpackenv.start.settings import Settings
@@ -187,7 +187,7 @@ class _Job:
         finally:
             if not self.isolated:
                 _forget_codecs(known)
-        used = usage.of_tree() if self.isolated else (0.0, 0)  # else it is this process that has used it
+        used = detail.usage_of_tree() if self.isolated else (0.0, 0)  # else it is this process that has used it
         return {"workers": workers, "workers_why": why, "phases": clock.phases, "used": used}
 
     def _own_process(self) -> tuple[int, int]:

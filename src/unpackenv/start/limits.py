@@ -48,7 +48,7 @@ def memory_needed(workers: int, memory_each: int) -> int:
 
 def cpu_quota(proc: str = "/proc/self") -> int:
     """Return the CPU quota of the own cgroup and those above it, rounded up; a large number without one."""
-    quotas = [quota for quota in map(_quota, cgroup_directories(proc, "cpu")) if quota > 0]
+    quotas = [quota for quota in map(_quota, _cgroup_directories(proc, "cpu")) if quota > 0]
     return max(1, -int(-min(quotas) // 1)) if quotas else 1 << 16
 
 
@@ -57,16 +57,7 @@ def memory_left(proc: str = "/proc/self") -> int:
 
     The page cache counts as free: the kernel drops it before it runs out.
     """
-    return min(map(_memory_left, cgroup_directories(proc, "memory")), default=UNLIMITED)
-
-
-def throttled_ms(directories: list[str]) -> float | None:
-    """Return how long cgroups have been held back by their CPU quotas so far, in milliseconds, summed over CPUs.
-
-    `directories` are those of `cgroup_directories` for "cpu"; None where the kernel keeps no such count.
-    """
-    counts = [count for count in map(_throttled_ms, directories) if count is not None]
-    return sum(counts) if counts else None
+    return min(map(_memory_left, _cgroup_directories(proc, "memory")), default=UNLIMITED)
 
 
 def _quota(directory: str) -> float:
@@ -83,17 +74,6 @@ def _quota(directory: str) -> float:
         return 0.0
 
 
-def _throttled_ms(directory: str) -> float | None:
-    """Time for which one cgroup was throttled (cpu.stat; v2: microseconds; v1: nanoseconds)."""
-    for line in _read(os.path.join(directory, "cpu.stat")).splitlines():
-        name, _, count = line.partition(" ")
-        if name == "throttled_usec":
-            return int(count) / 1e3
-        if name == "throttled_time":
-            return int(count) / 1e6
-    return None
-
-
 def _memory_left(directory: str) -> int:
     """Bytes that one cgroup may still take (v2: memory.max; v1: memory.limit_in_bytes)."""
     limit = _read(os.path.join(directory, "memory.max")) or _read(os.path.join(directory, "memory.limit_in_bytes"))
@@ -107,7 +87,7 @@ def _memory_left(directory: str) -> int:
     return max(0, int(limit) - int(usage or 0) + cache)
 
 
-def cgroup_directories(proc: str, controller: str) -> Iterator[str]:
+def _cgroup_directories(proc: str, controller: str) -> Iterator[str]:
     """Yield the directories of the own cgroup that may limit by `controller`, from the innermost outwards."""
     points = _cgroup_mounts(proc, controller)
     for line in _read(os.path.join(proc, "cgroup")).splitlines():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from unpackenv.start import jsonlines, report
+from unpackenv.start import detail, report
 from unpackenv.start.report import Log
 
 READY = "ready"
@@ -15,14 +15,14 @@ _points: list[dict[str, object]] = []
 
 def mark(name: str) -> None:
     """See `unpackenv.mark`."""
-    process_ms = jsonlines.age_of_process()
+    process_ms = detail.age_of_process()
     end, log = report.last_end[0] if report.last_end else (_end_of_wrapper(), Log({}))
     bootstrap_ms = (time.monotonic() - end) * 1e3 if end else None
     import_ms, imports = _imports(name)
     _points.append({"name": name, "process_ms": process_ms})
     if log.is_json:
         fields = {"name": name, "process_ms": process_ms, "bootstrap_ms": bootstrap_ms, "import_ms": import_ms}
-        jsonlines.write_mark(log, {**fields, "imports": imports, "points": list(_points)})
+        detail.write_mark(log, {**fields, "imports": imports, "points": list(_points)})
     if log.form not in ("json", "off"):
         report.write_line(_text(name, process_ms, bootstrap_ms, import_ms, imports))
     if name == READY:

@@ -1,6 +1,6 @@
 """What a start did and how long it took: the `Report`, what leads to it, and its one line on stderr.
 
-The line as JSON is made by `jsonlines`, which is imported only where somebody asked for it.
+The line as JSON is made by `detail`, which is imported only where somebody asked for it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from unpackenv.archive.trailer import Identity
     from unpackenv.errors import UnpackenvError
+    from unpackenv.start.detail import Usage
     from unpackenv.start.importtimes import Watch
     from unpackenv.start.places import Place
-    from unpackenv.start.usage import Usage
 
 UNPACKED, REUSED, WAITED, OFF, MISSING = "unpacked", "reused", "waited", "off", "missing"
 
@@ -153,7 +153,7 @@ class Attempt(Clock):
     def measure_usage(self) -> Usage:
         """Measure from now on what is measured only for a line in JSON, or a cold start: a warm one takes less long."""
         if self.usage is None:
-            from unpackenv.start.usage import Usage
+            from unpackenv.start.detail import Usage
 
             self.usage = Usage()
         return self.usage
@@ -169,18 +169,18 @@ class Attempt(Clock):
         if self.usage:
             done.cpu_ms, done.throttled_ms, done.peak_rss = self.usage.so_far()
         if self.log.is_json:
-            from unpackenv.start import jsonlines
+            from unpackenv.start import detail
 
-            jsonlines.write_start(self.log, done)
+            detail.write_start(self.log, done)
         if self.log.form == "text" and done.target:  # a machine without an archive wants to hear nothing
             write_line(done.text())
 
     def failed(self, error: UnpackenvError, *, is_caught: bool = False) -> None:
         """Write the line of a start that failed; where the exception `is_caught` by nobody else, also for people."""
         if self.log.is_json:
-            from unpackenv.start import jsonlines
+            from unpackenv.start import detail
 
-            jsonlines.write_error(self.log, error, self)
+            detail.write_error(self.log, error, self)
         if is_caught and self.log.form != "json":  # no start fails without a word
             write_line(f"unpackenv: error: {error}")
 
