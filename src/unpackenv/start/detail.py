@@ -156,9 +156,7 @@ class Usage:
 
     def add_lost_child(self) -> None:
         """Add what is known of a child that ended without a word: the largest that this process ever had."""
-        import resource
-
-        self.add_child(0.0, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10)
+        self.add_child(0.0, _used_by_children()[1])
 
     def so_far(self) -> tuple[float, float | None, int | None]:
         """Return the CPU time, the throttled time (both in milliseconds) and the peak of memory (bytes).
@@ -177,10 +175,8 @@ class Usage:
 
 def usage_of_tree() -> tuple[float, int]:
     """Return the CPU time in milliseconds of this process and its children, and the peak of the largest in bytes."""
-    import resource
-
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used) * 1e3, max(each.ru_maxrss for each in used) << 10
+    cpu_ms, peak_rss = _used_by_children()
+    return time.process_time() * 1e3 + cpu_ms, max(_peak_rss(), peak_rss)
 
 
 def age_of_process() -> float | None:
@@ -201,6 +197,16 @@ def _peak_rss() -> int:
     """Return the peak of this process; `getrusage` would count the program that it was before an exec, too."""
     kilobytes = _read("/proc/self/status").partition(b"\nVmHWM:")[2].split(None, 1)
     return int(kilobytes[0]) << 10 if kilobytes else 0
+
+
+def _used_by_children() -> tuple[float, int]:
+    """Return CPU time in milliseconds, and the peak of the largest, of all that this process and they waited for."""
+    try:
+        import resource
+    except ImportError:  # some interpreters come without
+        return _children_ms(), 0
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) * 1e3, used.ru_maxrss << 10
 
 
 # --- throttling ----------------------------------------------------------------------------------
