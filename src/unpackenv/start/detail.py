@@ -84,7 +84,7 @@ def _rounded(value: object) -> object:
 
 
 def _write(log: Log, fields: dict[str, object]) -> None:
-    problem = _append(log.file, _encoded(fields)) if log.file else ""
+    problem = _append(log.file, encoded(fields)) if log.file else ""
     if problem and problem not in _warned:  # once a process: there may be many marks
         _warned.add(problem)
         if log.form == "json":  # what reads lines of JSON is to find nothing else
@@ -92,7 +92,7 @@ def _write(log: Log, fields: dict[str, object]) -> None:
         else:
             report.write_line(f"unpackenv: warning: {problem}")
     if log.form == "json":
-        report.write_line(_encoded(fields))
+        report.write_line(encoded(fields))
 
 
 def _list(value: object) -> list[object]:
@@ -114,7 +114,7 @@ def _append(path: str, line: str) -> str:
     return "" if written == len(data) else f"the log file {path} took only a part of a line"
 
 
-def _encoded(value: object) -> str:
+def encoded(value: object) -> str:
     """Return the JSON of plain values, in ASCII.
 
     Importing `json` takes 9 ms, since it imports `re`; its encoder in C alone takes a quarter of all that a line costs.
@@ -126,12 +126,12 @@ def _encoded(value: object) -> str:
 
         return json.dumps(value)
     if isinstance(value, dict):
-        return "{" + ", ".join([f"{_encoded(name)}: {_encoded(each)}" for name, each in value.items()]) + "}"
+        return "{" + ", ".join([f"{encoded(name)}: {encoded(each)}" for name, each in value.items()]) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_encoded, value)) + "]"
+        return "[" + ", ".join(map(encoded, value)) + "]"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return repr(value) if isinstance(value, (int, float)) else _encoded(str(value))
+    return repr(value) if isinstance(value, (int, float)) else encoded(str(value))
 
 
 # --- what a start used ---------------------------------------------------------------------------
