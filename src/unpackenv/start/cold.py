@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from unpackenv.start.foreign import ForeignSource
     from unpackenv.start.native import NativeSource
+    from unpackenv.start.trace import Trace
 
 
 # What makes a default place unusable and the next one worth a try.
@@ -39,7 +40,18 @@ _NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory,
 def start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
     """Unpack the archive `identity` at the first of the candidates of `attempt` that can be used."""
     attempt.measure_usage()
-    return isolation.stoppable(lambda: _start(settings, identity, attempt))
+    if not settings.trace:
+        return isolation.stoppable(lambda: _start(settings, identity, attempt))
+    from unpackenv.start.trace import Trace
+
+    attempt.trace = trace = Trace(settings.trace)
+    try:
+        done = isolation.stoppable(lambda: _start(settings, identity, attempt))
+    finally:
+        trace.end(attempt)
+    if trace.problem:
+        done.warnings = [*done.warnings, trace.problem]
+    return done
 
 
 def _start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
@@ -82,7 +94,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Att
         if done:  # another start has published it since we looked
             done.outcome = report.WAITED if waited else report.REUSED
             return done
-        result = _unpack(_arrange(place, in_place), settings, identity)
+        result = _unpack(_arrange(place, in_place), settings, identity, attempt.trace)
         done = bootstrap.find_tree([place], identity.key, settings)
         if done is None:
             raise UnpackFailed("vanished as soon as it was complete", where=place.path)
@@ -144,10 +156,10 @@ def _is_site_directory(path: str) -> bool:
     return any(entry and os.path.realpath(entry) == path for entry in sys.path)
 
 
-def _unpack(staging: target.Staging, settings: Settings, identity: Identity) -> dict[str, Any]:
+def _unpack(staging: target.Staging, settings: Settings, identity: Identity, trace: Trace | None) -> dict[str, Any]:
     """Unpack and publish, in a child where possible; on failure nothing is left."""
     isolated = isolation.is_single_threaded()
-    job = _Job(staging, settings, identity, isolated)
+    job = _Job(staging, settings, identity, isolated, trace)
     try:
         return isolation.run(job.run) if isolated else job.run()
     except OSError as error:
@@ -169,11 +181,19 @@ def _discard(staging: target.Staging) -> None:
 class _Job:
     """The work of one cold start, as it runs in the child."""
 
-    def __init__(self, staging: target.Staging, settings: Settings, identity: Identity, isolated: bool) -> None:
+    def __init__(
+        self,
+        staging: target.Staging,
+        settings: Settings,
+        identity: Identity,
+        isolated: bool,
+        trace: Trace | None,
+    ) -> None:
         self.staging = staging
         self.settings = settings
         self.identity = identity
         self.isolated = isolated
+        self.trace = trace
 
     def run(self) -> dict[str, Any]:
         """Unpack and publish; return the workers, the milliseconds of each phase, and what the child has used."""
@@ -185,6 +205,8 @@ class _Job:
         except OSError as error:
             raise translated(error, str(error.filename or self.staging.target)) from error
         finally:
+            if self.trace:
+                self.trace.add_phases(clock)
             if not self.isolated:
                 _forget_codecs(known)
         used = detail.usage_of_tree() if self.isolated else (0.0, 0)  # else it is this process that has used it
@@ -208,6 +230,7 @@ class _Job:
     def _unpack(self, clock: Clock, umask: int, root_mode: int) -> tuple[int, str]:
         settings, staging = self.settings, self.staging
         with _open(self.identity, settings) as source:
+            source.trace = self.trace
             clock.lap("open")
             if source.key != self.identity.key:
                 raise UnpackFailed(

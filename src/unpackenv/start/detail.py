@@ -84,7 +84,7 @@ def _rounded(value: object) -> object:
 
 
 def _write(log: Log, fields: dict[str, object]) -> None:
-    problem = _append(log.file, encoded(fields)) if log.file else ""
+    problem = append(log.file, encoded(fields) + "\n", "the log file") if log.file else ""
     if problem and problem not in _warned:  # once a process: there may be many marks
         _warned.add(problem)
         if log.form == "json":  # what reads lines of JSON is to find nothing else
@@ -99,9 +99,9 @@ def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def _append(path: str, line: str) -> str:
-    """Append a line in one write, and return "" or what is wrong; the kernel lets no other write come in between."""
-    data = (line + "\n").encode("ascii")
+def append(path: str, text: str, what: str) -> str:
+    """Append to a file in one write, with which no other one mixes; return "", or why `what` cannot be written."""
+    data = text.encode("ascii")
     try:
         fd = os.open(path, _APPEND, 0o644)
         try:
@@ -110,8 +110,8 @@ def _append(path: str, line: str) -> str:
             os.close(fd)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        return f"the log file {path} cannot be written ({why})"
-    return "" if written == len(data) else f"the log file {path} took only a part of a line"
+        return f"{what} {path} cannot be written ({why})"
+    return "" if written == len(data) else f"{what} {path} took only a part of what there was to write"
 
 
 def encoded(value: object) -> str:

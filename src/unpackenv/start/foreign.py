@@ -20,6 +20,10 @@ from unpackenv.start import ahead, limits, preflight
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import PARTIAL, Tree, member_refused
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.start.trace import Trace
+
 _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
 _SHARED_OBJECT = re.compile(rb".*\.so(?:\.\d+)*\Z", re.DOTALL)
 _DIRECTORY_MODE = 0o755
@@ -37,6 +41,7 @@ class ForeignSource:
     def __init__(self, path: str, settings: Settings) -> None:
         """Open the archive at `path`; raises `UnpackenvError`."""
         self._path = path
+        self.trace: Trace | None = None
         self._digest = settings.digest.lower()
         self._fd = foreign.open_file(path)
         self._memory_left = limits.memory_left()
@@ -87,6 +92,8 @@ class ForeignSource:
     def unpack(self, tree: Tree, processes: bool) -> None:
         """Unpack everything into `tree`; raises `UnpackenvError`."""
         self._job = job = _Job(tree, self._room)
+        if self.trace:
+            self.trace.watch_foreign(self._pieces, job)
         pieces = ahead.decoded(self._pieces, self.workers, processes)
         try:
             for piece in pieces:

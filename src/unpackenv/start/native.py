@@ -26,6 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from unpackenv.start.trace import Trace
+
 
 # Whom the tree is for, and where it is to be found.
 _STAMPED = ("python", "native", *interpreter.NATIVE_FACTS, "import", "bin")
@@ -37,6 +39,7 @@ class NativeSource:
     def __init__(self, path: str, settings: Settings) -> None:
         """Open the archive at `path`; raises `UnpackenvError` unless everything but its frames is sound."""
         self._settings = settings
+        self.trace: Trace | None = None
         self._archive = archive = open_archive(path, settings.digest)
         raw = max(archive.toc.frame_raw)
         window = raw if archive.codec == trailer.XZ else 0
@@ -71,6 +74,8 @@ class NativeSource:
         """Unpack everything into `tree`; raises `UnpackenvError`, also for what workers run into."""
         plan = _Plan(self._archive, tree)
         frames = len(self._archive.toc.frame_raw)
+        if self.trace:
+            self.trace.watch_native(plan, self._archive)
         try:
             if tree.in_place:  # where things are found has to be known before workers are forked
                 plan.prepare()

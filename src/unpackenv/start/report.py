@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unpackenv.start.detail import Usage
     from unpackenv.start.importtimes import Watch
     from unpackenv.start.places import Place
+    from unpackenv.start.trace import Trace
 
 UNPACKED, REUSED, WAITED, OFF, MISSING = "unpacked", "reused", "waited", "off", "missing"
 
@@ -95,10 +96,10 @@ class Report:
 class Clock:
     """Splits the time since it was made into named phases, in milliseconds."""
 
-    __slots__ = ("_last", "_start", "phases")
+    __slots__ = ("_last", "began", "phases")
 
     def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
+        self.began = self._last = time.perf_counter()
         self.phases: dict[str, float] = {}
 
     def lap(self, name: str, parts: Mapping[str, float] | None = None) -> None:
@@ -112,7 +113,7 @@ class Clock:
     @property
     def milliseconds(self) -> float:
         """Time since the clock was made."""
-        return (time.perf_counter() - self._start) * 1e3
+        return (time.perf_counter() - self.began) * 1e3
 
 
 class Log:
@@ -136,7 +137,7 @@ class Log:
 class Attempt(Clock):
     """A start on its way: its phases, and what is known of it when its line is due, however it ends."""
 
-    __slots__ = ("candidates", "identity", "lock_wait_ms", "log", "place", "tried", "usage")
+    __slots__ = ("candidates", "identity", "lock_wait_ms", "log", "place", "trace", "tried", "usage")
 
     def __init__(self, log: Log) -> None:
         super().__init__()
@@ -146,6 +147,7 @@ class Attempt(Clock):
         self.place: Place | None = None  # of these, the one where it is at work
         self.tried: list[str] = []
         self.lock_wait_ms = 0.0
+        self.trace: Trace | None = None
         self.usage: Usage | None = None
         if log.is_json:
             self.measure_usage()
