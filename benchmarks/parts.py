@@ -13,16 +13,18 @@ from pathlib import Path
 import measure
 from freshfs import FileSystem
 from measure import Command, Peak, Usage
-from tables import Claim, megabytes, milliseconds, ratio, spread, table
+from tables import Claim, fine_milliseconds, megabytes, milliseconds, ratio, spread, table
 from workload import Renderer, xz_block_size
 
 COLD = "import sys, unpackenv; unpackenv.bootstrap(sys.argv[1], sys.argv[2])"
 WARM = "import unpackenv; unpackenv.bootstrap()"
 LATE_MODULES = ("zstandard", "lzma", "hashlib", "psutil", "logging", "argparse")
 WHICH_LATE = f"{WARM}; import sys; print(*[name for name in {LATE_MODULES} if name in sys.modules])"
+TIMED = f"import time; begin = time.perf_counter(); {WARM}; print(time.perf_counter() - begin)"
 IMPORTS = "import pandas, plotly, flask, kaleido"
 IMPORT_APP = f"import time; begin = time.perf_counter(); {IMPORTS}; print(time.perf_counter() - begin)"
 LEAST_WARM_ROUNDS = 21
+LEAST_LOG_ROUNDS = 61  # tenths of a millisecond are to be told
 LEAST_IMPORT_ROUNDS = 21  # a single import varies by a third, and 5 % are to be told
 WARM_IMPORTS = 7
 """Warm imports a round, besides the first."""
@@ -240,6 +242,36 @@ def warm(renderer: Renderer, options: Options) -> Part:
     )
 
 
+# --- what the log costs --------------------------------------------------------------------------
+
+
+def log(renderer: Renderer, options: Options) -> Part:
+    """What does the timing log cost a start that finds its tree, by a timer in its process?"""
+    rounds = max(LEAST_LOG_ROUNDS, options.rounds)
+    with options.file_system.fresh() as at:
+        file = str(at.parent / f"{at.name}-log")
+        forms = {
+            "no log": {"UNPACKENV_LOG": "off"},
+            "text": {"UNPACKENV_LOG": "text"},
+            "json": {"UNPACKENV_LOG": "json"},
+            "a file": {"UNPACKENV_LOG": "off", "UNPACKENV_LOG_FILE": file},
+        }
+        env = {**renderer.env, "UNPACKENV_ARCHIVE": str(renderer.zstd), "UNPACKENV_TARGET": str(at)}
+        commands = [_python(renderer, name, ["-c", TIMED], {**env, **form}) for name, form in forms.items()]
+        for command in commands:
+            measure.run(command, at)
+        usages = measure.in_turn(commands, rounds, _same(at))
+        os.unlink(file)
+    seconds = {name: [float(usage.output.split()[-1]) for usage in runs] for name, runs in usages.items()}
+    more = {name: _difference(seconds, name, "no log") for name in forms}
+    rows = [
+        (name, spread(values, fine_milliseconds), fine_milliseconds(more[name])) for name, values in seconds.items()
+    ]
+    claims = [Claim(f"a start with the log as {name}, ms more", 0.0005, more[name], fine_milliseconds) for name in more]
+    header = ("log", "import unpackenv; bootstrap(), ms", "median difference to none, ms")
+    return Part([f"{rounds} rounds.", table(header, rows)], {"seconds": seconds}, claims)
+
+
 def _python(renderer: Renderer, name: str, arguments: Sequence[str], env: Mapping[str, str]) -> Command:
     return Command(name, lambda _: [renderer.python, *arguments], env)
 
@@ -269,7 +301,7 @@ def imports(renderer: Renderer, options: Options) -> Part:
             _append(first, measure.in_turn(commands, 1, _same(at)))
             _append(again, measure.in_turn(commands, WARM_IMPORTS, _same(at)))
     seconds = {
-        kind: {name: [float(usage.output) for usage in runs] for name, runs in usages.items()}
+        kind: {name: [float(usage.output.split()[-1]) for usage in runs] for name, runs in usages.items()}
         for kind, usages in (("first", first), ("again", again))
     }
     rows = [(kind, name, spread(values)) for kind, found in seconds.items() for name, values in found.items()]
@@ -317,5 +349,6 @@ PARTS: dict[str, Callable[[Renderer, Options], Part]] = {
     "frames": frames,
     "memory": memory,
     "warm": warm,
+    "log": log,
     "imports": imports,
 }

@@ -17,6 +17,10 @@ def milliseconds(value: float) -> str:
     return f"{value * 1e3:.1f}"
 
 
+def fine_milliseconds(value: float) -> str:
+    return f"{value * 1e3:.2f}"
+
+
 def megabytes(value: float) -> str:
     """A megabyte is 1,000,000 bytes."""
     return f"{value / 1e6:.1f}"

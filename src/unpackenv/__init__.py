@@ -32,6 +32,9 @@ def bootstrap(
     memory: int | None = None,
     lock_timeout: float | None = None,
     log: str | None = None,
+    log_file: str | os.PathLike[str] | None = None,
+    imports: int | None = None,
+    trace: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Unpack the environment if it is not there yet, and make it importable.
 
@@ -51,6 +54,9 @@ def bootstrap(
     memory: budget in bytes for the buffers of all workers together.
     lock_timeout: seconds to wait for another start that is unpacking the same target.
     log: "text", "json" or "off": the timing line on stderr.
+    log_file: a file to which each line is appended as JSON, whatever `log` says.
+    imports: how many of the slowest imports `mark("ready")` tells; by default imports are not measured.
+    trace: a file for a trace of the unpack, by worker and frame, in Chrome's format.
 
     Returns a `Report`; a second call that names neither archive nor target returns the first one's. Raises
     `UnpackenvError`: its subclasses in `unpackenv.errors` say what can go wrong. With
@@ -67,11 +73,12 @@ def bootstrap(
 
 
 def mark(name: str) -> None:
-    """Log that the application has reached the point `name`, such as "ready", and when.
+    """Log that the application has reached the point `name`, and when; "ready" is the last one.
 
     The line gives the milliseconds since the process started (the kernel counts them in steps of
-    10) and since its bootstrap ended, where there was one.
+    10) and since its bootstrap ended, where there was one. Where `imports` is set, it also gives
+    how many of these were spent importing, and "ready" the slowest imports.
     """
-    from unpackenv.start.report import mark as log_mark
+    from unpackenv.start.marks import mark as log_mark
 
     log_mark(name)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import unpackenv
 from unpackenv.errors import TreeMismatch, UnpackenvError
 from unpackenv.start import entrypoint
+from unpackenv.start.report import Attempt, Log
 from unpackenv.start.settings import TABLE
 
 TYPE_CHECKING = False
@@ -35,15 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if arguments and arguments[0].partition("=")[0] in {setting.option for setting in TABLE}:
         parser.error("the command to become goes behind `--`: python -m unpackenv [options] -- CMD ARG…")
     options = parser.parse_args(arguments)
+    on_stderr = Log({})
+    on_stderr.file = ""  # that is for starts
     try:
         code = options.run(options)
     except UnpackenvError as error:
-        entrypoint.fail(error)
+        entrypoint.fail(error, Attempt(on_stderr))
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # such as a full disk
-        entrypoint.fail(UnpackenvError(error.strerror or str(error), where=str(error.filename or "")))
+        failed = UnpackenvError(error.strerror or str(error), where=str(error.filename or ""))
+        entrypoint.fail(failed, Attempt(on_stderr))
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     sys.exit(code)
@@ -174,7 +178,12 @@ def _unpack(options: argparse.Namespace) -> int:
     from unpackenv.start import bootstrap, target
 
     arguments = {setting.name: getattr(options, setting.name, None) for setting in TABLE}
-    done = bootstrap.unpack({**arguments, "archive": options.archive, "target": options.directory})
+    arguments.update(archive=options.archive, target=options.directory)
+    attempt = Attempt(Log(arguments))
+    try:
+        done = bootstrap.unpack(arguments, attempt)
+    except UnpackenvError as error:
+        entrypoint.fail(error, attempt)
     if options.no_stamp:
         target.forget(done.target)
     return 0

@@ -41,7 +41,7 @@ def test_too_little_memory(docker: Docker, entrypoint: str, heavy: list[str]) ->
     assert not container.state["OOMKilled"]
     error = log_line(container.stderr)
     assert error["reason"] == "memory-limit"
-    assert error["have"] < error["need"]
+    assert error["facts"]["have"] < error["facts"]["need"]
 
 
 def test_a_tmpfs_counts_as_memory(docker: Docker, entrypoint: str, heavy: list[str]) -> None:

@@ -301,8 +301,8 @@ def test_memory_limits(heavy: Path, tmp_path: Path, kind: str, limit: int) -> No
         assert fingerprint(target) == fingerprint(heavy / "tree")
     else:
         assert (done.returncode, done.stdout, line["reason"]) == (125, "", "memory-limit")
-        assert line["have"] < line["need"]
-        assert line["have"] < limit * MB
+        assert line["facts"]["have"] < line["facts"]["need"]
+        assert line["facts"]["have"] < limit * MB
         assert not target.exists()
 
 
@@ -323,7 +323,7 @@ def test_the_estimate_is_above_the_need(heavy: Path, tmp_path: Path, kind: str, 
     finally:
         tight.remove()
     assert refusal["reason"] == "memory-limit"
-    enough = memory_group(too_little * MB + refusal["need"] - refusal["have"] + MB)
+    enough = memory_group(too_little * MB + refusal["facts"]["need"] - refusal["facts"]["have"] + MB)
     try:
         done = run(words, env, before=enough.join)
         assert enough.killed() == 0, done.stderr

@@ -239,7 +239,7 @@ def test_waiters_give_up_after_the_timeout_and_name_the_holder(winner: Winner, t
 def check_message(error: dict[str, Any], winner: Winner) -> None:
     holder = f"process {winner.process.pid} on {os.uname().nodename}"
     assert error["reason"] == "lock-timeout"
-    assert error["holder"] == holder
+    assert error["facts"]["holder"] == holder
     assert error["what"] == f"{holder} has been unpacking for longer than 0.7 s"
     assert error["where"] == str(winner.lock)
     assert "UNPACKENV_LOCK_TIMEOUT" in error["hint"]

@@ -181,6 +181,7 @@ def test_nothing_but_the_start_is_added_to_the_environment(archive: Path, target
     assert {name for name in found if found[name] != given.get(name)} <= {
         "PYTHONPATH",
         "UNPACKENV_ARCHIVE",
+        "UNPACKENV_BOOTSTRAPPED",
         "UNPACKENV_SITE",
         "UNPACKENV_TARGET",
         "_",

@@ -141,30 +141,41 @@ def test_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "quota", "budget", "left", "each", "expected"),
+    ("cpus", "quota", "budget", "left", "each", "jobs", "expected", "why"),
     [
-        (8, 99, 1 << 30, limits.UNLIMITED, 1 << 20, 8),
-        (8, 3, 1 << 30, limits.UNLIMITED, 1 << 20, 3),
-        (8, 99, 50, limits.UNLIMITED, 20, 2),
-        (8, 99, 10, limits.UNLIMITED, 20, 1),
-        (8, 99, 10, limits.UNLIMITED, 0, 8),
-        (8, 99, 1 << 30, 60 << 20, 16 << 20, 2),
-        (8, 99, 1 << 30, 1 << 20, 16 << 20, 1),
+        (8, 99, 1 << 30, limits.UNLIMITED, 1 << 20, 40, 8, "cpus"),
+        (8, 8, 1 << 30, limits.UNLIMITED, 1 << 20, 8, 8, "cpus"),
+        (8, 3, 1 << 30, limits.UNLIMITED, 1 << 20, 40, 3, "quota"),
+        (8, 99, 50, limits.UNLIMITED, 20, 40, 2, "memory"),
+        (8, 99, 10, limits.UNLIMITED, 20, 40, 1, "memory"),
+        (8, 99, 10, limits.UNLIMITED, 0, 40, 8, "cpus"),
+        (8, 99, 1 << 30, 60 << 20, 16 << 20, 40, 2, "memory"),
+        (8, 99, 1 << 30, 1 << 20, 16 << 20, 40, 1, "memory"),
+        (8, 99, 1 << 30, limits.UNLIMITED, 1 << 20, 5, 5, "frames"),
     ],
 )
 def test_the_least_counts(
-    monkeypatch: pytest.MonkeyPatch, cpus: int, quota: int, budget: int, left: int, each: int, expected: int
+    monkeypatch: pytest.MonkeyPatch,
+    cpus: int,
+    quota: int,
+    budget: int,
+    left: int,
+    each: int,
+    jobs: int,
+    expected: int,
+    why: str,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)))
     monkeypatch.setattr(limits, "cpu_quota", lambda: quota)
-    assert limits.worker_count(0, budget, left, each) == expected
-    assert limits.worker_count(5, budget, left, each) == 5
+    assert limits.worker_count(0, budget, left, each, jobs) == (expected, why)
+    assert limits.worker_count(5, budget, left, each, 40) == (5, "setting")
+    assert limits.worker_count(5, budget, left, each, 4) == (4, "frames")
 
 
 def test_affinity_of_a_real_process() -> None:
     cpus = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(cpus)})
-        assert limits.worker_count(0, 1 << 30, limits.UNLIMITED, 1) == 1
+        assert limits.worker_count(0, 1 << 30, limits.UNLIMITED, 1, 9) == (1, "cpus")
     finally:
         os.sched_setaffinity(0, cpus)

@@ -93,9 +93,9 @@ def test_too_few_bytes(large: Path, target: Path, mount: Mount) -> None:
     mount("-t", "tmpfs", "-o", "size=20M", "none", target)
     error = refused(large, target)
     assert (error["reason"], error["where"]) == ("no-space", str(target))
-    assert error["need"] == 24 * MB + 2048
-    assert 19 * MB < error["have"] <= 20 * MB
-    assert error["what"] == f"needs 25.2 MB and has {error['have'] / 1e6:.1f} MB free"
+    assert error["facts"]["need"] == 24 * MB + 2048
+    assert 19 * MB < error["facts"]["have"] <= 20 * MB
+    assert error["what"] == f"needs 25.2 MB and has {error['facts']['have'] / 1e6:.1f} MB free"
     assert is_untouched(target)
 
 
@@ -111,9 +111,9 @@ def test_too_few_inodes(tmp_path: Path, target: Path, mount: Mount) -> None:
     target.mkdir()
     mount("-t", "tmpfs", "-o", "nr_inodes=50", "none", target)
     error = refused(archive, target)
-    assert (error["reason"], error["where"], error["need"]) == ("no-space", str(target), 100)
-    assert 40 < error["have"] < 50
-    assert error["what"] == f"needs 100 inodes and has {error['have']} free"
+    assert (error["reason"], error["where"], error["facts"]["need"]) == ("no-space", str(target), 100)
+    assert 40 < error["facts"]["have"] < 50
+    assert error["what"] == f"needs 100 inodes and has {error['facts']['have']} free"
     assert is_untouched(target)
 
 
@@ -171,7 +171,7 @@ def test_tmpfs_against_the_memory_limit(
     group = limited(60 * MB)
     error = refused(large, target, group)
     assert (error["reason"], error["where"]) == ("target-in-memory", str(target))
-    assert 24 * MB < error["have"] < 60 * MB < error["need"] + 12 * MB
+    assert 24 * MB < error["facts"]["have"] < 60 * MB < error["facts"]["need"] + 12 * MB
     assert "tmpfs" in error["what"]
     assert is_untouched(target)
     assert group.killed() == 0
@@ -199,8 +199,8 @@ def test_memory_limit_that_is_too_small(large: Path, target: Path, limited: Call
     group = limited(22 * MB)
     error = refused(large, target, group)
     assert (error["reason"], error["where"]) == ("memory-limit", str(large))
-    assert error["have"] < 22 * MB
-    assert 12 * MB < error["need"] < 26 * MB
+    assert error["facts"]["have"] < 22 * MB
+    assert 12 * MB < error["facts"]["need"] < 26 * MB
     assert "--frame-size" in error["hint"]
     assert "UNPACKENV_FORCE" in error["hint"]
     assert not target.exists()
@@ -243,9 +243,9 @@ def test_another_interpreter(site: Path, target: Path, tmp_path: Path, fact: str
     pack_tree(pure, site, native="no", **facts)
     error = refused(compiled, target)
     assert (error["reason"], error["where"]) == ("interpreter-mismatch", str(compiled))
-    assert (error["fact"], error["packed"], error["found"]) == (fact, other[fact], own[fact])
-    assert error["packed"] in error["what"]
-    assert error["found"] in error["what"]
+    assert (error["facts"]["fact"], error["facts"]["packed"], error["facts"]["found"]) == (fact, other[fact], own[fact])
+    assert error["facts"]["packed"] in error["what"]
+    assert error["facts"]["found"] in error["what"]
     assert not target.exists()
     if fact == "python":
         assert refused(pure, target)["reason"] == "interpreter-mismatch"
@@ -261,7 +261,11 @@ def test_another_version_of_the_libc(site: Path, target: Path, tmp_path: Path, v
     pack_tree(path, site, native="yes", **{**own, "libc": f"{own['libc'].split(' ')[0]} {version}".strip()})
     if outcome == "error":
         error = refused(path, target)
-        assert (error["reason"], error["fact"], error["found"]) == ("interpreter-mismatch", "libc", own["libc"])
+        assert (error["reason"], error["facts"]["fact"], error["facts"]["found"]) == (
+            "interpreter-mismatch",
+            "libc",
+            own["libc"],
+        )
     else:
         assert started(path, target)["outcome"] == outcome
 
@@ -274,7 +278,7 @@ def test_a_tree_that_unpack_made_for_another_interpreter(site: Path, target: Pat
     done = run([sys.executable, "-m", "unpackenv", "unpack", path, "-C", target], environment())
     assert done.returncode == 0, done.stderr
     error = refused(path, target)
-    assert (error["reason"], error["where"], error["fact"]) == ("interpreter-mismatch", str(target), fact)
+    assert (error["reason"], error["where"], error["facts"]["fact"]) == ("interpreter-mismatch", str(target), fact)
     assert started(path, target, UNPACKENV_FORCE="yes")["outcome"] == "reused"
 
 
@@ -285,8 +289,8 @@ def test_a_command_of_another_interpreter(archive: Path, target: Path) -> None:
     )
     done = run(command, env)
     error = log_line(done.stderr)
-    assert (done.returncode, error["reason"], error["packed"]) == (125, "interpreter-mismatch", TAG)
-    assert error["found"] not in ("", TAG)
+    assert (done.returncode, error["reason"], error["facts"]["packed"]) == (125, "interpreter-mismatch", TAG)
+    assert error["facts"]["found"] not in ("", TAG)
     done = run(command, {**env, "UNPACKENV_FORCE": "yes"})
     assert (done.returncode, done.stdout) == (0, "1\n")
 
@@ -517,7 +521,7 @@ def test_files_that_are_smaller_than_a_block(target: Path, tmp_path: Path, mount
     mount("-t", "tmpfs", "-o", "size=9M", "none", target)
     error = refused(path, target)
     assert (error["reason"], error["where"]) == ("no-space", str(target))
-    assert error["need"] > error["have"]
+    assert error["facts"]["need"] > error["facts"]["have"]
     mount("-t", "tmpfs", "-o", "size=20M", "none", target)
     assert started(path, target)["outcome"] == "unpacked"
 

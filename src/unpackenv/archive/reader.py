@@ -46,9 +46,19 @@ class Archive:
 
         Raises `ArchiveCorrupt` if their sha256 is not the TOC's.
         """
+        stored = self.read_stored(number, buffer)
+        self.check_frame(number, stored)
+        return stored
+
+    def read_stored(self, number: int, buffer: memoryview | None = None) -> memoryview:
+        """Return the stored bytes of a frame as they are, unchecked."""
         size = self.toc.frame_stored[number]
         stored = memoryview(bytearray(size)) if buffer is None else buffer[:size]
         _read_into(stored, self.fd, self._offsets[number])
+        return stored
+
+    def check_frame(self, number: int, stored: memoryview) -> None:
+        """Raise `ArchiveCorrupt` unless these bytes are those of the frame."""
         at = number * SHA256_SIZE
         if sha256(stored).digest() != self.toc.frame_sha256[at : at + SHA256_SIZE]:
             raise ArchiveCorrupt(
@@ -59,7 +69,6 @@ class Archive:
                 expected=self.toc.frame_sha256[at : at + SHA256_SIZE].hex(),
                 found=sha256(stored).hexdigest(),
             )
-        return stored
 
     def decoder(self) -> codecs.Decode:
         """Return a decoder for these frames, for the use of one thread (see `codecs.decoder`)."""

@@ -13,7 +13,7 @@ from unpackenv.archive.facts import first
 from unpackenv.errors import ArchiveNotFound, DigestMismatch, PlatformUnsupported, TreeMismatch, UnpackenvError
 from unpackenv.start import importpaths, places, report, stamp
 from unpackenv.start.places import Place
-from unpackenv.start.report import Clock, Report
+from unpackenv.start.report import Attempt, Log, Report
 from unpackenv.start.settings import UNKNOWN_INTERPRETER, Settings, is_off
 from unpackenv.start.shim.sitecustomize import add_site_directories
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _in_use: dict[str, tuple[Report, int]] = {}
 # The report of the first bootstrap of this process, for calls that name nothing.
 _first: list[Report] = []
+# The report of the first call that had nothing to do.
+_nothing: list[Report] = []
 # The import paths that `hook` has added in this and adds in every other interpreter.
 hooked: list[str] = []
 
@@ -33,38 +35,47 @@ hooked: list[str] = []
 def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
     """See `unpackenv.bootstrap`; `arguments` are its arguments by name, `beside` the caller's directory."""
     if is_off():
-        return Report(report.OFF)
+        return nothing_done(Report(report.OFF), Log(arguments))
     if _first and arguments.get("archive") is None and arguments.get("target") is None:
         digest = str(arguments.get("digest") or "")
         if digest:
             _check_digest(digest, _first[0].digest, _first[0].archive or _first[0].target)
         return _first[0]
-    clock = Clock()
-    settings = Settings(arguments, beside=beside)
+    attempt = Attempt(Log(arguments))
     try:
-        done = provide_tree(settings, clock)
+        settings = Settings(arguments, beside=beside)
+        done = provide_tree(settings, attempt)
     except UnpackenvError as error:
-        if settings.log == "json":  # for people the exception is enough
-            report.log_error(error, settings.log)
+        attempt.failed(error)
         raise
+    if done.outcome == report.MISSING:
+        return nothing_done(done, attempt.log)
     if not done.milliseconds:  # else an earlier call in this process has done the rest
         add_site_directories(done.import_paths)
-        finish(settings, done, clock)
-    if done.target and not _first:
+        finish(settings, done, attempt)
+    if not _first:
         _first.append(done)
     return done
 
 
-def unpack(arguments: Mapping[str, object]) -> Report:
-    """Bring the tree to its place and log it; nothing is made importable."""
-    clock = Clock()
-    settings = Settings(arguments, interpreter=UNKNOWN_INTERPRETER)  # whoever will use it checks that
-    done = provide_tree(settings, clock)
-    log(settings, done, clock)
+def nothing_done(done: Report, log: Log) -> Report:
+    """Log a start that had nothing to do; of several calls in one process, the first."""
+    if not _nothing:
+        Attempt(log).ended(done)
+        report.bootstrap_ended(log, 0)
+        _nothing.append(done)
     return done
 
 
-def provide_tree(settings: Settings, clock: Clock) -> Report:
+def unpack(arguments: Mapping[str, object], attempt: Attempt) -> Report:
+    """Bring the tree to its place and log it; nothing is made importable."""
+    settings = Settings(arguments, interpreter=UNKNOWN_INTERPRETER)  # whoever will use it checks that
+    done = provide_tree(settings, attempt)
+    attempt.ended(done)
+    return done
+
+
+def provide_tree(settings: Settings, attempt: Attempt) -> Report:
     """Find the tree, or bring it to its place; what it is used for is the caller's."""
     if sys.platform != "linux":
         return _elsewhere(settings)
@@ -77,44 +88,34 @@ def provide_tree(settings: Settings, clock: Clock) -> Report:
         if done is None:
             raise
         return done
-    identity = trailer.identify(archive)
+    attempt.identity = identity = trailer.identify(archive)
     if settings.digest:
         _check_digest(settings.digest, identity.digest, archive)
-    candidates = places.candidates(settings, identity)
-    done = find_tree(candidates, identity.key, settings)
-    clock.lap("check")
+    attempt.candidates = places.candidates(settings, identity)
+    done = find_tree(attempt.candidates, identity.key, settings)
+    attempt.lap("check")
     if done is None:
         from unpackenv.start import cold
 
-        done = cold.start(settings, identity, candidates, clock)
+        done = cold.start(settings, identity, attempt)
     elif os.path.lexists(stamp.beside(done.target) + ".work"):
         from unpackenv.start import cold
 
         cold.tidy(done.target)
-    done.archive = archive
     return done
 
 
-def finish(settings: Settings, done: Report, clock: Clock) -> None:
+def finish(settings: Settings, done: Report, attempt: Attempt) -> None:
     """Make the tree importable in children and its scripts callable, and log the line of this start."""
-    if not done.target:  # a machine without an archive wants to hear nothing
-        return
     if done.import_paths != hooked:
         # Forced on an interpreter that it was not packed for, it is that one which is to find it.
         python = _running(settings) if settings.force else done.python
         importpaths.for_children(done.import_paths, python, os.environ)
     if done.bin:
         importpaths.add_scripts(done.bin, os.environ)
-    clock.lap("import paths")
-    log(settings, done, clock)
-
-
-def log(settings: Settings, done: Report, clock: Clock) -> None:
-    """Log the line of this start."""
-    done.phases = clock.phases
-    done.milliseconds = clock.milliseconds
-    report.log(settings, "start", done.text(), done.fields())
-    report.bootstrap_ended()
+    attempt.lap("import paths")
+    attempt.ended(done)
+    report.bootstrap_ended(attempt.log, settings.imports)
 
 
 def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report | None:
@@ -144,7 +145,7 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
                 os.close(fd)
                 raise
             if whole:
-                return _use_tree(place.path, facts, fd)
+                return _use_tree(place, facts, fd)
         os.close(fd)
     return None
 
@@ -166,9 +167,10 @@ def stamps_in_use() -> list[int]:
     return [fd for _, fd in _in_use.values()]
 
 
-def _use_tree(target: str, facts: dict[str, list[str]], stamp_fd: int) -> Report:
+def _use_tree(place: Place, facts: dict[str, list[str]], stamp_fd: int) -> Report:
     done = Report(report.REUSED)
-    done.target = target
+    done.target = target = place.path
+    done.target_why = place.why
     done.key = first(facts, "key")
     done.digest = first(facts, "digest")
     done.python = first(facts, "python")
@@ -184,7 +186,7 @@ def _tree_without_archive(settings: Settings) -> Report | None:
     """A tree may have come without its archive, for example from an init container."""
     if not settings.target:
         return None
-    place = Place(os.path.realpath(settings.target), False)
+    place = places.named(settings)
     done = find_tree([place], "", settings)
     found = None if done else stamp.read(place.path)
     if found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 
 from unpackenv.archive.trailer import Identity
 from unpackenv.errors import (
@@ -17,47 +18,60 @@ from unpackenv.errors import (
     UnpackenvError,
     UnpackFailed,
 )
-from unpackenv.start import bootstrap, durable, isolation, lock, preflight, report, target
+from unpackenv.start import bootstrap, detail, durable, isolation, lock, preflight, report, target
 from unpackenv.start.places import Place
-from unpackenv.start.report import Clock, Report
+from unpackenv.start.report import Attempt, Clock, Report
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import Tree, translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from unpackenv.start.foreign import ForeignSource
     from unpackenv.start.native import NativeSource
+    from unpackenv.start.trace import Trace
 
 
 # What makes a default place unusable and the next one worth a try.
 _NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, TargetRefused, NoSpace)
 
 
-def start(settings: Settings, identity: Identity, candidates: list[Place], clock: Clock) -> Report:
-    """Unpack the archive `identity` at the first of `candidates` that can be used."""
-    return isolation.stoppable(lambda: _start(settings, identity, candidates, clock))
+def start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
+    """Unpack the archive `identity` at the first of the candidates of `attempt` that can be used."""
+    attempt.measure_usage()
+    if not settings.trace:
+        return isolation.stoppable(lambda: _start(settings, identity, attempt))
+    from unpackenv.start.trace import Trace
+
+    attempt.trace = trace = Trace(settings.trace)
+    try:
+        done = isolation.stoppable(lambda: _start(settings, identity, attempt))
+    finally:
+        trace.end(attempt)
+    if trace.problem:
+        done.warnings = [*done.warnings, trace.problem]
+    return done
 
 
-def _start(settings: Settings, identity: Identity, candidates: list[Place], clock: Clock) -> Report:
-    tried: list[str] = []
-    for place in candidates:
+def _start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
+    for place in attempt.candidates:
+        attempt.place = place
         try:
-            done = _start_at(place, settings, identity, clock)
+            return _start_at(place, settings, identity, attempt)
         except _NEXT_PLACE as error:
             if not place.is_default:
                 raise
-            tried.append(f"{place.path} ({error.reason})")
-        else:
-            done.tried = tried
-            return done
+            attempt.tried.append(f"{place.path} ({error.reason})")
+    attempt.place = None
     raise TargetNotWritable(
         "no default place can be used",
-        where=", ".join(tried),
+        where=", ".join(attempt.tried),
         hint="Name a writable directory with UNPACKENV_TARGET, such as a volume or a tmpfs",
     )
 
 
-def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock) -> Report:
+def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Attempt) -> Report:
     try:
         preflight.check_writable(place.path)
         if place.is_default:
@@ -65,7 +79,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
         else:
             os.makedirs(os.path.dirname(place.path), exist_ok=True)
         in_place = settings.in_place or _is_site_directory(place.path)
-        lock_fd, waited = _lock(place, in_place, settings)
+        lock_fd, waited = _lock(place, in_place, settings, attempt)
     except (FileExistsError, NotADirectoryError) as error:
         raise TargetNotWritable(
             "is in the way, and is no directory",
@@ -75,12 +89,12 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
     except OSError as error:
         raise translated(error, str(error.filename or place.path)) from error
     try:
-        clock.lap("lock")
+        attempt.lap("lock")
         done = bootstrap.find_tree([place], identity.key, settings)
         if done:  # another start has published it since we looked
             done.outcome = report.WAITED if waited else report.REUSED
             return done
-        result = _unpack(_arrange(place, in_place), settings, identity)
+        result = _unpack(_arrange(place, in_place), settings, identity, attempt.trace)
         done = bootstrap.find_tree([place], identity.key, settings)
         if done is None:
             raise UnpackFailed("vanished as soon as it was complete", where=place.path)
@@ -88,17 +102,23 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
         os.close(lock_fd)
     done.outcome = report.UNPACKED
     done.warnings = [] if place.is_default else preflight.doubts(place.path)
-    done.workers = int(result.pop("workers"))
-    clock.lap("fork", result)
+    done.workers, done.workers_why = result["workers"], result["workers_why"]
+    attempt.measure_usage().add_child(*result["used"])
+    attempt.lap("fork", result["phases"])
     return done
 
 
-def _lock(place: Place, in_place: bool, settings: Settings) -> tuple[int, bool]:
+def _lock(place: Place, in_place: bool, settings: Settings, attempt: Attempt) -> tuple[int, bool]:
     """Lock what the target is, and still is when the lock is ours: another start may have made it a directory."""
     ever_waited = False
     while True:
         path = target.arrange(place.path, in_place, place.is_default).lock
-        fd, waited = lock.acquire(path, settings.lock_timeout)
+        began, waited = time.perf_counter(), True
+        try:
+            fd, waited = lock.acquire(path, settings.lock_timeout)
+        finally:
+            if waited:
+                attempt.lock_wait_ms += (time.perf_counter() - began) * 1e3
         ever_waited = ever_waited or waited
         try:
             if target.arrange(place.path, in_place, place.is_default).lock == path:
@@ -136,10 +156,10 @@ def _is_site_directory(path: str) -> bool:
     return any(entry and os.path.realpath(entry) == path for entry in sys.path)
 
 
-def _unpack(staging: target.Staging, settings: Settings, identity: Identity) -> dict[str, float]:
+def _unpack(staging: target.Staging, settings: Settings, identity: Identity, trace: Trace | None) -> dict[str, Any]:
     """Unpack and publish, in a child where possible; on failure nothing is left."""
     isolated = isolation.is_single_threaded()
-    job = _Job(staging, settings, identity, isolated)
+    job = _Job(staging, settings, identity, isolated, trace)
     try:
         return isolation.run(job.run) if isolated else job.run()
     except OSError as error:
@@ -161,25 +181,36 @@ def _discard(staging: target.Staging) -> None:
 class _Job:
     """The work of one cold start, as it runs in the child."""
 
-    def __init__(self, staging: target.Staging, settings: Settings, identity: Identity, isolated: bool) -> None:
+    def __init__(
+        self,
+        staging: target.Staging,
+        settings: Settings,
+        identity: Identity,
+        isolated: bool,
+        trace: Trace | None,
+    ) -> None:
         self.staging = staging
         self.settings = settings
         self.identity = identity
         self.isolated = isolated
+        self.trace = trace
 
-    def run(self) -> dict[str, float]:
-        """Unpack and publish; return the number of workers and the milliseconds of each phase."""
+    def run(self) -> dict[str, Any]:
+        """Unpack and publish; return the workers, the milliseconds of each phase, and what the child has used."""
         clock = Clock()
         umask, effective = self._own_process()
         known = set(sys.modules)
         try:
-            workers = self._unpack(clock, effective, 0o755 & ~umask)
+            workers, why = self._unpack(clock, effective, 0o755 & ~umask)
         except OSError as error:
             raise translated(error, str(error.filename or self.staging.target)) from error
         finally:
+            if self.trace:
+                self.trace.add_phases(clock)
             if not self.isolated:
                 _forget_codecs(known)
-        return {"workers": workers, **clock.phases}
+        used = detail.usage_of_tree() if self.isolated else (0.0, 0)  # else it is this process that has used it
+        return {"workers": workers, "workers_why": why, "phases": clock.phases, "used": used}
 
     def _own_process(self) -> tuple[int, int]:
         """Return the umask of the application and that under which the work is done."""
@@ -196,9 +227,10 @@ class _Job:
             self.isolated and self.settings.parallel != "threads" and (has_gil or self.settings.parallel == "processes")
         )
 
-    def _unpack(self, clock: Clock, umask: int, root_mode: int) -> int:
+    def _unpack(self, clock: Clock, umask: int, root_mode: int) -> tuple[int, str]:
         settings, staging = self.settings, self.staging
         with _open(self.identity, settings) as source:
+            source.trace = self.trace
             clock.lap("open")
             if source.key != self.identity.key:
                 raise UnpackFailed(
@@ -218,7 +250,7 @@ class _Job:
                 clock.lap("publish")
             finally:
                 os.close(fd)
-            return source.workers
+            return source.workers, source.workers_why
 
 
 def _open(identity: Identity, settings: Settings) -> NativeSource | ForeignSource:

@@ -10,7 +10,7 @@ import sys
 from unpackenv.archive import facts, trailer
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
 from unpackenv.start import bootstrap, places, report
-from unpackenv.start.report import Clock
+from unpackenv.start.report import Attempt, Log, Report
 from unpackenv.start.settings import TABLE, UNKNOWN_INTERPRETER, Settings, is_off
 
 TYPE_CHECKING = False
@@ -22,21 +22,24 @@ EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
 
 def run(options: list[str], command: list[str]) -> NoReturn:
     """Bootstrap as `options` say and execute `command`; on failure exit with 125, 126 or 127."""
-    arguments: dict[str, object] = {}
+    attempt = None
     try:
-        if not is_off():
+        if is_off():
+            bootstrap.nothing_done(Report(report.OFF), Log({}))
+        else:
             arguments = _arguments(options)
-            _bootstrap(arguments, command[0])
+            attempt = Attempt(Log(arguments))
+            _bootstrap(arguments, command[0], attempt)
     except UnpackenvError as error:
-        fail(error, arguments.get("log"))
+        fail(error, attempt or Attempt(Log({})))
     except KeyboardInterrupt:
         sys.exit(128 + _signal.SIGINT)
     _execute(command)
 
 
-def fail(error: UnpackenvError, log: object = None) -> NoReturn:
-    """Print the error, as `log` or else `UNPACKENV_LOG` wants it, and exit with 125."""
-    report.log_error(error, str(log or os.environ.get("UNPACKENV_LOG", "text")))
+def fail(error: UnpackenvError, attempt: Attempt) -> NoReturn:
+    """Log the error that an attempt ended with, and exit with 125."""
+    attempt.failed(error, is_caught=True)
     sys.exit(EXIT_BOOTSTRAP_FAILED)
 
 
@@ -61,13 +64,15 @@ def _arguments(options: list[str]) -> dict[str, object]:
     return arguments
 
 
-def _bootstrap(arguments: dict[str, object], command: str) -> None:
-    clock = Clock()
+def _bootstrap(arguments: dict[str, object], command: str, attempt: Attempt) -> None:
     settings = Settings(arguments)
     settings.interpreter = _other_interpreter(command, settings)
-    done = bootstrap.provide_tree(settings, clock)
-    bootstrap.finish(settings, done, clock)
-    _pass_on(settings)
+    done = bootstrap.provide_tree(settings, attempt)
+    if done.outcome == report.MISSING:
+        bootstrap.nothing_done(done, attempt.log)
+    else:
+        bootstrap.finish(settings, done, attempt)
+    _pass_on(settings, arguments)
     if done.target and os.path.exists(os.path.join(done.target, "pyvenv.cfg")):
         os.environ["VIRTUAL_ENV"] = done.target
     for fd in bootstrap.stamps_in_use():
@@ -77,11 +82,16 @@ def _bootstrap(arguments: dict[str, object], command: str) -> None:
 # --- the interpreter that the command will run ---------------------------------------------------
 
 
-def _pass_on(settings: Settings) -> None:
-    """Let a `bootstrap()` in the command find what the wrapper was told."""
+def _pass_on(settings: Settings, arguments: dict[str, object]) -> None:
+    """Let `bootstrap()` and `mark()` in the command find what the wrapper was told."""
     for name, value in (("UNPACKENV_ARCHIVE", settings.archive), ("UNPACKENV_TARGET", settings.target)):
         if value:
             os.environ[name] = os.path.abspath(value)
+    for setting in TABLE:
+        if setting.name in ("log", "log_file", "imports") and setting.name in arguments:
+            os.environ[setting.variable] = str(arguments[setting.name])
+    if report.last_end:
+        os.environ[report.END_VARIABLE] = f"{os.getpid()} {report.last_end[0][0]}"
 
 
 def _other_interpreter(command: str, settings: Settings) -> dict[str, str] | None:

@@ -20,6 +20,10 @@ from unpackenv.start import ahead, limits, preflight
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import PARTIAL, Tree, member_refused
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.start.trace import Trace
+
 _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
 _SHARED_OBJECT = re.compile(rb".*\.so(?:\.\d+)*\Z", re.DOTALL)
 _DIRECTORY_MODE = 0o755
@@ -37,6 +41,7 @@ class ForeignSource:
     def __init__(self, path: str, settings: Settings) -> None:
         """Open the archive at `path`; raises `UnpackenvError`."""
         self._path = path
+        self.trace: Trace | None = None
         self._digest = settings.digest.lower()
         self._fd = foreign.open_file(path)
         self._memory_left = limits.memory_left()
@@ -50,8 +55,9 @@ class ForeignSource:
                 error.where = error.where or path
             raise
         each = self._pieces.memory_each(self._pieces.most_workers)
-        allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left - _MEMBERS, each)
-        self.workers = min(allowed, self._pieces.most_workers)
+        self.workers, self.workers_why = limits.worker_count(
+            settings.workers, settings.memory, self._memory_left - _MEMBERS, each, self._pieces.most_workers
+        )
         self._force = settings.force
         self._room: preflight.Room | None = None
         self._job: _Job | None = None
@@ -86,6 +92,8 @@ class ForeignSource:
     def unpack(self, tree: Tree, processes: bool) -> None:
         """Unpack everything into `tree`; raises `UnpackenvError`."""
         self._job = job = _Job(tree, self._room)
+        if self.trace:
+            self.trace.watch_foreign(self._pieces, job)
         pieces = ahead.decoded(self._pieces, self.workers, processes)
         try:
             for piece in pieces:

@@ -13,6 +13,7 @@ import sys
 from unpackenv.archive import trailer
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, UnpackenvError
 from unpackenv.start import bootstrap, importpaths, places, report
+from unpackenv.start.report import Attempt, Log
 from unpackenv.start.settings import Settings, is_off
 from unpackenv.start.shim.sitecustomize import add_site_directories
 
@@ -33,12 +34,16 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
     """
     if is_off() or sys.platform != "linux":
         return
+    attempt = None
     try:
         for name, value in (("UNPACKENV_ARCHIVE", archive), ("UNPACKENV_TARGET", target)):
             if value:  # for a `bootstrap()` in the application, too
                 os.environ.setdefault(name, value)
         settings = Settings({})
-        if _add_inherited() or _add_published(settings) or not auto:
+        if _add_inherited() or _add_published(settings):
+            report.bootstrap_ended(Log({}), settings.imports)
+            return
+        if not auto:
             return
         arguments = _command_line()
         tool = tool_in(arguments)
@@ -47,14 +52,19 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
             if not is_wrapper and tool not in _RUNNERS:
                 os.environ["UNPACKENV"] = "off"  # for the processes that it starts, too
             return
-        clock = report.Clock()
-        done = bootstrap.provide_tree(settings, clock)
+        attempt = Attempt(Log({}))
+        done = bootstrap.provide_tree(settings, attempt)
+        if done.outcome == report.MISSING:
+            bootstrap.nothing_done(done, attempt.log)
+            return
         add_site_directories(done.import_paths)
         bootstrap.hooked = done.import_paths
-        bootstrap.finish(settings, done, clock)
+        bootstrap.finish(settings, done, attempt)
     except UnpackenvError as error:
         if auto and not tool_in(_command_line()):
-            report.write_line(f"unpackenv: error: {error}. UNPACKENV=off starts the interpreter without it")
+            hint = "UNPACKENV=off starts the interpreter without it"
+            error.hint = f"{error.hint}. {hint}" if error.hint else hint
+            (attempt or Attempt(Log({}))).failed(error, is_caught=True)
             os._exit(EXIT_BOOTSTRAP_FAILED)
     except KeyboardInterrupt:  # told to stop while it unpacked; raised from here it would be "Fatal Python error"
         os._exit(128 + _signal.SIGINT)
@@ -69,7 +79,7 @@ def _add_published(settings: Settings) -> bool:
     except UnpackenvError:
         if not settings.target:
             return False
-        candidates, key = [places.Place(os.path.realpath(settings.target), False)], ""
+        candidates, key = [places.named(settings)], ""
     else:
         candidates, key = places.candidates(settings, identity), identity.key
     done = bootstrap.find_tree(candidates, key, settings)

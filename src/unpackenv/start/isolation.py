@@ -20,10 +20,10 @@ from unpackenv.start import crew
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     T = TypeVar("T")
-    Result = dict[str, float]
+    Result = dict[str, Any]
 
 _STOP = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 

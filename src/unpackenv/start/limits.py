@@ -21,17 +21,24 @@ _OVERHEAD = 8 << 20
 _WORKER_OVERHEAD = 4 << 20
 
 
-def worker_count(asked: int, budget: int, left: int, memory_each: int) -> int:
-    """Return how many workers to start: `asked`, or the least of CPUs, CPU quota and what memory allows.
+def worker_count(asked: int, budget: int, left: int, memory_each: int, jobs: int) -> tuple[int, str]:
+    """Return how many workers to start, and which bound decided.
 
-    `budget` is for the buffers of all workers, `left` is what the memory limit leaves, and
-    `memory_each` what the buffers of one need, in bytes.
+    These are as many as were `asked` for ("setting"), else as the CPUs ("cpus"), the CPU quota ("quota")
+    and the memory ("memory") allow, and never more than there are jobs ("frames"). `budget` is for the
+    buffers of all workers, `left` is what the memory limit leaves, and `memory_each` what the buffers of
+    one need, in bytes.
     """
     if asked:
-        return asked
-    by_budget = budget // max(1, memory_each)
-    by_limit = (left - _OVERHEAD) // (memory_each + _WORKER_OVERHEAD)
-    return max(1, min(len(os.sched_getaffinity(0)), cpu_quota(), by_budget, by_limit))
+        bounds = {"setting": asked}
+    else:
+        by_budget = budget // max(1, memory_each)
+        by_limit = (left - _OVERHEAD) // (memory_each + _WORKER_OVERHEAD)
+        cpus = len(os.sched_getaffinity(0))
+        bounds = {"cpus": cpus, "quota": cpu_quota(), "memory": max(1, min(by_budget, by_limit))}
+    bounds["frames"] = jobs
+    decided = min(bounds, key=bounds.__getitem__)  # the first of those that are equal
+    return bounds[decided], decided
 
 
 def memory_needed(workers: int, memory_each: int) -> int:

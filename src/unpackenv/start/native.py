@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+    from unpackenv.start.trace import Trace
+
 
 # Whom the tree is for, and where it is to be found.
 _STAMPED = ("python", "native", *interpreter.NATIVE_FACTS, "import", "bin")
@@ -40,13 +42,15 @@ class NativeSource:
     def __init__(self, path: str, settings: Settings) -> None:
         """Open the archive at `path`; raises `UnpackenvError` unless everything but its frames is sound."""
         self._settings = settings
+        self.trace: Trace | None = None
         self._archive = archive = open_archive(path, settings.digest)
         raw = max(archive.toc.frame_raw)
         window = raw if archive.codec == trailer.XZ else 0
         self._memory_left = limits.memory_left()
         self._memory_each = raw + window + max(archive.toc.frame_stored)
-        allowed = limits.worker_count(settings.workers, settings.memory, self._memory_left, self._memory_each)
-        self.workers = min(allowed, len(archive.toc.frame_raw))
+        self.workers, self.workers_why = limits.worker_count(
+            settings.workers, settings.memory, self._memory_left, self._memory_each, len(archive.toc.frame_raw)
+        )
 
     @property
     def key(self) -> str:
@@ -73,6 +77,8 @@ class NativeSource:
         """Unpack everything into `tree`; raises `UnpackenvError`, also for what workers run into."""
         plan = _Plan(self._archive, tree)
         frames = len(self._archive.toc.frame_raw)
+        if self.trace:
+            self.trace.watch_native(plan, self._archive)
         try:
             if tree.in_place:  # where things are found has to be known before workers are forked
                 plan.prepare()

@@ -43,13 +43,17 @@ def find_archive(settings: Settings) -> str:
 
 
 class Place:
-    """A directory that may hold the tree; `is_default` if nobody named it, so that it must be safe to share."""
+    """A directory that may hold the tree; `is_default` if nobody named it, so that it must be safe to share.
 
-    __slots__ = ("is_default", "path", "shared_root")
+    `why` says who named it: "argument", "environment" or "recorded", or which default it is.
+    """
 
-    def __init__(self, path: str, is_default: bool, shared_root: str = "") -> None:
+    __slots__ = ("is_default", "path", "shared_root", "why")
+
+    def __init__(self, path: str, is_default: bool, why: str, shared_root: str = "") -> None:
         self.path = path
         self.is_default = is_default
+        self.why = why
         self.shared_root = shared_root
 
 
@@ -58,17 +62,25 @@ def candidates(settings: Settings, identity: Identity) -> list[Place]:
 
     A target that was named, or recorded when the archive was packed, is the only one.
     """
-    named = settings.target or (identity.facts.get("target") or [""])[0]
-    if named:
-        return [Place(os.path.realpath(named), False)]
-    return [Place(os.path.join(trees_of(root), identity.key[:32]), True, root) for root in roots()]
+    if settings.target:
+        return [named(settings)]
+    recorded = (identity.facts.get("target") or [""])[0]
+    if recorded:
+        return [Place(os.path.realpath(recorded), False, "recorded")]
+    return [Place(os.path.join(trees_of(root), identity.key[:32]), True, why, root) for why, root in roots().items()]
 
 
-def roots() -> list[str]:
-    """Return the directories below which default places are, in the order in which they are tried."""
+def named(settings: Settings) -> Place:
+    """Return the place that was named."""
+    return Place(os.path.realpath(settings.target), False, settings.target_why)
+
+
+def roots() -> dict[str, str]:
+    """Return the directories below which default places are, in the order in which they are tried, by what they are."""
     directory = os.environ.get("TMPDIR", "")
     temporary = os.path.join(directory if os.path.isabs(directory) else "/tmp", f"unpackenv-{os.geteuid()}")
-    return [root for root in (HOME, _cache_home(), temporary) if root]
+    found = {"default": HOME, "default-cache": _cache_home(), "default-temporary": temporary}
+    return {why: root for why, root in found.items() if root}
 
 
 def trees_of(root: str) -> str:

@@ -37,7 +37,7 @@ class Finding:
 
 def caches() -> list[str]:
     """Return the default places that hold trees: a start tags them before it unpacks there."""
-    return [directory for directory in map(places.trees_of, places.roots()) if _is_cache(directory)]
+    return [directory for directory in map(places.trees_of, places.roots().values()) if _is_cache(directory)]
 
 
 def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Finding]:

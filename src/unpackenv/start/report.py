@@ -1,16 +1,23 @@
-"""What a start did and how long it took: the `Report`, and its one line on stderr."""
+"""What a start did and how long it took: the `Report`, what leads to it, and its one line on stderr.
+
+The line as JSON is made by `detail`, which is imported only where somebody asked for it.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 
-from unpackenv.errors import UnpackenvError
-from unpackenv.start.settings import Settings
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from unpackenv.archive.trailer import Identity
+    from unpackenv.errors import UnpackenvError
+    from unpackenv.start.detail import Usage
+    from unpackenv.start.importtimes import Watch
+    from unpackenv.start.places import Place
+    from unpackenv.start.trace import Trace
 
 UNPACKED, REUSED, WAITED, OFF, MISSING = "unpacked", "reused", "waited", "off", "missing"
 
@@ -20,32 +27,45 @@ class Report:
 
     `outcome` is "unpacked" (this start wrote the tree), "reused" (it was there), "waited" (another
     start wrote it meanwhile), "off" or "missing" (nothing was asked for, or no archive is there).
-    `phases` are milliseconds by name, in their order; `milliseconds` is the whole. `size` is the
-    unpacked size in bytes. `tried` are places that could not be used, each with the reason; `warnings`
-    say what speaks against the one that was named. `key` names the
-    archive in stamps and default places: its digest, or for one made by plain tar its size and time.
-    `python` is the cache tag of the interpreter that it was packed for, where that is known.
+    `phases` are milliseconds by name, in their order; `milliseconds` is the whole, and `lock_wait_ms`
+    what of it was spent waiting for another start. `archive_size` and `size`, that of the unpacked files, are in
+    bytes. `target_why` says who named the target, `workers_why` what decided their number. `tried` are
+    places that could not be used, each with the reason; `warnings` say what speaks against the one
+    that was named. `key` names the archive in stamps and default places: its digest, or for one made
+    by plain tar its size and time. `python` is the cache tag of the interpreter that it was packed
+    for, where that is known.
+
+    `cpu_ms`, `throttled_ms` (held back by a CPU quota) and `peak_rss` (bytes, of the largest process)
+    are None where nobody looked: after a warm start without a log in JSON, and where the kernel does not say.
     """
 
     __slots__ = (
-        "archive", "bin", "digest", "files", "import_paths", "key", "milliseconds", "outcome",
-        "phases", "python", "size", "target", "tried", "warnings", "workers",
+        "archive", "archive_size", "bin", "cpu_ms", "digest", "files", "import_paths", "key", "lock_wait_ms",
+        "milliseconds", "outcome", "peak_rss", "phases", "python", "size", "target", "target_why", "throttled_ms",
+        "tried", "warnings", "workers", "workers_why",
     )  # fmt: skip
 
     def __init__(self, outcome: str) -> None:
         self.outcome = outcome
         self.archive = ""
+        self.archive_size: int | None = None
         self.digest = ""
         self.key = ""
         self.target = ""
+        self.target_why = ""
         self.import_paths: list[str] = []
         self.bin = ""
         self.python = ""
         self.files = 0
         self.size = 0
         self.workers = 0
+        self.workers_why = ""
         self.phases: dict[str, float] = {}
         self.milliseconds = 0.0
+        self.lock_wait_ms = 0.0
+        self.cpu_ms: float | None = None
+        self.throttled_ms: float | None = None
+        self.peak_rss: int | None = None
         self.tried: list[str] = []
         self.warnings: list[str] = []
 
@@ -62,6 +82,8 @@ class Report:
         line = f"unpackenv: {done} in {self.milliseconds:.1f} ms{by}"
         if phases:
             line += f" ({phases})"
+        if self.throttled_ms:
+            line += f"; throttled by the CPU quota for {self.throttled_ms:.0f} ms"
         if self.tried:
             line += f"; not used: {'; '.join(self.tried)}"
         return line + (f"; warning: {' and '.join(self.warnings)}" if self.warnings else "")
@@ -74,10 +96,10 @@ class Report:
 class Clock:
     """Splits the time since it was made into named phases, in milliseconds."""
 
-    __slots__ = ("_last", "_start", "phases")
+    __slots__ = ("_last", "began", "phases")
 
     def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
+        self.began = self._last = time.perf_counter()
         self.phases: dict[str, float] = {}
 
     def lap(self, name: str, parts: Mapping[str, float] | None = None) -> None:
@@ -91,29 +113,78 @@ class Clock:
     @property
     def milliseconds(self) -> float:
         """Time since the clock was made."""
-        return (time.perf_counter() - self._start) * 1e3
+        return (time.perf_counter() - self.began) * 1e3
 
 
-def log(settings: Settings, event: str, text: str, fields: dict[str, object]) -> None:
-    """Write one line to stderr, in one write, as `settings.log` wants it."""
-    if settings.log == "off":
-        return
-    if settings.log == "json":
-        import json
+class Log:
+    """Where lines go: to stderr in one `form` ("text", "json" or "off"), and to a `file` or none ("").
 
-        text = json.dumps({"unpackenv": event, **fields})
-    write_line(text)
+    It takes the settings as they are: also a start whose settings are wrong has its line.
+    """
+
+    __slots__ = ("file", "form")
+
+    def __init__(self, arguments: Mapping[str, object], environ: Mapping[str, str] = os.environ) -> None:
+        self.form = str(arguments.get("log") or environ.get("UNPACKENV_LOG", "text"))
+        self.file = str(arguments.get("log_file") or environ.get("UNPACKENV_LOG_FILE", ""))
+
+    @property
+    def is_json(self) -> bool:
+        """Whether a line in JSON is wanted anywhere."""
+        return self.form == "json" or self.file != ""
 
 
-def log_error(error: UnpackenvError, log: str) -> None:
-    """Write the line of a start that failed, as the setting `log` wants it; no start fails without a word."""
-    if log == "json":
-        import json
+class Attempt(Clock):
+    """A start on its way: its phases, and what is known of it when its line is due, however it ends."""
 
-        fields = {"reason": error.reason, "what": error.what, "where": error.where, "hint": error.hint}
-        write_line(json.dumps({"unpackenv": "error", **fields, **error.facts}, default=str))
-    else:
-        write_line(f"unpackenv: error: {error}")
+    __slots__ = ("candidates", "identity", "lock_wait_ms", "log", "place", "trace", "tried", "usage")
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self.log = log
+        self.identity: Identity | None = None
+        self.candidates: list[Place] = []
+        self.place: Place | None = None  # of these, the one where it is at work
+        self.tried: list[str] = []
+        self.lock_wait_ms = 0.0
+        self.trace: Trace | None = None
+        self.usage: Usage | None = None
+        if log.is_json:
+            self.measure_usage()
+
+    def measure_usage(self) -> Usage:
+        """Measure from now on what is measured only for a line in JSON, or a cold start: a warm one takes less long."""
+        if self.usage is None:
+            from unpackenv.start.detail import Usage
+
+            self.usage = Usage()
+        return self.usage
+
+    def ended(self, done: Report) -> None:
+        """Complete the report, and write its line."""
+        done.phases = self.phases
+        done.milliseconds = self.milliseconds
+        done.lock_wait_ms = self.lock_wait_ms
+        done.tried = self.tried
+        if self.identity:
+            done.archive, done.archive_size = self.identity.path, self.identity.size
+        if self.usage:
+            done.cpu_ms, done.throttled_ms, done.peak_rss = self.usage.so_far()
+        if self.log.is_json:
+            from unpackenv.start import detail
+
+            detail.write_start(self.log, done)
+        if self.log.form == "text" and done.target:  # a machine without an archive wants to hear nothing
+            write_line(done.text())
+
+    def failed(self, error: UnpackenvError, *, is_caught: bool = False) -> None:
+        """Write the line of a start that failed; where the exception `is_caught` by nobody else, also for people."""
+        if self.log.is_json:
+            from unpackenv.start import detail
+
+            detail.write_error(self.log, error, self)
+        if is_caught and self.log.form != "json":  # no start fails without a word
+            write_line(f"unpackenv: error: {error}")
 
 
 def write_line(text: str) -> None:
@@ -124,32 +195,25 @@ def write_line(text: str) -> None:
         pass
 
 
-def age_of_process() -> float:
-    """Return the milliseconds since this process started; the kernel counts them in steps of 10."""
-    try:
-        with open("/proc/self/stat", "rb") as file:
-            started = int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return (now - started / os.sysconf("SC_CLK_TCK")) * 1e3
+# When the last bootstrap of this process ended, in seconds of the monotonic clock, and where its line went.
+last_end: list[tuple[float, Log]] = []
 
 
-_ended: list[float] = []
+# What measures the imports of this process, if anything does.
+watches: list[Watch] = []
+# Tells the program that the wrapper becomes when that was: its process, and seconds of the monotonic clock.
+END_VARIABLE = "UNPACKENV_BOOTSTRAPPED"
 
 
-def bootstrap_ended() -> None:
-    """Remember when the bootstrap of this process ended, for `mark`."""
-    _ended[:] = [time.perf_counter()]
+def bootstrap_ended(log: Log, imports: int) -> None:
+    """Remember for `mark` that the bootstrap of this process has ended, and measure imports from now on, if asked."""
+    last_end[:] = [(time.monotonic(), log)]
+    watch_imports(imports)
 
 
-def mark(name: str) -> None:
-    """See `unpackenv.mark`."""
-    age = age_of_process()
-    fields: dict[str, object] = {"name": name, "process_ms": round(age, 1)}
-    text = f"unpackenv: {name} {age:.0f} ms after the start of the process"
-    if _ended:
-        since = (time.perf_counter() - _ended[0]) * 1e3
-        fields["bootstrap_ms"] = round(since, 1)
-        text += f", {since:.1f} ms after bootstrap"
-    log(Settings({}), "mark", text, fields)
+def watch_imports(count: int) -> None:
+    """Measure imports from now on, to tell the `count` slowest."""
+    if count:
+        from unpackenv.start.importtimes import Watch
+
+        watches[:] = [Watch(count)]

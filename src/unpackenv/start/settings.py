@@ -104,6 +104,9 @@ TABLE = (
     Setting("memory", size, 256 << 20, "budget in bytes for the buffers of all workers together, such as 256M"),
     Setting("lock_timeout", _seconds, 600.0, "seconds to wait for another start that is unpacking the same target"),
     Setting("log", _choice("text", "json", "off"), "text", "the timing line on stderr: text, json or off"),
+    Setting("log_file", _text, "", "a file to which each line is appended as JSON, whatever log says"),
+    Setting("imports", _count, 0, 'how many of the slowest imports mark("ready") tells; 0: imports are not measured'),
+    Setting("trace", _text, "", "a file for a trace of the unpack, by worker and frame, in Chrome's format"),
 )
 
 
@@ -114,8 +117,9 @@ UNKNOWN_INTERPRETER = {"python": ""}
 class Settings:
     """The value of each setting of `TABLE`, as attributes.
 
-    Beside them, what is no setting: the caller's directory (`beside`), and the facts of the
-    interpreter that will import the tree (`interpreter`), if that is not this one.
+    Beside them, what is no setting: the caller's directory (`beside`), the facts of the interpreter
+    that will import the tree (`interpreter`), if that is not this one, and where the name of the
+    target came from, if it has one (`target_why`).
     """
 
     archive: str
@@ -130,6 +134,9 @@ class Settings:
     memory: int
     lock_timeout: float
     log: str
+    log_file: str
+    imports: int
+    trace: str
 
     def __init__(
         self,
@@ -150,6 +157,7 @@ class Settings:
             else:
                 value = _parsed(setting, _as_text(value), setting.name)
             setattr(self, setting.name, value)
+        self.target_why = "environment" if arguments.get("target") is None else "argument"
 
 
 def is_off(environ: Mapping[str, str] = os.environ) -> bool:

@@ -1,0 +1,91 @@
+"""docs/timing-log.md: its examples are what starts write, and its tables are the schema's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from documented import PROJECT
+from processes import environment, pack_tree, python, run, start, wait_for, wrapper, write_tree
+
+DOCUMENT = (PROJECT / "docs" / "timing-log.md").read_text()
+SCHEMA = json.loads((PROJECT / "docs" / "timing-log.schema.json").read_text())
+KINDS = {kind: dict(described["properties"]) for kind, described in SCHEMA["$defs"].items()}
+
+
+def fenced(language: str) -> list[str]:
+    """Return the blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+
+
+def rows_below(heading: str) -> set[str]:
+    """Return the first column of the tables below a heading."""
+    section = DOCUMENT.partition(f"\n### {heading}\n")[2]
+    assert section, heading
+    return set(
+        re.findall(r"^\| `(\w+)` \|", re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0], re.MULTILINE)
+    )
+
+
+def test_examples_in_json() -> None:
+    lines: list[dict[str, Any]] = [json.loads(block) for block in fenced("json")]
+    assert [line["unpackenv"] for line in lines] == ["start", "error", "mark"]
+    for line in lines:
+        jsonschema.validate(line, SCHEMA)
+        assert set(line) == {*SCHEMA["properties"], *KINDS[line["unpackenv"]]}
+
+
+def test_every_field_has_its_row() -> None:
+    every = rows_below("Every line")
+    both = rows_below("`start` and `error`")
+    assert every == set(SCHEMA["properties"])
+    for kind in ("start", "error"):
+        assert both | rows_below(f"`{kind}`") == set(KINDS[kind]) - {"unpackenv"}
+    assert rows_below("`mark`") == set(KINDS["mark"]) - {"unpackenv"}
+
+
+def shape(line: str, known: dict[str, str]) -> str:
+    """Return a line of text without what differs from start to start."""
+    for value, name in known.items():
+        line = line.replace(value, name)
+    line = re.sub(r"/opt/unpackenv/env/\w+", "TARGET", line).replace("/opt/unpackenv/site-packages.tar.zst", "ARCHIVE")
+    phases = re.search(r"\((\w[^()]*)\)$", line)
+    for each in phases[1].split(", ") if phases else ():
+        assert re.fullmatch(r".+ \d+", each)
+        assert f"\n| `{each.rpartition(' ')[0]}` | " in DOCUMENT
+    line = re.sub(r" \([^()]*\)$", " (PHASES)", line)
+    line = re.sub(r"(slowest imports:).*", lambda found: f"{found[1]} {found[0].count(',') + 1} OF THEM", line)
+    line = re.sub(r"\b[0-9a-f]{64}\b", "DIGEST", line)
+    return re.sub(r"\d+(\.\d+)?", "N", line)
+
+
+def test_examples_in_text(tmp_path: Path, target: Path, slow: dict[str, str]) -> None:
+    archive = tmp_path / "a.tar.zst"
+    pack_tree(archive, write_tree(tmp_path / "tree", {f"{number}": os.urandom(9000).hex() for number in range(9)}))
+    command = wrapper("--archive", archive, "--target", target, "--workers", 2, "--", "true")
+    written = [run(command).stderr, run(command).stderr]
+    other = target.with_name("other")
+    waiting = wrapper("--archive", archive, "--target", other, "--", "true")
+    first = start(waiting, {**slow, "STALLED": "publish", "SECONDS": "0.3"})
+    wait_for((tmp_path / "started").exists, "the first start")
+    written.append(run(waiting).stderr)
+    first.communicate(timeout=60)
+    written.append(run(wrapper("--archive", archive, "--digest", "00", "--", "true")).stderr)
+    (code,) = (block for block in fenced("python") if "mark" in block)
+    env = environment(UNPACKENV_ARCHIVE=archive, UNPACKENV_TARGET=target, UNPACKENV_IMPORTS=3)
+    written += python(code, env).stderr.splitlines(keepends=True)[1:]
+    known = {str(other): "TARGET", str(target): "TARGET", str(archive): "ARCHIVE"}
+    shapes = [shape(line.rstrip("\n"), known) for line in written]
+    assert shapes == [shape(line, {}) for block in fenced("text") for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["log", "log_file", "imports", "trace"])
+def test_settings_are_there(name: str) -> None:
+    assert f"`UNPACKENV_{name.upper()}=" in DOCUMENT
+    assert f"`UNPACKENV_{name.upper()}`" in (PROJECT / "README.md").read_text()

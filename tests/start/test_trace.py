@@ -1,0 +1,141 @@
+"""The trace of an unpack: who did what with which frame, and when, as Chrome and Perfetto read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containers_by_hand import log_line
+from processes import environment, pack_tree, python, result_of, write_tree
+from support import TAR_FLAG
+from unpackenv.archive import reader
+
+STEPS = ("read", "verify", "decode", "write")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Some frames full of noise, and a file that spans several."""
+    files = {f"{number}": os.urandom(7000).hex() for number in range(20)}
+    return write_tree(tmp_path / "tree", {**files, "spanning": os.urandom(40_000).hex()})
+
+
+def events_of(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a trace, which must be as the format wants them."""
+    trace = json.loads(path.read_text())
+    assert trace["displayTimeUnit"] == "ms"
+    for event in trace["traceEvents"]:
+        assert {"ph", "name", "pid", "tid", "args"} <= set(event)
+        assert isinstance(event["pid"], int)
+        assert isinstance(event["tid"], int)
+        if event["ph"] == "X":
+            assert event["dur"] >= 0
+            assert event["ts"] > 0
+        else:
+            assert event["ph"] == "M"
+            assert event["name"] in ("process_name", "thread_name")
+    return list(trace["traceEvents"])
+
+
+def code(archive: Path, target: Path, trace: Path, **settings: object) -> str:
+    arguments = {"archive": str(archive), "target": str(target), "trace": str(trace), "workers": 3, **settings}
+    return f"import os, time, unpackenv\nbegan = time.perf_counter()\nreport = unpackenv.bootstrap(**{arguments!r})\n"
+
+
+def check_times(events: list[dict[str, Any]], began: float, ended: float) -> None:
+    """Whatever one thread did, it did one after the other, or one inside of the other, while the start ran."""
+    by_thread: dict[int, list[tuple[float, float]]] = {}
+    for event in events:
+        if event["ph"] == "X":
+            by_thread.setdefault(event["tid"], []).append((event["ts"], event["ts"] + event["dur"]))
+    for spans in by_thread.values():
+        open_ends = [ended * 1e6 + 1]
+        for begin, end in sorted(spans, key=lambda span: (span[0], -span[1])):
+            assert begin >= began * 1e6 - 1
+            while open_ends[-1] <= begin + 0.2:
+                open_ends.pop()
+            assert end <= open_ends[-1] + 0.2, "two spans overlap by half"
+            open_ends.append(end)
+
+
+@pytest.mark.parametrize("parallel", ["processes", "threads", "in the caller"])
+def test_every_frame_of_every_worker(tree: Path, tmp_path: Path, target: Path, parallel: str) -> None:
+    archive, trace = tmp_path / "a.tar.zst", tmp_path / "trace.json"
+    pack_tree(archive, tree)
+    with reader.open_archive(str(archive)) as opened:
+        frames = len(opened.toc.frame_raw)
+    assert frames > 6
+    before = ""
+    if parallel == "in the caller":  # which has another thread
+        before = "import threading, time; threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n"
+    kind = "threads" if parallel == "threads" else "auto"
+    text = before + code(archive, target, trace, parallel=kind)
+    pid, began, ended, phases = result_of(
+        text + "result = os.getpid(), began, time.perf_counter(), list(report.phases)", environment()
+    )
+    events = events_of(trace)
+    check_times(events, began, ended)
+    done = Counter((event["name"], event["args"]["frame"]) for event in events if event["name"] in STEPS)
+    assert done == Counter({(step, frame): 1 for step in STEPS for frame in range(frames)})
+    names = {event["args"]["name"]: event for event in events if event["name"] == "thread_name"}
+    assert set(names) == {f"unpackenv worker {number}" for number in range(3)} | {"unpackenv start"}
+    assert len({event["pid"] for event in events}) == {"processes": 4, "threads": 2, "in the caller": 1}[parallel]
+    own = [event["name"] for event in events if event["pid"] == pid and event["name"] in ("check", "lock", "fork")]
+    assert own == ["check", "lock", "fork"]
+    assert set(phases) - {"import paths"} <= {event["name"] for event in events}
+    assert list(tmp_path.glob("trace.json.*")) == []
+
+
+@pytest.mark.parametrize("option", ["", "--block-size=64KiB"], ids=["one stream", "blocks"])
+def test_foreign_archives(tree: Path, tmp_path: Path, target: Path, option: str) -> None:
+    archive, trace = tmp_path / "a.tar.xz", tmp_path / "trace.json"
+    env = {**os.environ, "XZ_OPT": f"-1 {option}"}
+    subprocess.run(["tar", "-C", tree, TAR_FLAG["xz"], "-cf", archive, "."], env=env, check=True)
+    began, ended = result_of(code(archive, target, trace) + "result = began, time.perf_counter()")
+    events = events_of(trace)
+    check_times(events, began, ended)
+    written = [event["args"]["frame"] for event in events if event["name"] == "write"]
+    decoded = {event["args"]["frame"] for event in events if event["name"] == "decode"}
+    assert written == list(range(len(written)))
+    assert decoded >= set(written)
+    decoders = {event["args"]["name"] for event in events if event["name"] == "thread_name"} - {"unpackenv start"}
+    assert len(decoders) == (3 if option else 1)
+
+
+def test_a_start_that_fails_leaves_its_trace(tree: Path, tmp_path: Path, target: Path) -> None:
+    archive, trace = tmp_path / "a.tar.zst", tmp_path / "trace.json"
+    pack_tree(archive, tree)
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    assert python(code(archive, target, trace)).returncode == 1
+    failed = max(event["args"].get("frame", -1) for event in events_of(trace) if event["name"] == "verify")
+    assert failed > 0
+
+
+def test_a_warm_start_leaves_the_trace_alone(archive: Path, tmp_path: Path, target: Path) -> None:
+    text = code(archive, target, tmp_path / "trace.json")
+    python(text)
+    before = (tmp_path / "trace.json").read_bytes()
+    assert "reused" in python(text).stderr
+    assert (tmp_path / "trace.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "directory"])
+def test_a_trace_that_cannot_be_written_stops_nothing(archive: Path, tmp_path: Path, target: Path, kind: str) -> None:
+    trace = tmp_path / "nowhere" / "trace" if kind == "nowhere" else tmp_path
+    done = python(code(archive, target, trace, log="json"))
+    (warning,) = log_line(done.stderr)["warnings"]
+    assert warning.startswith(f"the trace {trace}")
+    assert not list(tmp_path.parent.glob(f"{tmp_path.name}.*"))
+
+
+def test_no_trace_where_nobody_asks(archive: Path, target: Path) -> None:
+    text = f"import sys, unpackenv; unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, workers=1)\n"
+    assert result_of(text + "result = 'unpackenv.start.trace' in sys.modules") is False
