@@ -11,7 +11,7 @@ The rules, in their order; "the whole" is `milliseconds`:
 
 from __future__ import annotations
 
-from unpackenv.report.timings.log import Start
+from unpackenv.report.timings.log import UNTIL_FAILED, Start
 
 # What happens in a phase.
 PHASES = {
@@ -22,24 +22,25 @@ PHASES = {
     "publish": "rename the tree to its place",
     "fork": "start and end the process that unpacks",
     "import paths": "make the tree importable",
+    UNTIL_FAILED: "what it was doing when it failed",
 }
 _OF_LOCK, _OF_QUOTA, _OF_CPUS = 0.5, 0.25, 0.5
 
 
 def waited_for(start: Start) -> str:
     """Return what a start waited for, with its figures."""
-    whole = start.milliseconds
+    whole, steps = start.milliseconds, start.steps
     throttled = start.throttled_ms or 0.0
-    if not whole or not start.phases:
-        return start.error.reason if start.error else ""
+    if not whole or not steps:
+        return ""
     if start.lock_wait_ms >= _OF_LOCK * whole:
         return f"another start, which held the lock: {_part(start.lock_wait_ms, whole)}"
     if throttled >= _OF_QUOTA * whole:
         return f"the CPU quota: throttled for {throttled:,.0f} ms, summed over CPUs"
-    name = max(start.phases, key=lambda phase: start.phases[phase])
-    text = f"{name}: {_part(start.phases[name], whole)}"
+    name = max(steps, key=lambda phase: steps[phase])
+    text = f"{name}: {_part(steps[name], whole)}"
     if name == "unpack" and start.cpu_ms is not None and start.workers:
-        used = start.cpu_ms / (start.phases[name] * start.workers)
+        used = start.cpu_ms / (steps[name] * start.workers)
         if used < _OF_CPUS:
             text += f", CPUs used for {used:.0%} of it: disk, or other processes"
     return text

@@ -16,18 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from unpackenv.report.timings.causes import PHASES
-from unpackenv.report.timings.log import Start
+from unpackenv.report.timings.log import UNTIL_FAILED, Start
 from unpackenv.report.timings.summary import PERCENTILES, Group, Summary
 from unpackenv.report.timings.tables import milliseconds, outcome_word
 from unpackenv.report.timings.trace import Trace
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a800")
-OUTCOME_COLOURS = {"unpacked": "#0072b2", "waited": "#e69f00", "reused": "#009e73", "error": "#d55e00"}
+OUTCOME_COLOURS = {"unpacked": "#0072b2", "waited": "#e69f00", "reused": "#009e73", "error": "#aa0044"}
 PHASE_COLOURS = {
     "check": "#56b4e9", "lock": "#e69f00", "open": "#cc79a7", "unpack": "#0072b2", "publish": "#009e73",
-    "fork": "#999999", "import paths": "#b8a800", "read": "#56b4e9", "verify": "#cc79a7", "decode": "#0072b2",
-    "write": "#e69f00",
+    "fork": "#999999", "import paths": "#b8a800", UNTIL_FAILED: "#aa0044",
+    "read": "#56b4e9", "verify": "#cc79a7", "decode": "#0072b2", "write": "#e69f00",
 }  # fmt: skip
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: smaller, and can be searched
@@ -35,6 +35,7 @@ _STYLE = {
     # Verdana has the widths of DejaVu Sans, by which matplotlib lays out.
     "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
     "font.size": 9,
+    "text.parse_math": False,  # a name from a log may hold a $
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -43,6 +44,8 @@ _STYLE = {
     "grid.color": "#e5e5e5",
 }
 _WIDTH = 9.4  # inches, of 72 points each
+# Of names that a log may make up, what leaves room for the picture.
+_LONGEST_NAME, _LONGEST_LEGEND = 30, 16
 _MANY = 3000  # dots, from which on a bitmap is smaller
 _LOGARITHMIC = 30  # times that the longest takes longer than the shortest, so that both can be seen
 
@@ -76,7 +79,7 @@ class _Chart:
 
 
 def draw(summary: Summary, trace: Trace | None = None) -> dict[str, str]:
-    """Return the pictures of a summary by name: distribution, history, phases, timeline, trace."""
+    """Return the pictures of a summary by name: distribution, history, phases, timeline, trace; "" if one is empty."""
     timed = [group for group in summary.groups if group.whole.largest > 0]
     wanted: dict[str, Callable[[], _Chart | None]] = {
         "distribution": lambda: _distribution(timed),
@@ -87,7 +90,7 @@ def draw(summary: Summary, trace: Trace | None = None) -> dict[str, str]:
     }
     with mpl.rc_context(_STYLE):
         charts = {name: make() for name, make in wanted.items()}
-        return {name: chart.svg(name) for name, chart in charts.items() if chart}
+        return {name: chart.svg(name) if chart else "" for name, chart in charts.items()}
 
 
 def _distribution(groups: Sequence[Group]) -> _Chart | None:
@@ -115,7 +118,7 @@ def _distribution(groups: Sequence[Group]) -> _Chart | None:
 
 def _history(groups: Sequence[Group], summary: Summary) -> _Chart | None:
     """The same dots by the time of day."""
-    if summary.first is None or summary.last is None or summary.first == summary.last:
+    if not groups or summary.first == summary.last:
         return None
     chart = _Chart(1, 2.4)
     (axes,) = chart.axes
@@ -130,13 +133,13 @@ def _history(groups: Sequence[Group], summary: Summary) -> _Chart | None:
     _durations_on(axes.yaxis, axes, [start.milliseconds for group in groups for start in group.starts])
     axes.set_ylabel("milliseconds")
     axes.set_xlabel("time of the start (UTC)")
-    chart.figure.legend(loc="outside upper right", ncols=len(groups), frameon=False)
+    chart.figure.legend(loc="outside upper right", ncols=len(groups), frameon=False, markerscale=2)
     return chart
 
 
 def _phases(groups: Sequence[Group]) -> _Chart | None:
     """The phases, one behind the other, of the starts that are p50, p90 and p99 of each outcome."""
-    groups = [group for group in groups if any(start.phases for start in group.starts)]
+    groups = [group for group in groups if any(start.steps for start in group.starts)]
     if not groups:
         return None
     chart = _Chart(len(groups), 0.5 + 1.15 * len(groups))
@@ -144,7 +147,7 @@ def _phases(groups: Sequence[Group]) -> _Chart | None:
     for axes, group in zip(chart.axes, groups):
         for row, percent in enumerate(PERCENTILES):
             start, left = group.at(percent), 0.0
-            for phase, duration in start.phases.items():
+            for phase, duration in start.steps.items():
                 words = f"{phase}: {milliseconds(duration)} ms of {milliseconds(start.milliseconds)} ms. "
                 chart.bar(axes, row, left, duration, colours.of(phase), words + PHASES.get(phase, ""))
                 left += duration
@@ -163,7 +166,7 @@ def _phases(groups: Sequence[Group]) -> _Chart | None:
 
 def _timeline(start: Start) -> _Chart | None:
     """One start, a row for each phase, from the begin of its process where that is known."""
-    steps = [*start.phases.items()]
+    steps = [*start.steps.items()]
     if not steps:
         return None
     before = max(0.0, (start.process_ms or 0.0) - start.milliseconds)
@@ -223,7 +226,8 @@ class _Colours:
 
     def legend(self, figure: Figure) -> None:
         """Explain the colours above the figure."""
-        handles = [mpl.patches.Patch(color=colour, label=name) for name, colour in self._used.items()]
+        shown = list(self._used.items())[:_LONGEST_LEGEND]
+        handles = [mpl.patches.Patch(color=colour, label=name[:_LONGEST_NAME]) for name, colour in shown]
         figure.legend(handles=handles, loc="outside upper left", ncols=8, frameon=False, columnspacing=1.2)
 
 
@@ -231,8 +235,8 @@ _NUMBER = StrMethodFormatter("{x:,.10g}")
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Write the names of rows 0, 1, … beside them, from the top down; they may hold what matplotlib takes for maths."""
-    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
+    """Write the names of rows 0, 1, … beside them, from the top down."""
+    axes.set_yticks(range(len(names)), [name[:_LONGEST_NAME] for name in names])
     axes.set_ylim(len(names) - 0.5, -0.6)
     axes.tick_params(axis="y", length=0)
 

@@ -33,7 +33,8 @@ class Median:
         """Return the median of `values`, of which there is at least one."""
         ordered = sorted(values)
         count = len(ordered)
-        outside = math.floor((count - _NORMAL_95 * math.sqrt(count)) / 2)  # so many at each end
+        # So many at each end: the binomial distribution, which the normal one replaces well from six on.
+        outside = math.floor((count - 1 - _NORMAL_95 * math.sqrt(count)) / 2)
         ends = (ordered[outside], ordered[-1 - outside]) if count >= _FEWEST else None
         return cls(count, nearest_rank(ordered, 50), ends)
 
@@ -71,10 +72,10 @@ def compare(before: Summary, after: Summary) -> list[Change]:
         old = earlier.get(new.outcome)
         if old is None:
             continue
-        old_whole, new_whole = ([start.milliseconds for start in group.starts] for group in (old, new))
-        changes.append(Change(new.outcome, "", Median.of(old_whole), Median.of(new_whole)))
+        whole = ([start.milliseconds for start in group.starts] for group in (old, new))
+        changes.append(Change(new.outcome, "", *map(Median.of, whole)))
         for phase in new.phases:
-            values = [[start.phases[phase] for start in group.starts if phase in start.phases] for group in (old, new)]
-            if all(values):
-                changes.append(Change(new.outcome, phase, Median.of(values[0]), Median.of(values[1])))
+            parts = [[start.steps[phase] for start in group.starts if phase in start.steps] for group in (old, new)]
+            if all(parts):
+                changes.append(Change(new.outcome, phase, *map(Median.of, parts)))
     return changes

@@ -15,9 +15,11 @@ from typing import Any
 from unpackenv.errors import TimingLogUnreadable
 
 STDIN = "-"
+UNTIL_FAILED = "until it failed"
 _OURS = b'{"unpackenv":'
 _SCHEMA = 1
 _TEXT_LINE = b"unpackenv: "
+_YEAR_3000 = 32_503_680_000
 # No figure of a start is as large; what is would leave no room for the others in a picture.
 _LARGEST = 1e15
 
@@ -36,8 +38,8 @@ class Error:
 class Start:
     """One start. Times are in milliseconds, `time` is in seconds since 1970; None where the log does not know.
 
-    `phases` are in their order; together they are `milliseconds`. `process_ms` is the time from the start of
-    the process to the end of the bootstrap. `where` names file and line of the log.
+    `phases` are in their order; if all went well, together they are `milliseconds`. `process_ms` is the time
+    from the start of the process to the end of the bootstrap. `where` names file and line of the log.
     """
 
     where: str
@@ -55,6 +57,12 @@ class Start:
     size: int
     target: str
     error: Error | None
+
+    @property
+    def steps(self) -> dict[str, float]:
+        """The phases, and of a start that failed what it was doing then."""
+        rest = self.milliseconds - sum(self.phases.values())
+        return {**self.phases, UNTIL_FAILED: rest} if self.error and rest > 0 else self.phases
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ def read(paths: Sequence[str]) -> Log:
 def _read_lines(log: Log, name: str, lines: Iterable[bytes]) -> None:
     log.names.append(name)
     # The start of a process, for its marks: numbers of processes come again, in every container.
-    latest: dict[tuple[object, object], Start] = {}
+    latest: dict[tuple[str, float | None], Start] = {}
     for number, line in enumerate(lines, 1):
         at = line.find(_OURS)
         if at < 0:
@@ -135,16 +143,16 @@ def _read_lines(log: Log, name: str, lines: Iterable[bytes]) -> None:
             continue
         try:
             _add(log, record, f"{name}:{number}", latest)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             log.unclear += 1
 
 
 _decoder = json.JSONDecoder()
 
 
-def _add(log: Log, record: dict[str, Any], where: str, latest: dict[tuple[object, object], Start]) -> None:
-    """Add one record to the log; raise `KeyError`, `TypeError` or `ValueError` if it holds what it cannot."""
-    kind, process = record["unpackenv"], (record.get("host"), record.get("pid"))
+def _add(log: Log, record: dict[str, Any], where: str, latest: dict[tuple[str, float | None], Start]) -> None:
+    """Add one record to the log; it raises what comes of it if the record holds what it cannot."""
+    kind, process = record["unpackenv"], (_text(record, "host"), _number_or_none(record, "pid"))
     if record["schema"] != _SCHEMA:
         log.later += 1
     elif kind == "mark":
@@ -164,9 +172,9 @@ def _start(record: Mapping[str, Any], where: str) -> Start:
         outcome=_printable(record["outcome"]),
         milliseconds=_number(record["milliseconds"]),
         # What is left of a phase when its parts are taken away may be a little less than nothing.
-        phases={_printable(name): _number(max(0, value)) for name, value in record["phases"].items()},
+        phases={_printable(name): _number(max(value, 0)) for name, value in record["phases"].items()},
         lock_wait_ms=_number(record.get("lock_wait_ms") or 0),
-        time=_number_or_none(record, "time"),
+        time=_time(record),
         process_ms=_number_or_none(record, "process_ms"),
         throttled_ms=_number_or_none(record, "throttled_ms"),
         cpu_ms=_number_or_none(record, "cpu_ms"),
@@ -202,6 +210,13 @@ def _number(value: object) -> float:
 def _number_or_none(record: Mapping[str, Any], name: str) -> float | None:
     value = record.get(name)
     return None if value is None else _number(value)
+
+
+def _time(record: Mapping[str, Any]) -> float | None:
+    time = _number_or_none(record, "time")
+    if time is not None and time >= _YEAR_3000:
+        raise ValueError("time")
+    return time
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:

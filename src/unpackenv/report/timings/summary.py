@@ -58,10 +58,11 @@ class Group:
     @property
     def phases(self) -> dict[str, Distribution]:
         """How long each phase took, of the starts that had it; in the order of phases."""
-        names = dict.fromkeys(name for start in self.starts for name in start.phases)
-        return {
-            name: Distribution.of(start.phases[name] for start in self.starts if name in start.phases) for name in names
-        }
+        by_phase: dict[str, list[float]] = {}
+        for start in self.starts:
+            for name, duration in start.steps.items():
+                by_phase.setdefault(name, []).append(duration)
+        return {name: Distribution.of(durations) for name, durations in by_phase.items()}
 
     def at(self, percent: int) -> Start:
         """Return the start that is this percentile."""

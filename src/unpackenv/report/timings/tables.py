@@ -76,10 +76,7 @@ def when(seconds: float | None) -> str:
     """Return a time as people write it, in UTC."""
     if seconds is None:
         return ""
-    try:
-        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return ""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def milliseconds(value: float) -> str:
@@ -97,11 +94,10 @@ def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace:
         readiness(summary),
         imports(summary),
     ]
-    if changes is not None:
-        tables.append(comparison(changes))
     if trace is not None:
         tables.append(workers(trace))
-    return [table for table in tables if table.rows]
+    tables = [table for table in tables if table.rows]
+    return tables if changes is None else [*tables, comparison(changes)]
 
 
 def durations(summary: Summary) -> Table:
@@ -174,8 +170,8 @@ def readiness(summary: Summary) -> Table:
         rows.append((each.name, outcome_word(each.outcome) or "unknown", f"{count:,}", *figures))
     columns = ("point", "outcome", "starts", *(f"{kind} {name}" for kind in known for name in ("p50", "p90")))
     note = (
-        "The points that unpackenv.mark() logged. process: since the process began, which the kernel counts in steps of "
-        "10 ms. bootstrap: since the packages were there. imports: the part of that which went into imports, where "
+        "The points that unpackenv.mark() logged. process: since the process began, which the kernel counts in steps "
+        "of 10 ms. bootstrap: since the packages were there. imports: the part of that which went into imports, where "
         "UNPACKENV_IMPORTS asked for it."
     )
     return Table("When applications were ready, in milliseconds", columns, rows, note, frozenset(columns[2:]))
@@ -215,6 +211,8 @@ def comparison(changes: Sequence[Change]) -> Table:
         "Medians in milliseconds, each with the range that holds the true one with 95 % probability. Slower or faster "
         "is said only where the two ranges are apart. It does not say why: another machine, or a busy one, is enough."
     )
+    if not changes:
+        note = "No outcome is in both logs."
     return Table("Before and after", columns, rows, note, frozenset(columns[2:7]))
 
 

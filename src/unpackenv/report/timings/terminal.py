@@ -59,7 +59,7 @@ def _style(cell: Cell) -> str:
 def _show_plain(file: TextIO, headline: str, tables: Sequence[Table]) -> None:
     print(headline, file=file)
     for table in tables:
-        rows = [[*table.columns], *([_plain(cell, file.encoding) for cell in row] for row in table.rows)]
+        rows = [[*table.columns], *([_plain(cell, file.encoding or "utf-8") for cell in row] for row in table.rows)]
         widths = [max(map(len, column)) for column in zip(*rows)]
         print(f"\n{table.title}\n", file=file)
         for row in rows:
