@@ -289,6 +289,11 @@ def _described(toc: Toc, kind: str, path: bytes, row: int) -> dict[str, Any]:
 
 
 def _add_timings(commands: Commands) -> None:
+    try:
+        from unpackenv.report.timings.log import STDIN
+    except ModuleNotFoundError:  # in a runtime, which leaves out what nobody reads there
+        return
+
     parser = commands.add_parser(
         "timings",
         help="read the timing logs of many starts together",
@@ -301,7 +306,9 @@ def _add_timings(commands: Commands) -> None:
         "  unpackenv timings starts.log --html starts.html    # needs pip install 'unpackenv[report]'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("logs", metavar="FILE", nargs="+", help="a log, or the output of containers; - for stdin")
+    parser.add_argument(
+        "logs", metavar="FILE", nargs="+", help=f"a log, or the output of containers; {STDIN} for stdin"
+    )
     parser.add_argument(
         "--compare", metavar="FILE", action="append", default=[],
         help="an earlier log: say what became slower or faster since, and whether it is more than noise",

@@ -1,1 +1,1 @@
-"""What people read: timing logs of many starts. Nothing here runs at a start."""
+"""What people read: advice before the image is built, what a container runs into, the timings of many starts."""

@@ -39,6 +39,8 @@ def waited_for(start: Start) -> str:
         return f"the CPU quota: throttled for {throttled:,.0f} ms, summed over CPUs"
     name = max(steps, key=lambda phase: steps[phase])
     text = f"{name}: {_part(steps[name], whole)}"
+    if name == "lock" and start.lock_wait_ms:
+        text += f", {start.lock_wait_ms:,.0f} ms of it for another start"
     if name == "unpack" and start.cpu_ms is not None and start.workers:
         used = start.cpu_ms / (steps[name] * start.workers)
         if used < _OF_CPUS:

@@ -101,7 +101,8 @@ UNPACK = {"check": 10.0, "unpack": 90.0}
     ("record", "expected"),
     [
         (start(phases={"lock": 95, "check": 5}, lock_wait_ms=90.0), "another start, which held the lock: 90 ms (90%)"),
-        (start(phases={"lock": 50, "unpack": 50}, lock_wait_ms=49.0), "lock: 50 ms (50%)"),
+        (start(phases={"lock": 50, "unpack": 50}, lock_wait_ms=0.0), "lock: 50 ms (50%)"),
+        (start(phases={"lock": 100}, lock_wait_ms=49.0), "lock: 100 ms (100%), 49 ms of it for another start"),
         (start(phases=UNPACK, throttled_ms=25.0), "the CPU quota: throttled for 25 ms, summed over CPUs"),
         (start(phases=UNPACK, throttled_ms=24.0), "unpack: 90 ms (90%)"),
         (start(phases=UNPACK, throttled_ms=None, cpu_ms=90.0), "unpack: 90 ms (90%)"),
