@@ -44,14 +44,21 @@ def write(path: Path, records: Iterable[dict[str, object]]) -> Path:
 
 
 def events(workers: int = 2, frames: int = 6) -> dict[str, object]:
-    """Return the trace of a start, in Chrome's format: workers that read, verify, decode and write frames in turn."""
-    found: list[dict[str, object]] = [
-        {"ph": "M", "name": "thread_name", "pid": 10, "tid": worker, "args": {"name": f"worker {worker}"}}
-        for worker in range(workers)
-    ]
+    """Return the trace of a start, in Chrome's format: phases, and workers that take frames in turn."""
+    found: list[dict[str, object]] = []
+
+    def add(thread: int, name: str, at: float, duration: float, **arguments: object) -> None:
+        event = {"ph": "X", "name": name, "cat": "unpackenv", "pid": 10, "tid": thread, "args": arguments}
+        found.append({**event, "ts": 5_000_000 + at, "dur": duration})
+
+    for thread, name in enumerate(["unpackenv start", *(f"unpackenv worker {number}" for number in range(workers))]):
+        found.append({"ph": "M", "name": "thread_name", "pid": 10, "tid": thread, "args": {"name": name}})
+    rounds = -(-frames // workers)
     for frame in range(frames):
-        at = 5_000_000 + frame // workers * 10_000
-        for number, category in enumerate(("read", "verify", "decode", "write")):
-            found.append({"ph": "X", "cat": category, "name": category, "pid": 10, "tid": frame % workers,
-                          "ts": at + number * 2000, "dur": 1500, "args": {"frame": frame}})  # fmt: skip
+        for number, step in enumerate(("read", "verify", "decode", "write")):
+            add(frame % workers + 1, step, 3000 + frame // workers * 10_000 + number * 2000, 1500, frame=frame)
+    add(1, "open", 2000, 1000)
+    add(1, "unpack", 3000, rounds * 10_000)
+    add(0, "check", 0, 1000.1)
+    add(0, "fork", 1000, 2000 + rounds * 10_000)
     return {"traceEvents": found}

@@ -98,29 +98,31 @@ def test_json(log_of_all: Path, tmp_path: Path) -> None:
     assert found["lines_left_out"] == {"other": 1, "cut_off": 1, "unclear": 0, "later_version": 0}
     assert (found["starts"], found["percentiles"]) == (63, "nearest rank")
     unpacked = found["outcomes"]["unpacked"]
-    assert (unpacked["count"], unpacked["p50"], unpacked["p99"], unpacked["phases"]["lock"]["p90"]) == (
-        20,
-        560,
-        960,
-        12,
-    )
+    assert [unpacked[name] for name in ("count", "p50", "p99")] == [20, 560, 960]
+    assert unpacked["phases"]["lock"]["p90"] == 12
     assert found["slowest"][0]["waited_for"] == "another start, which held the lock: 1,990 ms (100%)"
-    assert found["slowest"][0]["where"] == "stdin:83"
+    assert found["slowest"][0]["where"] == "stdin:84"
     assert [(each["reason"], each["count"]) for each in found["failures"]] == [("no-space", 2), ("lock-timeout", 1)]
     assert found["marks"][0]["process"]["p50"] == 860
     assert {each["verdict"] for each in found["changes"]} == {"within noise", "too few starts to tell"}
     assert found["changes"][0]["before"] == found["changes"][0]["after"] == {
         "count": 20, "value": 560, "range": [400, 760],
     }  # fmt: skip
-    assert [len(spans) for spans in found["trace"].values()] == [12, 12]
-    assert found["trace"]["worker 0"][0] == {"category": "read", "name": "read (frame 0)", "start": 0, "duration": 1.5}
+    assert {worker: len(spans) for worker, spans in found["trace"].items()} == {
+        "start": 2,
+        "worker 0": 13,
+        "worker 1": 12,
+    }
+    assert found["trace"]["worker 0"][1] == {"step": "read", "detail": "frame 0", "start": 3, "duration": 1.5}
 
 
 def test_a_trace_on_a_terminal(log_of_all: Path, tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text(json.dumps(timing_logs.events()))
     done = timings(log_of_all, "--trace", tmp_path / "trace.json")
-    assert re.search(r"worker 1 +12 +4\.5 +4\.5 +4\.5 +4\.5  █{12}", done.stdout)
-    assert "The trace lasts 27.5 ms" in done.stdout
+    assert re.search(r"worker +check +fork +open +read +verify +decode +write  all of it, as a bar", done.stdout)
+    assert re.search(r"start +1\.0 +32\.0 +█{20}", done.stdout)
+    assert re.search(r"worker 1 +4\.5 +4\.5 +4\.5 +4\.5  █{10}", done.stdout)
+    assert "The trace lasts 33.0 ms" in done.stdout
 
 
 @pytest.mark.parametrize(

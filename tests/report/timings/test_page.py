@@ -14,7 +14,7 @@ from browser import look
 from processes import python, result_of
 from timing_logs import TIME, error, start
 from unpackenv.report.timings import comparison, log, page, summary, trace
-from unpackenv.report.timings.charts import OUTCOME_COLOURS, PHASE_COLOURS
+from unpackenv.report.timings.charts import OUTCOME_COLOURS, PHASE_COLOURS, STEP_COLOURS
 
 
 def write(path: Path, starts: Path, before: Path | None = None, traced: Path | None = None) -> str:
@@ -64,7 +64,11 @@ def test_in_a_browser(tmp_path: Path, log_of_all: Path) -> None:
     write(path, log_of_all, before=log_of_all, traced=trace_file(tmp_path / "trace.json"))
     seen = look(path, tmp_path)
     assert seen.console == []
-    drawn = {**PHASE_COLOURS, **{outcome: OUTCOME_COLOURS[outcome] for outcome in ("unpacked", "waited", "reused")}}
+    drawn = {
+        **PHASE_COLOURS,
+        **STEP_COLOURS,
+        **{outcome: OUTCOME_COLOURS[outcome] for outcome in ("unpacked", "waited", "reused")},
+    }
     assert {
         name: seen.colours.get(colour, 0) for name, colour in drawn.items() if seen.colours.get(colour, 0) < 40
     } == {}
@@ -112,7 +116,7 @@ def test_what_is_on_it(tmp_path: Path, log_of_all: Path) -> None:
         assert axis in texts
     # Words for the mouse: a phase of a start, a step of a worker.
     assert any(text.startswith("lock: 12.0 ms of 560 ms. load what unpacks") for text in texts)
-    assert "decode (frame 5): 1.5 ms, from 24.0 ms" in texts
+    assert "decode (frame 5): 1.5 ms, from 27.0 ms" in texts
     assert "another start, which held the lock: 1,990 ms (100%)" in texts
 
 

@@ -27,8 +27,9 @@ OUTCOME_COLOURS = {"unpacked": "#0072b2", "waited": "#e69f00", "reused": "#009e7
 PHASE_COLOURS = {
     "check": "#56b4e9", "lock": "#e69f00", "open": "#cc79a7", "unpack": "#0072b2", "publish": "#009e73",
     "fork": "#999999", "import paths": "#b8a800", UNTIL_FAILED: "#aa0044",
-    "read": "#56b4e9", "verify": "#cc79a7", "decode": "#0072b2", "write": "#e69f00",
 }  # fmt: skip
+# The steps of a frame, beside the phases that a trace has, too.
+STEP_COLOURS = {"read": "#332288", "verify": "#882255", "decode": "#0072b2", "write": "#d55e00"}
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: smaller, and can be searched
     "svg.hashsalt": "unpackenv",  # the same log, the same page
@@ -194,14 +195,15 @@ def _timeline(start: Start) -> _Chart | None:
 
 
 def _trace(trace: Trace) -> _Chart:
-    """A row for each worker, a bar for each thing that it did."""
+    """A row for each worker, a bar for each of its steps."""
     chart = _Chart(1, 0.9 + 0.35 * len(trace.workers))
     (axes,) = chart.axes
-    colours = _Colours(PHASE_COLOURS)
+    colours = _Colours({**PHASE_COLOURS, **STEP_COLOURS})
     for row, spans in enumerate(trace.workers.values()):
         for span in spans:
-            words = f"{span.name}: {milliseconds(span.duration)} ms, from {milliseconds(span.start)} ms"
-            chart.bar(axes, row, span.start, span.duration, colours.of(span.category), words)
+            what = f"{span.step} ({span.detail})" if span.detail else span.step
+            words = f"{what}: {milliseconds(span.duration)} ms, from {milliseconds(span.start)} ms"
+            chart.bar(axes, row, span.start, span.duration, colours.of(span.step), words)
     _name_rows(axes, [*trace.workers])
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(_NUMBER)

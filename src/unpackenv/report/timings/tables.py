@@ -223,14 +223,17 @@ def _median(median: Median) -> str:
 
 def workers(trace: Trace) -> Table:
     """What the workers of a traced start did."""
-    categories = trace.categories
+    steps = trace.steps
     rows: list[Sequence[Cell]] = []
     for worker, spans in trace.workers.items():
-        sums = [sum(span.duration for span in spans if span.category == category) for category in categories]
-        rows.append((worker, f"{len(spans):,}", *map(milliseconds, sums), _bar(sum(sums), trace.end)))
-    columns = ("worker", "steps", *categories, "busy, as a bar")
-    note = f"The trace lasts {milliseconds(trace.end)} ms; a full bar is a worker that was busy all the time."
-    return Table("What the workers did, in milliseconds", columns, rows, note, frozenset(columns[1:-1]))
+        sums = [sum(span.duration for span in spans if span.step == step) for step in steps]
+        rows.append((worker, *(milliseconds(each) if each else "" for each in sums), _bar(sum(sums), trace.end)))
+    columns = ("worker", *steps, "all of it, as a bar")
+    note = (
+        f"The trace lasts {milliseconds(trace.end)} ms: a full bar. What a worker's bar lacks it spent waiting. The "
+        "process of the start is in fork while the others work."
+    )
+    return Table("What the workers did, in milliseconds", columns, rows, note, frozenset(steps))
 
 
 def _percentiles(spread: Distribution) -> tuple[str, str, str]:
