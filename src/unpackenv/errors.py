@@ -162,3 +162,15 @@ class TreeMismatch(UnpackenvError):
     """A tree is not what its archive says."""
 
     reason = "tree-mismatch"
+
+
+class TimingLogUnreadable(UnpackenvError):
+    """A timing log or a trace holds nothing that can be read."""
+
+    reason = "timing-log-unreadable"
+
+
+class ExtraMissing(UnpackenvError):
+    """A library is missing that an extra of unpackenv would have installed."""
+
+    reason = "extra-missing"

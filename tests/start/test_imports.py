@@ -69,9 +69,15 @@ def test_stands_alone(name: str) -> None:
 
 def test_every_layer_is_seen() -> None:
     seen = {path.relative_to(PACKAGE).parts[0].partition(".")[0] for path in modules()}
-    assert {"archive", "build", "cli", "errors", "start"} <= seen
+    assert {"archive", "build", "cli", "errors", "report", "start"} <= seen
     assert "unpackenv.start.bootstrap.bootstrap" in set(imported(PACKAGE / "__init__.py"))
-    assert "build" in {layer(name) for name in imported(PACKAGE / "cli.py")}
+    assert {"build", "report"} <= {layer(name) for name in imported(PACKAGE / "cli.py")}
+
+
+def test_logs_are_read_without_what_starts() -> None:
+    """They come from elsewhere: what reads them knows their format, and nothing of this machine."""
+    found = {layer(name) for path in (PACKAGE / "report/timings").rglob("*.py") for name in imported(path)}
+    assert found <= {"report", "archive", "errors"}
 
 
 def loaded(code: str) -> set[str]:

@@ -1,0 +1,255 @@
+"""The pictures of a page, drawn by matplotlib (extra `report`) as SVG that needs no script and no network."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
+from html import escape
+from itertools import cycle
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from unpackenv.report.timings.causes import PHASES
+from unpackenv.report.timings.log import UNTIL_FAILED, Start
+from unpackenv.report.timings.summary import PERCENTILES, Group, Summary
+from unpackenv.report.timings.tables import milliseconds, outcome_word
+from unpackenv.report.timings.trace import Trace
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+_PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a800")
+OUTCOME_COLOURS = {"unpacked": "#0072b2", "waited": "#e69f00", "reused": "#009e73", "error": "#aa0044"}
+PHASE_COLOURS = {
+    "check": "#56b4e9", "lock": "#e69f00", "open": "#cc79a7", "unpack": "#0072b2", "publish": "#009e73",
+    "fork": "#999999", "import paths": "#b8a800", UNTIL_FAILED: "#aa0044",
+}  # fmt: skip
+# The steps of a frame, beside the phases that a trace has, too.
+STEP_COLOURS = {"read": "#332288", "verify": "#882255", "decode": "#0072b2", "write": "#d55e00"}
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: smaller, and can be searched
+    "svg.hashsalt": "unpackenv",  # the same log, the same page
+    # Verdana has the widths of DejaVu Sans, by which matplotlib lays out.
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+    "font.size": 9,
+    "text.parse_math": False,  # a name from a log may hold a $
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid.axis": "x",
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+}
+_WIDTH = 9.4  # inches, of 72 points each
+# Of names that a log may make up, what leaves room for the picture.
+_LONGEST_NAME, _LONGEST_LEGEND = 30, 16
+_MANY = 3000  # dots, from which on a bitmap is smaller
+_LOGARITHMIC = 30  # times that the longest takes longer than the shortest, so that both can be seen
+
+
+class _Chart:
+    """A figure that is being drawn, and the words that appear when the mouse points at parts of it."""
+
+    def __init__(self, rows: int, height: float) -> None:
+        self.figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        self.axes: list[Axes] = list(self.figure.subplots(rows, 1, squeeze=False)[:, 0])
+        self._words: list[str] = []
+
+    def bar(self, axes: Axes, row: float, left: float, width: float, colour: str, words: str) -> None:
+        """Draw a bar that explains itself."""
+        (patch,) = axes.barh(row, width, left=left, height=0.7, color=colour)
+        patch.set_gid(f"words-{len(self._words)}")
+        self._words.append(words)
+
+    def svg(self, name: str) -> str:
+        """Return the picture as an element of HTML, with identifiers that begin with `name`."""
+        file = io.StringIO()
+        self.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        drawn = file.getvalue()
+        drawn = drawn[drawn.index("<svg") :]
+
+        def explained(match: re.Match[str]) -> str:
+            return f"{match[0]}<title>{escape(self._words[int(match[1])])}</title>"
+
+        drawn = re.sub(r'<g id="words-(\d+)">', explained, drawn)
+        return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)
+
+
+def draw(summary: Summary, trace: Trace | None = None) -> dict[str, str]:
+    """Return the pictures of a summary by name: distribution, history, phases, timeline, trace; "" if one is empty."""
+    timed = [group for group in summary.groups if group.whole.largest > 0]
+    wanted: dict[str, Callable[[], _Chart | None]] = {
+        "distribution": lambda: _distribution(timed),
+        "history": lambda: _history(timed, summary),
+        "phases": lambda: _phases(timed),
+        "timeline": lambda: _timeline(summary.slowest[0]),
+        "trace": lambda: _trace(trace) if trace else None,
+    }
+    with mpl.rc_context(_STYLE):
+        charts = {name: make() for name, make in wanted.items()}
+        return {name: chart.svg(name) if chart else "" for name, chart in charts.items()}
+
+
+def _distribution(groups: Sequence[Group]) -> _Chart | None:
+    """Every start is a dot, in the row of its outcome."""
+    if not groups:
+        return None
+    chart = _Chart(1, 0.7 + 0.75 * len(groups))
+    (axes,) = chart.axes
+    scatter = random.Random(0)
+    for row, group in enumerate(groups):
+        durations = [start.milliseconds for start in group.starts]
+        heights = [row + scatter.uniform(-0.22, 0.22) for _ in durations]
+        axes.scatter(
+            durations, heights, s=12, alpha=0.5, linewidths=0, color=_outcome_colour(group.outcome),
+            rasterized=len(durations) > _MANY,
+        )  # fmt: skip
+        axes.vlines(group.whole.p50, row - 0.36, row + 0.36, color="black")
+        label = f"half within {milliseconds(group.whole.p50)} ms"
+        axes.annotate(label, (group.whole.p50, row - 0.36), (3, 0), textcoords="offset points", va="top")
+    _name_rows(axes, [f"{outcome_word(group.outcome)}\n{len(group.starts):,} starts" for group in groups])
+    _durations_on(axes.xaxis, axes, [start.milliseconds for group in groups for start in group.starts])
+    axes.set_xlabel("duration of the start in milliseconds")
+    return chart
+
+
+def _history(groups: Sequence[Group], summary: Summary) -> _Chart | None:
+    """The same dots by the time of day."""
+    if not groups or summary.first == summary.last:
+        return None
+    chart = _Chart(1, 2.4)
+    (axes,) = chart.axes
+    for group in groups:
+        dated = [(start.time, start.milliseconds) for start in group.starts if start.time is not None]
+        times = [datetime.fromtimestamp(time, timezone.utc) for time, _ in dated]
+        axes.scatter(
+            times, [duration for _, duration in dated], s=12, alpha=0.5, linewidths=0,
+            color=_outcome_colour(group.outcome), label=outcome_word(group.outcome), rasterized=len(dated) > _MANY,
+        )  # fmt: skip
+    axes.grid(visible=True, axis="y")
+    _durations_on(axes.yaxis, axes, [start.milliseconds for group in groups for start in group.starts])
+    axes.set_ylabel("milliseconds")
+    axes.set_xlabel("time of the start (UTC)")
+    chart.figure.legend(loc="outside upper right", ncols=len(groups), frameon=False, markerscale=2)
+    return chart
+
+
+def _phases(groups: Sequence[Group]) -> _Chart | None:
+    """The phases, one behind the other, of the starts that are p50, p90 and p99 of each outcome."""
+    groups = [group for group in groups if any(start.steps for start in group.starts)]
+    if not groups:
+        return None
+    chart = _Chart(len(groups), 0.5 + 1.15 * len(groups))
+    colours = _Colours(PHASE_COLOURS)
+    for axes, group in zip(chart.axes, groups):
+        for row, percent in enumerate(PERCENTILES):
+            start, left = group.at(percent), 0.0
+            for phase, duration in start.steps.items():
+                words = f"{phase}: {milliseconds(duration)} ms of {milliseconds(start.milliseconds)} ms. "
+                chart.bar(axes, row, left, duration, colours.of(phase), words + PHASES.get(phase, ""))
+                left += duration
+            axes.annotate(
+                f"{milliseconds(start.milliseconds)} ms", (left, row), (4, 0), textcoords="offset points", va="center"
+            )
+        _name_rows(axes, [f"p{percent}" for percent in PERCENTILES])
+        axes.margins(x=0.1)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(_NUMBER)
+        axes.set_title(f"{outcome_word(group.outcome)}: {len(group.starts):,} starts", loc="left", fontsize=9)
+    chart.axes[-1].set_xlabel("milliseconds since the begin of the start; each outcome has a scale of its own")
+    colours.legend(chart.figure)
+    return chart
+
+
+def _timeline(start: Start) -> _Chart | None:
+    """One start, a row for each phase, from the begin of its process where that is known."""
+    steps = [*start.steps.items()]
+    if not steps:
+        return None
+    before = max(0.0, (start.process_ms or 0.0) - start.milliseconds)
+    chart = _Chart(1, 0.6 + 0.3 * (len(steps) + bool(before)))
+    (axes,) = chart.axes
+    colours = _Colours(PHASE_COLOURS)
+    names, left = [], 0.0
+    if before:
+        steps = [("before unpackenv", before), *steps]
+    for row, (name, duration) in enumerate(steps):
+        words = PHASES.get(name, "start the interpreter and what ran before the bootstrap")
+        colour = "#cccccc" if name == "before unpackenv" else colours.of(name)
+        chart.bar(axes, row, left, duration, colour, f"{name}: {milliseconds(duration)} ms. {words}")
+        axes.annotate(
+            f"{milliseconds(duration)} ms", (left + duration, row), (4, 0), textcoords="offset points", va="center"
+        )
+        left += duration
+        names.append(name)
+    _name_rows(axes, names)
+    axes.margins(x=0.1)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(_NUMBER)
+    axes.set_xlabel(f"milliseconds since the begin of {'the process' if before else 'the start'}")
+    return chart
+
+
+def _trace(trace: Trace) -> _Chart:
+    """A row for each worker, a bar for each of its steps."""
+    chart = _Chart(1, 0.9 + 0.35 * len(trace.workers))
+    (axes,) = chart.axes
+    colours = _Colours({**PHASE_COLOURS, **STEP_COLOURS})
+    for row, spans in enumerate(trace.workers.values()):
+        for span in spans:
+            what = f"{span.step} ({span.detail})" if span.detail else span.step
+            words = f"{what}: {milliseconds(span.duration)} ms, from {milliseconds(span.start)} ms"
+            chart.bar(axes, row, span.start, span.duration, colours.of(span.step), words)
+    _name_rows(axes, [*trace.workers])
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(_NUMBER)
+    axes.set_xlabel("milliseconds since the begin of the trace")
+    colours.legend(chart.figure)
+    return chart
+
+
+class _Colours:
+    """The colours of names that are known, and others for those that are not; as the legend shows them."""
+
+    def __init__(self, known: dict[str, str]) -> None:
+        self._known = known
+        self._spare: Iterator[str] = cycle(_PALETTE)
+        self._used: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """Return the colour of a name."""
+        if name not in self._used:
+            self._used[name] = self._known.get(name) or next(self._spare)
+        return self._used[name]
+
+    def legend(self, figure: Figure) -> None:
+        """Explain the colours above the figure."""
+        shown = list(self._used.items())[:_LONGEST_LEGEND]
+        handles = [mpl.patches.Patch(color=colour, label=name[:_LONGEST_NAME]) for name, colour in shown]
+        figure.legend(handles=handles, loc="outside upper left", ncols=8, frameon=False, columnspacing=1.2)
+
+
+_NUMBER = StrMethodFormatter("{x:,.10g}")
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Write the names of rows 0, 1, … beside them, from the top down."""
+    axes.set_yticks(range(len(names)), [name[:_LONGEST_NAME] for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def _durations_on(axis: mpl.axis.Axis, axes: Axes, values: Sequence[float]) -> None:
+    """Choose a scale on which the shortest and the longest can be seen."""
+    positive = [value for value in values if value > 0]
+    if max(positive) > _LOGARITHMIC * min(positive):
+        (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+    axis.set_major_formatter(_NUMBER)
+
+
+def _outcome_colour(outcome: str) -> str:
+    return OUTCOME_COLOURS.get(outcome, "#999999")

@@ -1,0 +1,63 @@
+"""The figures as JSON, for programs: milliseconds throughout, null for what is not known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from unpackenv.report.timings.causes import waited_for
+from unpackenv.report.timings.comparison import Change
+from unpackenv.report.timings.log import Start
+from unpackenv.report.timings.summary import Summary
+from unpackenv.report.timings.trace import Trace
+
+
+def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Trace | None = None) -> str:
+    """Return all figures as one JSON object."""
+    log = summary.log
+    found: dict[str, Any] = {
+        "logs": log.names,
+        "lines_left_out": {
+            "other": log.other, "cut_off": log.cut_off, "unclear": log.unclear, "later_version": log.later,
+        },
+        "starts": len(log.starts),
+        "first": summary.first,
+        "last": summary.last,
+        "percentiles": "nearest rank",
+        "outcomes": {
+            group.outcome: {
+                **asdict(group.whole),
+                "phases": {name: asdict(spread) for name, spread in group.phases.items()},
+            }
+            for group in summary.groups
+        },
+        "slowest": [{**asdict(start), "waited_for": waited_for(start)} for start in summary.slowest],
+        "failures": [
+            {"reason": each.reason, "count": each.count, "last": _last(each.last)} for each in summary.failures
+        ],
+        "marks": [asdict(each) for each in summary.readiness],
+        "imports": [asdict(each) for each in summary.imports],
+    }  # fmt: skip
+    if changes is not None:
+        found["changes"] = [_change(change) for change in changes]
+    if trace is not None:
+        found["trace"] = {worker: [asdict(span) for span in spans] for worker, spans in trace.workers.items()}
+    return json.dumps(found, indent=2)
+
+
+def _last(start: Start) -> dict[str, Any]:
+    assert start.error is not None
+    return {**asdict(start.error), "time": start.time, "line": start.where}
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "outcome": change.outcome,
+        "phase": change.phase or None,
+        "before": asdict(change.before),
+        "after": asdict(change.after),
+        "difference": change.difference,
+        "verdict": change.verdict,
+    }

@@ -1,0 +1,78 @@
+"""One page of HTML with everything on it: no script, no network, so it opens wherever it is put."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unpackenv.errors import ExtraMissing
+from unpackenv.report.timings import tables
+from unpackenv.report.timings.causes import waited_for
+from unpackenv.report.timings.comparison import Change
+from unpackenv.report.timings.log import Start
+from unpackenv.report.timings.summary import Summary
+from unpackenv.report.timings.tables import Bar
+from unpackenv.report.timings.trace import Trace
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def write(path: str, summary: Summary, changes: Sequence[Change] | None = None, trace: Trace | None = None) -> None:
+    """Write the page to a file. Raises `ExtraMissing`, or `OSError`."""
+    try:
+        import jinja2
+
+        from unpackenv.report.timings import charts
+    except ImportError as error:
+        raise ExtraMissing(
+            f"the page needs {error.name}, which is not installed",
+            where="--html",
+            hint="Install the extra: pip install 'unpackenv[report]'; the tables and --json do without",
+        ) from error
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.tests["bar"] = lambda cell: isinstance(cell, Bar)
+    page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        _content(summary, changes, trace), charts=charts.draw(summary, trace)
+    )
+    Path(path).write_text(page, encoding="utf-8", errors="replace")
+
+
+def _content(summary: Summary, changes: Sequence[Change] | None, trace: Trace | None) -> dict[str, Any]:
+    slowest = summary.slowest[0]
+    return {
+        "headline": tables.headline(summary),
+        "logs": ", ".join(summary.log.names),
+        "durations": tables.durations(summary),
+        "phases": tables.phases(summary),
+        "slowest": tables.slowest(summary),
+        "failures": tables.failures(summary),
+        "readiness": tables.readiness(summary),
+        "imports": tables.imports(summary),
+        "comparison": tables.comparison(changes) if changes is not None else None,
+        "workers": tables.workers(trace) if trace else None,
+        "trace_path": trace.path if trace else "",
+        "start": {
+            "where": slowest.where,
+            "outcome": slowest.outcome,
+            "milliseconds": tables.milliseconds(slowest.milliseconds),
+            "waited_for": waited_for(slowest),
+            "facts": _facts(slowest),
+        },
+    }
+
+
+def _facts(start: Start) -> str:
+    """What else is known of a start, as a sentence."""
+    facts = [
+        f"{start.files:,} files, {start.size / 1e6:,.1f} MB" if start.files else "",
+        f"{start.workers} worker{'s' if start.workers > 1 else ''} (decided by {start.workers_why})"
+        if start.workers
+        else "",
+        f"{start.cpu_ms:,.0f} ms of CPU time" if start.cpu_ms is not None else "",
+        f"throttled for {start.throttled_ms:,.0f} ms" if start.throttled_ms else "",
+        f"target {start.target}" if start.target else "",
+    ]
+    return "; ".join(fact for fact in facts if fact)

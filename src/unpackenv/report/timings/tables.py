@@ -1,0 +1,244 @@
+"""What people read of the figures, as tables: the same for a terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Union
+
+from unpackenv.report.timings.causes import PHASES, waited_for
+from unpackenv.report.timings.comparison import Change, Median
+from unpackenv.report.timings.summary import Distribution, Group, Summary
+from unpackenv.report.timings.trace import Trace
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A cell that is a bar: how long it is, from 0 to 1."""
+
+    share: float
+
+
+Cell = Union[str, Bar]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its title, the heads of its columns, its rows, and a sentence on how to read it.
+
+    `numbers` are the columns whose cells are figures, to be aligned at the right.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    numbers: frozenset[str] = field(default=frozenset({"starts", "p50", "p90", "p99", "slowest", "ms"}))
+
+
+OUTCOMES = {
+    "unpacked": "this start unpacked the archive",
+    "waited": "another start unpacked it meanwhile",
+    "reused": "the tree was there already",
+    "off": "UNPACKENV=off: nothing was done",
+    "missing": "no archive, and UNPACKENV_MISSING=ignore",
+    "error": "the start failed",
+}
+PERCENTILES = "p90: nine of ten starts took no longer (nearest rank, so it is a start that took place)."
+
+
+def headline(summary: Summary) -> str:
+    """Return a sentence on what was read."""
+    counts = ", ".join(f"{len(group.starts):,} {outcome_word(group.outcome)}" for group in summary.groups)
+    log = summary.log
+    text = f"{len(log.starts):,} starts{_span(summary)}: {counts}."
+    left = {"are not of unpackenv": log.other, "are cut off": log.cut_off, "cannot be understood": log.unclear,
+            "are of a later version": log.later}  # fmt: skip
+    told = [f"{count:,} {what}" for what, count in left.items() if count]
+    return text + (f" Lines left out: {', '.join(told)}." if told else "")
+
+
+def outcome_word(outcome: str) -> str:
+    """Return the word for people."""
+    return "failed" if outcome == "error" else outcome
+
+
+def _span(summary: Summary) -> str:
+    if summary.first is None or summary.last is None:
+        return ""
+    first, last = when(summary.first), when(summary.last)
+    same_day = first[:10] == last[:10]
+    return f", {first} to {last[11:] if same_day else last} UTC"
+
+
+def when(seconds: float | None) -> str:
+    """Return a time as people write it, in UTC."""
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def milliseconds(value: float) -> str:
+    """Return a duration with as many digits as say something."""
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace: Trace | None = None) -> list[Table]:
+    """Return all tables that have rows; `changes` are None where nothing is compared."""
+    tables = [
+        durations(summary),
+        phases(summary),
+        slowest(summary),
+        failures(summary),
+        readiness(summary),
+        imports(summary),
+    ]
+    if trace is not None:
+        tables.append(workers(trace))
+    tables = [table for table in tables if table.rows]
+    return tables if changes is None else [*tables, comparison(changes)]
+
+
+def durations(summary: Summary) -> Table:
+    """How long starts took, by outcome."""
+    longest = max((group.whole.p90 for group in summary.groups), default=0)
+    rows = [
+        (
+            outcome_word(group.outcome),
+            f"{len(group.starts):,}",
+            *_percentiles(group.whole),
+            milliseconds(group.whole.largest),
+            _bar(group.whole.p50, longest),
+            OUTCOMES.get(group.outcome, ""),
+        )
+        for group in summary.groups
+    ]
+    columns = ("outcome", "starts", "p50", "p90", "p99", "slowest", "p50 as a bar", "what it means")
+    return Table("How long starts took, in milliseconds", columns, rows, PERCENTILES)
+
+
+def phases(summary: Summary) -> Table:
+    """What starts spent their time on, by outcome and phase."""
+    rows = [row for group in summary.groups for row in _phase_rows(group)]
+    columns = ("outcome", "phase", "p50", "p90", "p99", "p50 as a bar", "what happens in it")
+    note = "Each phase has percentiles of its own, so they do not add up. The bar is the part of the whole start's p50."
+    return Table("What they spent it on, in milliseconds", columns, rows, note)
+
+
+def _phase_rows(group: Group) -> Iterable[Sequence[Cell]]:
+    whole = group.whole.p50
+    for name, spread in group.phases.items():
+        bar = _bar(spread.p50, whole)
+        yield outcome_word(group.outcome), name, *_percentiles(spread), bar, PHASES.get(name, "")
+
+
+def slowest(summary: Summary) -> Table:
+    """The slowest starts and what each waited for."""
+    rows = [
+        (when(each.time), outcome_word(each.outcome), milliseconds(each.milliseconds), waited_for(each), each.where)
+        for each in summary.slowest
+    ]
+    note = "The largest phase, unless the lock took half of the start or the CPU quota a quarter of it."
+    columns = ("time (UTC)", "outcome", "ms", "what it waited for", "line of the log")
+    return Table("The slowest starts", columns, rows, note)
+
+
+def failures(summary: Summary) -> Table:
+    """Failed starts by reason."""
+    rows = []
+    for each in summary.failures:
+        error = each.last.error
+        assert error is not None
+        rows.append((each.reason, f"{each.count:,}", f"{error.where}: {error.what}".strip(": "), error.hint))
+    return Table("Starts that failed", ("reason", "starts", "the last one", "what to do"), rows)
+
+
+def readiness(summary: Summary) -> Table:
+    """When applications reached the points that they marked."""
+    kinds = {
+        "process": [each.process for each in summary.readiness],
+        "bootstrap": [each.bootstrap for each in summary.readiness],
+        "imports": [each.imports for each in summary.readiness],
+    }
+    known = {kind: spreads for kind, spreads in kinds.items() if any(spreads)}
+    rows: list[Sequence[Cell]] = []
+    for number, each in enumerate(summary.readiness):
+        spreads = [found[number] for found in known.values()]
+        count = max((spread.count for spread in spreads if spread), default=0)
+        figures = [figure for spread in spreads for figure in _half_and_most(spread)]
+        rows.append((each.name, outcome_word(each.outcome) or "unknown", f"{count:,}", *figures))
+    columns = ("point", "outcome", "starts", *(f"{kind} {name}" for kind in known for name in ("p50", "p90")))
+    note = (
+        "The points that unpackenv.mark() logged. process: since the process began, which the kernel counts in steps "
+        "of 10 ms. bootstrap: since the packages were there. imports: the part of that which went into imports, where "
+        "UNPACKENV_IMPORTS asked for it."
+    )
+    return Table("When applications were ready, in milliseconds", columns, rows, note, frozenset(columns[2:]))
+
+
+def _half_and_most(spread: Distribution | None) -> tuple[str, str]:
+    return (milliseconds(spread.p50), milliseconds(spread.p90)) if spread else ("", "")
+
+
+def imports(summary: Summary) -> Table:
+    """The slowest imports of applications."""
+    rows = [
+        (each.module, f"{each.count:,}", milliseconds(each.self_ms), milliseconds(each.cumulative_ms))
+        for each in summary.imports
+    ]
+    columns = ("module", "starts", "alone", "with what it imports")
+    return Table("The slowest imports, medians in milliseconds", columns, rows, numbers=frozenset(columns[1:]))
+
+
+def comparison(changes: Sequence[Change]) -> Table:
+    """Before and after."""
+    rows = [
+        (
+            outcome_word(change.outcome),
+            change.phase or "the whole start",
+            f"{change.before.count:,}, {change.after.count:,}",
+            _median(change.before),
+            _median(change.after),
+            f"{change.difference:+,.1f}",
+            f"{change.difference / change.before.value:+.0%}" if change.before.value else "",
+            change.verdict,
+        )
+        for change in changes
+    ]
+    columns = ("outcome", "phase", "starts", "before", "after", "difference", "in %", "verdict")
+    note = (
+        "Medians in milliseconds, each with the range that holds the true one with 95 % probability. Slower or faster "
+        "is said only where the two ranges are apart. It does not say why: another machine, or a busy one, is enough."
+    )
+    if not changes:
+        note = "No outcome is in both logs."
+    return Table("Before and after", columns, rows, note, frozenset(columns[2:7]))
+
+
+def _median(median: Median) -> str:
+    spread = f" ({milliseconds(median.range[0])}–{milliseconds(median.range[1])})" if median.range else ""
+    return milliseconds(median.value) + spread
+
+
+def workers(trace: Trace) -> Table:
+    """What the workers of a traced start did."""
+    steps = trace.steps
+    rows: list[Sequence[Cell]] = []
+    for worker, spans in trace.workers.items():
+        sums = [sum(span.duration for span in spans if span.step == step) for step in steps]
+        rows.append((worker, *(milliseconds(each) if each else "" for each in sums), _bar(sum(sums), trace.end)))
+    columns = ("worker", *steps, "all of it, as a bar")
+    note = (
+        f"The trace lasts {milliseconds(trace.end)} ms: a full bar. What a worker's bar lacks it spent waiting. The "
+        "process of the start is in fork while the others work."
+    )
+    return Table("What the workers did, in milliseconds", columns, rows, note, frozenset(steps))
+
+
+def _percentiles(spread: Distribution) -> tuple[str, str, str]:
+    return milliseconds(spread.p50), milliseconds(spread.p90), milliseconds(spread.p99)
+
+
+def _bar(value: float, longest: float) -> Bar:
+    return Bar(min(1.0, value / longest) if longest else 0.0)

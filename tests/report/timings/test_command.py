@@ -1,0 +1,218 @@
+"""`unpackenv timings` from end to end: on a terminal, in a pipe, as JSON, and when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import timing_logs
+from processes import SOURCE, environment, pack_tree, python, run, start, wrapper, write_tree
+from timing_logs import error
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+def timings(*arguments: object, stdin: str = "", **variables: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "unpackenv", "timings", *arguments]
+    return run(command, environment(PYTHONUTF8=1, **variables), stdin=stdin)
+
+
+def on_a_terminal(*arguments: object, without_rich: bool = False) -> str:
+    """Run it with a terminal of 150 columns as stdout, and return what appears there."""
+    hide = "sys.modules['rich'] = sys.modules['rich.console'] = None; " if without_rich else ""
+    code = f"import sys; {hide}sys.argv[0] = 'unpackenv'; from unpackenv.__main__ import main; main()"
+    ours, theirs = pty.openpty()
+    env = environment(PYTHONUTF8=1, COLUMNS=150, TERM="xterm-256color")
+    command = [sys.executable, "-c", code, "timings", *map(str, arguments)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=env, cwd="/") as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 65536):
+                shown += piece
+        except OSError:  # the end of a terminal
+            pass
+        os.close(ours)
+    assert process.returncode == 0, shown
+    return shown.decode()
+
+
+def test_in_a_pipe(log_of_all: Path) -> None:
+    done = timings(log_of_all)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "63 starts, 2023-11-14 22:13:20 to 22:14:39 UTC: 20 unpacked, 20 waited, 20 reused, 3 failed."
+    assert [re.split(r"  +", line.strip())[:6] for line in lines if line.startswith("  unpacked")][:2] == [
+        ["unpacked", "20", "560", "880", "960", "960"],
+        ["unpacked", "check", "5.0", "5.0", "5.0", "▏"],
+    ]
+    assert "\x1b" not in done.stdout
+    bars = {line.split()[0]: line.count("█") for line in lines[4:8]}
+    assert bars["unpacked"] == round(20 * 560 / 2000 - 0.5)  # of the longest p90: the failed starts'
+    assert bars["reused"] == 0
+    assert re.search(r"failed +2,000  another start, which held the lock: 1,990 ms \(100%\)", done.stdout)
+    assert re.search(r"no-space +2  /target: does not fit +Make room", done.stdout)
+
+
+def test_a_terminal_that_knows_no_blocks(log_of_all: Path) -> None:
+    done = timings(log_of_all, PYTHONIOENCODING="ascii", PYTHONUTF8=0)
+    assert done.returncode == 0
+    assert "####" in done.stdout
+    assert "\\u" not in done.stdout
+
+
+@pytest.mark.parametrize("without_rich", [False, True])
+def test_on_a_terminal(log_of_all: Path, without_rich: bool) -> None:
+    shown = on_a_terminal(log_of_all, "--compare", log_of_all, without_rich=without_rich)
+    assert ("\x1b[" in shown) != without_rich
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    for title in (
+        "How long starts took, in milliseconds",
+        "The slowest starts",
+        "Starts that failed",
+        "Before and after",
+    ):
+        assert title in plain
+    assert re.search(r"unpacked +20 +560 +880 +960 +960 +█+", plain)
+    assert re.search(r"reused +the whole start +20, 20 +3\.9 .*\+0\.0 +\+0% +within noise", plain)
+
+
+def test_words_that_look_like_markup(tmp_path: Path) -> None:
+    path = timing_logs.write(tmp_path / "x.log", [error("[red]reason", where="/srv/[bold]x[/nothing]")])
+    assert "/srv/[bold]x[/nothing]" in on_a_terminal(path)
+
+
+def test_json(log_of_all: Path, tmp_path: Path) -> None:
+    (tmp_path / "trace.json").write_text(json.dumps(timing_logs.events()))
+    done = timings("-", "--compare", log_of_all, "--trace", tmp_path / "trace.json", "--json",
+                   stdin="something else\n" + log_of_all.read_text() + '{"unpackenv": "start", "sch')  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["lines_left_out"] == {"other": 1, "cut_off": 1, "unclear": 0, "later_version": 0}
+    assert (found["starts"], found["percentiles"]) == (63, "nearest rank")
+    unpacked = found["outcomes"]["unpacked"]
+    assert [unpacked[name] for name in ("count", "p50", "p99")] == [20, 560, 960]
+    assert unpacked["phases"]["lock"]["p90"] == 12
+    assert found["slowest"][0]["waited_for"] == "another start, which held the lock: 1,990 ms (100%)"
+    assert found["slowest"][0]["where"] == "stdin:84"
+    assert [(each["reason"], each["count"]) for each in found["failures"]] == [("no-space", 2), ("lock-timeout", 1)]
+    assert found["marks"][0]["process"]["p50"] == 860
+    assert {each["verdict"] for each in found["changes"]} == {"within noise", "too few starts to tell"}
+    assert found["changes"][0]["before"] == found["changes"][0]["after"] == {
+        "count": 20, "value": 560, "range": [400, 760],
+    }  # fmt: skip
+    assert {worker: len(spans) for worker, spans in found["trace"].items()} == {
+        "start": 2,
+        "worker 0": 13,
+        "worker 1": 12,
+    }
+    assert found["trace"]["worker 0"][1] == {"step": "read", "detail": "frame 0", "start": 3, "duration": 1.5}
+
+
+def test_a_trace_on_a_terminal(log_of_all: Path, tmp_path: Path) -> None:
+    (tmp_path / "trace.json").write_text(json.dumps(timing_logs.events()))
+    done = timings(log_of_all, "--trace", tmp_path / "trace.json")
+    assert re.search(r"worker +check +fork +open +read +verify +decode +write  all of it, as a bar", done.stdout)
+    assert re.search(r"start +1\.0 +32\.0 +█{20}", done.stdout)
+    assert re.search(r"worker 1 +4\.5 +4\.5 +4\.5 +4\.5  █{10}", done.stdout)
+    assert "The trace lasts 33.0 ms" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "[1]", '{"traceEvents": [{"ph": "X", "ts": "now", "pid": 1}]}', "\0", '[{"ph": "M"}]']
+)
+def test_what_is_no_trace(log_of_all: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "trace.json").write_text(content)
+    done = timings(log_of_all, "--trace", tmp_path / "trace.json")
+    assert done.returncode == 125
+    assert "trace.json: is no trace of a start. UNPACKENV_TRACE names the file" in done.stderr
+
+
+def test_nothing_to_compare(log_of_all: Path, tmp_path: Path) -> None:
+    other = timing_logs.write(tmp_path / "other.log", [timing_logs.start("off", 0, phases={})])
+    assert "No outcome is in both logs." in timings(log_of_all, "--compare", other).stdout
+
+
+def test_what_cannot_be_read(tmp_path: Path, log_of_all: Path) -> None:
+    (tmp_path / "text.log").write_text("unpackenv: reused 10 files in 3 ms\n")
+    done = timings(tmp_path / "text.log")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "text.log: no start is in 1 lines. Starts write what can be read here with UNPACKENV_LOG=json" in done.stderr
+    assert "absent.log: No such file or directory" in timings(tmp_path / "absent.log").stderr
+    assert timings(log_of_all, "--html", tmp_path / "nowhere" / "page.html").returncode == 125
+    assert timings().returncode == 2
+
+
+def test_real_starts(tmp_path: Path) -> None:
+    """A cold one, warm ones, a crowd that wants one target, and one that fails, in the order in which they ended."""
+    archive, log = tmp_path / "packages.tar.zst", tmp_path / "starts.log"
+    pack_tree(archive, write_tree(tmp_path / "tree", {f"module_{number}.py": "x = 1\n" * 99 for number in range(50)}))
+    code = "import unpackenv; unpackenv.bootstrap(); unpackenv.mark('ready')"
+    settings = {"UNPACKENV_ARCHIVE": archive, "UNPACKENV_LOG": "json"}
+    written = ""
+    for target in ("a", "a", "a"):
+        done = python(code, environment(**settings, UNPACKENV_TARGET=tmp_path / target))
+        assert done.returncode == 0, done.stderr
+        written += "app-1  | the application says something\n" + done.stderr
+    crowd = [start(wrapper("--", "true"), environment(**settings, UNPACKENV_TARGET=tmp_path / "b")) for _ in range(4)]
+    written += "".join(process.communicate(timeout=60)[1] for process in crowd)
+    failed = run(wrapper("--", "true"), environment(**settings, UNPACKENV_DIGEST="0" * 64))
+    assert failed.returncode == 125
+    log.write_text(written + failed.stderr)
+    found = json.loads(timings(log, "--json").stdout)
+    assert found["lines_left_out"] == {"other": 3, "cut_off": 0, "unclear": 0, "later_version": 0}
+    outcomes = {outcome: figures["count"] for outcome, figures in found["outcomes"].items()}
+    assert outcomes.pop("unpacked") == 2
+    assert outcomes.pop("error") == 1
+    assert outcomes["reused"] >= 2
+    assert sum(outcomes.values()) == 5
+    for outcome in ("unpacked", "reused"):
+        figures = found["outcomes"][outcome]
+        assert 0 < figures["phases"]["check"]["p50"] < figures["p50"] < 30_000
+    assert {"lock", "open", "unpack", "publish"} <= found["outcomes"]["unpacked"]["phases"].keys()
+    assert [each["reason"] for each in found["failures"]] == ["digest-mismatch"]
+    assert [(each["name"], each["outcome"], each["process"]["count"]) for each in found["marks"]] == [
+        ("ready", "unpacked", 1), ("ready", "reused", 2),
+    ]  # fmt: skip
+    assert abs(found["last"] - log.stat().st_mtime) < 60
+
+
+def test_help() -> None:
+    shown = run([sys.executable, "-m", "unpackenv", "timings", "--help"], environment(COLUMNS=100)).stdout
+    for option in ("--compare FILE", "--trace FILE", "--html OUT", "--json", "UNPACKENV_LOG=json"):
+        assert option in shown
+    assert "read the timing logs of many starts" in run([sys.executable, "-m", "unpackenv", "--help"]).stdout
+
+
+def test_a_runtime_without_reports(tmp_path: Path) -> None:
+    """It has the other commands, and does not offer what it lacks."""
+    shutil.copytree(Path(SOURCE) / "unpackenv", tmp_path / "unpackenv", ignore=shutil.ignore_patterns("report"))
+    shown = run([sys.executable, "-m", "unpackenv", "--help"], environment(PYTHONPATH=tmp_path)).stdout
+    assert "inspect" in shown
+    assert "timings" not in shown
+
+
+def test_what_the_document_says(tmp_path: Path, log_of_all: Path) -> None:
+    """Every command of docs/timings.md, in a shell; what containers would have logged comes from a file."""
+    document = (PROJECT / "docs" / "timings.md").read_text()
+    commands = re.findall(r"^    (.*\bunpackenv timings .*)$", document, re.MULTILINE)
+    assert len(commands) == 5
+    for name in ("before.log", "after.log"):
+        (tmp_path / name).write_text(log_of_all.read_text())
+    (tmp_path / "trace.json").write_text(json.dumps(timing_logs.events()))
+    around = (
+        f'docker() {{ cat starts.log; }}\nunpackenv() {{ "{sys.executable}" -m unpackenv "$@"; }}\nset -e -o pipefail\n'
+    )
+    done = run(["bash", "-c", around + "\n".join(commands)], environment(PYTHONUTF8=1), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("63 starts") == len(commands)
+    assert "within noise" in done.stdout
+    assert "The workers of one start" in (tmp_path / "starts.html").read_text()
+    assert all((PROJECT / "docs" / picture).exists() for picture in re.findall(r"!\[.*\]\((.*)\)", document))

@@ -1,0 +1,197 @@
+"""The page: complete in one file, drawn by a real browser, safe whatever a log holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import timing_logs
+from browser import look
+from processes import python, result_of
+from timing_logs import TIME, error, start
+from unpackenv.report.timings import comparison, log, page, summary, trace
+from unpackenv.report.timings.charts import OUTCOME_COLOURS, PHASE_COLOURS, STEP_COLOURS
+
+
+def write(path: Path, starts: Path, before: Path | None = None, traced: Path | None = None) -> str:
+    """Write a page and return it."""
+    found = summary.summarize(log.read([str(starts)]))
+    changes = comparison.compare(summary.summarize(log.read([str(before)])), found) if before else None
+    page.write(str(path), found, changes, trace.read(str(traced)) if traced else None)
+    return path.read_text()
+
+
+def trace_file(path: Path) -> Path:
+    path.write_text(json.dumps(timing_logs.events()))
+    return path
+
+
+class Elements(HTMLParser):
+    """The elements of a page by name, their attributes, and the texts of titles and headings."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(content)
+        self.close()
+        assert self._open == [], "elements are left open"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in ("meta", "br", "path", "use"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("meta", "br", "path", "use"):
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+
+def test_in_a_browser(tmp_path: Path, log_of_all: Path) -> None:
+    """Nothing is wrong on the console, and what the pictures are made of can be seen."""
+    path = tmp_path / "page.html"
+    write(path, log_of_all, before=log_of_all, traced=trace_file(tmp_path / "trace.json"))
+    seen = look(path, tmp_path)
+    assert seen.console == []
+    drawn = {
+        **PHASE_COLOURS,
+        **STEP_COLOURS,
+        **{outcome: OUTCOME_COLOURS[outcome] for outcome in ("unpacked", "waited", "reused")},
+    }
+    assert {
+        name: seen.colours.get(colour, 0) for name, colour in drawn.items() if seen.colours.get(colour, 0) < 40
+    } == {}
+
+
+def test_the_browser_tells_what_is_wrong(tmp_path: Path) -> None:
+    """As a page would be that runs a script, or loads something, or draws nothing."""
+    path = tmp_path / "page.html"
+    path.write_text("<!DOCTYPE html><title>x</title><script>nonsense()</script><img src='file:///nowhere.png'>")
+    seen = look(path, tmp_path)
+    assert any("nonsense is not defined" in line for line in seen.console)
+    assert seen.colours.keys() == {"#ffffff"} or PHASE_COLOURS["unpack"] not in seen.colours
+
+
+def test_complete_in_one_file(tmp_path: Path, log_of_all: Path) -> None:
+    content = write(tmp_path / "page.html", log_of_all, log_of_all, trace_file(tmp_path / "trace.json"))
+    elements = Elements(content)
+    names = {name for name, _ in elements.found}
+    assert not names & {"script", "link", "iframe", "object", "embed", "image", "img"}
+    for name, attributes in elements.found:
+        for attribute in ("src", "href", "xlink:href"):
+            assert attributes.get(attribute, "#").startswith("#"), (name, attributes)
+    assert not re.search(r"url\((?!#)|@import", content)
+    policies = [each["content"] for name, each in elements.found if each.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    identifiers = [each["id"] for _, each in elements.found if "id" in each]
+    assert len(identifiers) == len(set(identifiers))
+    assert len(content) < 400_000
+
+
+def test_what_is_on_it(tmp_path: Path, log_of_all: Path) -> None:
+    content = write(tmp_path / "page.html", log_of_all, log_of_all, trace_file(tmp_path / "trace.json"))
+    texts = Elements(content).texts
+    for heading in (
+        "How long starts took", "When they took that long", "What they spent it on", "The slowest starts",
+        "The slowest start, step by step", "The workers of one start", "Starts that failed", "Before and after",
+        "When the application was ready",
+    ):  # fmt: skip
+        assert heading in texts
+    for axis in (
+        "duration of the start in milliseconds", "time of the start (UTC)", "milliseconds since the begin of the trace",
+        "milliseconds since the begin of the start; each outcome has a scale of its own",
+        "milliseconds since the begin of the process",
+    ):  # fmt: skip
+        assert axis in texts
+    # Words for the mouse: a phase of a start, a step of a worker.
+    assert any(text.startswith("lock: 12.0 ms of 560 ms. load what unpacks") for text in texts)
+    assert "decode (frame 5): 1.5 ms, from 27.0 ms" in texts
+    assert "another start, which held the lock: 1,990 ms (100%)" in texts
+
+
+def test_the_same_log_makes_the_same_page(tmp_path: Path, log_of_all: Path) -> None:
+    assert write(tmp_path / "a.html", log_of_all) == write(tmp_path / "b.html", log_of_all)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [start()],
+        [error()],
+        [start("off", 0, phases={}), start("off", 0, phases={}, time=TIME + 9)],
+        [start("reused", 0, phases={"check": 0}), start("unpacked", 1e14, time=32503679999)],
+        [start(phases={}), start(time=None, process_ms=None)],
+        [start("unpacked", 1 + number / 7, time=TIME + number) for number in range(3500)],
+        [start(phases={f"phase {number}": 2.0 for number in range(50)})],
+        [start("$x^$ & <b>", phases={"_a" * 99: 9, "$\\frac": 1}), start("_", 5, time=TIME + 1)],
+    ],
+    ids=["one", "failed", "off", "extremes", "bare", "many", "phases", "names"],
+)
+def test_odd_logs(tmp_path: Path, records: list[dict[str, object]]) -> None:
+    content = write(tmp_path / "page.html", timing_logs.write(tmp_path / "odd.log", records))
+    Elements(content)
+    assert len(content) < 600_000
+
+
+def test_hostile_words(tmp_path: Path) -> None:
+    """What a log says is text, in tables, pictures and headings."""
+    attack = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}"
+    records = [
+        start(attack, 900, phases={attack: 900.0}, target=attack, workers_why=attack),
+        error(attack, what=attack, where=attack, hint=attack),
+        timing_logs.mark(attack),
+    ]
+    events = timing_logs.events()
+    for event in events["traceEvents"]:  # type: ignore[attr-defined]
+        event.update(cat=attack, name=attack) if event["ph"] == "X" else event["args"].update(name=attack)
+    (tmp_path / "trace.json").write_text(json.dumps(events))
+    starts = timing_logs.write(tmp_path / f"{attack.replace('/', '-')}.log", records)
+    content = write(tmp_path / "page.html", starts, starts, tmp_path / "trace.json")
+    names = {name for name, _ in Elements(content).found}
+    assert not names & {"script", "img", "image"}
+    assert "{{ 7*7 }}" in content
+    assert "alert(1)" in content
+
+
+def test_without_the_extra(tmp_path: Path, log_of_all: Path) -> None:
+    """The error says what to install."""
+    for library in ("jinja2", "matplotlib"):
+        code = f"""
+import sys
+sys.modules[{library!r}] = None
+sys.argv[1:] = ["timings", {str(log_of_all)!r}, "--html", {str(tmp_path / "page.html")!r}]
+from unpackenv.__main__ import main
+main()
+"""
+        done = python(code)
+        assert done.returncode == 125
+        assert f"--html: the page needs {library}, which is not installed" in done.stderr
+        assert "pip install 'unpackenv[report]'" in done.stderr
+        assert not (tmp_path / "page.html").exists()
+
+
+def test_tables_need_no_library(log_of_all: Path) -> None:
+    """Neither the libraries of the page nor that of the terminal are imported for tables that nobody looks at."""
+    code = f"""
+import io, sys
+from unpackenv import cli
+sys.stdout = io.StringIO()
+try:
+    cli.main(["timings", {str(log_of_all)!r}])
+except SystemExit as end:
+    code = end.code
+sys.stdout = sys.__stdout__
+result = [code, sorted({{"jinja2", "matplotlib", "numpy", "rich", "psutil", "zstandard"}} & set(sys.modules))]
+"""
+    assert result_of(code) == [0, []]

@@ -1,0 +1,64 @@
+"""Timing logs for tests: lines as starts write them, with the figures that a test is about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+TIME = 1_700_000_000  # 2023-11-14 22:13:20 UTC
+
+
+def start(outcome: str = "unpacked", milliseconds: float = 100.0, **fields: object) -> dict[str, object]:
+    """Return the line of a start that went well, most of it the unpack."""
+    defaults: dict[str, object] = {
+        "unpackenv": "start", "schema": 1, "version": "0.1.0", "time": TIME, "host": "box", "pid": 1,
+        "process_ms": milliseconds + 40, "warnings": [], "outcome": outcome, "milliseconds": milliseconds,
+        "phases": {"check": milliseconds * 0.1, "unpack": milliseconds * 0.8, "publish": milliseconds * 0.1},
+        "lock_wait_ms": 0.0, "cpu_ms": milliseconds * 1.5, "throttled_ms": 0.0, "files": 10, "size": 1000,
+        "workers": 2, "workers_why": "cpus", "target": "/opt/unpackenv/env/abc",
+    }  # fmt: skip
+    return {**defaults, **fields}
+
+
+def error(reason: str = "no-space", milliseconds: float = 50.0, **fields: object) -> dict[str, object]:
+    """Return the line of a start that failed."""
+    phases = {"check": milliseconds * 0.1}
+    words = {"reason": reason, "what": "does not fit", "where": "/target", "hint": "Make room", "facts": {}}
+    return start("error", milliseconds, **{"unpackenv": "error", "phases": phases, "workers": 0, **words, **fields})
+
+
+def mark(name: str = "ready", process_ms: float | None = 500.0, **fields: object) -> dict[str, object]:
+    """Return the line of a point that an application named."""
+    defaults: dict[str, object] = {
+        "unpackenv": "mark", "schema": 1, "time": TIME, "host": "box", "pid": 1, "process_ms": process_ms,
+        "warnings": [], "name": name, "bootstrap_ms": 300.0, "import_ms": None, "imports": [], "points": [],
+    }  # fmt: skip
+    return {**defaults, **fields}
+
+
+def write(path: Path, records: Iterable[dict[str, object]]) -> Path:
+    """Write a log."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def events(workers: int = 2, frames: int = 6) -> dict[str, object]:
+    """Return the trace of a start, in Chrome's format: phases, and workers that take frames in turn."""
+    found: list[dict[str, object]] = []
+
+    def add(thread: int, name: str, at: float, duration: float, **arguments: object) -> None:
+        event = {"ph": "X", "name": name, "cat": "unpackenv", "pid": 10, "tid": thread, "args": arguments}
+        found.append({**event, "ts": 5_000_000 + at, "dur": duration})
+
+    for thread, name in enumerate(["unpackenv start", *(f"unpackenv worker {number}" for number in range(workers))]):
+        found.append({"ph": "M", "name": "thread_name", "pid": 10, "tid": thread, "args": {"name": name}})
+    rounds = -(-frames // workers)
+    for frame in range(frames):
+        for number, step in enumerate(("read", "verify", "decode", "write")):
+            add(frame % workers + 1, step, 3000 + frame // workers * 10_000 + number * 2000, 1500, frame=frame)
+    add(1, "open", 2000, 1000)
+    add(1, "unpack", 3000, rounds * 10_000)
+    add(0, "check", 0, 1000.1)
+    add(0, "fork", 1000, 2000 + rounds * 10_000)
+    return {"traceEvents": found}
