@@ -27,7 +27,8 @@ from unpackenv.errors import PackError
 
 # What of `build` an image needs: the hook is written in it.
 _OF_BUILD = ("__init__.py", "hook.py")
-_NEVER = ("__pycache__", "backend", "py.typed", "writer.py")
+# What nobody reads in a container, or what is made anew.
+_NEVER = ("__pycache__", "backend", "py.typed", "report", "writer.py")
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
 
