@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import unpackenv
@@ -19,6 +21,7 @@ from unpackenv.start.settings import TABLE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.archive.toc import Toc
+    from unpackenv.start.report import Report
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -169,10 +172,39 @@ def _unpack(options: argparse.Namespace) -> int:
     from unpackenv.start import bootstrap, target
 
     arguments = {setting.name: getattr(options, setting.name, None) for setting in TABLE}
-    done = bootstrap.unpack({**arguments, "archive": options.archive, "target": options.directory})
+    arguments.update(archive=options.archive, target=options.directory)
+    done = bootstrap.unpack(arguments, lambda work: _watched(options.archive, work))
     if options.no_stamp:
         target.forget(done.target)
     return 0
+
+
+def _watched(archive: str, work: Callable[[], Report]) -> Report:
+    """Unpack under the eyes of whoever sits at a terminal."""
+    from unpackenv.archive import trailer
+
+    if not sys.stderr.isatty() or not _has_progress():
+        return work()
+    from unpackenv.build import progress
+
+    try:
+        size = trailer.identify(archive).facts.get("unpacked-size")
+    except UnpackenvError:  # the start says it better
+        size = None
+    return progress.watched("unpack", int(size[0]) if size else None, work)
+
+
+def _bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Show the progress of a step on a terminal, where what shows it is installed."""
+    if not sys.stderr.isatty() or not _has_progress():
+        return nullcontext(lambda done: None)
+    from unpackenv.build import progress
+
+    return progress.bar(name, total)
+
+
+def _has_progress() -> bool:
+    return find_spec("unpackenv.build.progress") is not None  # not in a runtime
 
 
 # --- verify ------------------------------------------------------------------------------------
@@ -197,15 +229,19 @@ def _verify(options: argparse.Namespace) -> int:
 
     path = places.find_archive(Settings({"archive": options.archive or None}))
     if options.target is None:
-        verify.verify_archive(path, options.digest)
+        with reader.open_archive(path, options.digest) as archive:
+            size = archive.toc.raw_size
+        with _bar("verify", size) as show:
+            verify.verify_archive(path, options.digest, show)
         print(f"{path}: sound")
         return 0
     if not os.path.isdir(options.target):
         raise TreeMismatch("there is no such tree", where=options.target)
-    with reader.open_archive(path, options.digest) as archive:
+    with reader.open_archive(path, options.digest) as archive, _bar("verify", archive.toc.raw_size) as show:
         tag = archive.facts.get("python", [""])[0]
         # What else is in a directory that was filled in place is none of the archive's business.
-        differences = verify.compare_tree(archive, options.target, tag, extra=not target.is_shared(options.target))
+        extra = not target.is_shared(options.target)
+        differences = verify.compare_tree(archive, options.target, tag, extra=extra, on_progress=show)
     for difference in differences:
         print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
     if not differences:

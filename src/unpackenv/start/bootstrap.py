@@ -19,7 +19,7 @@ from unpackenv.start.shim.sitecustomize import add_site_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # The trees that this process uses: report and descriptor of the stamp, which is locked shared, by
 # the real path of the tree. A descriptor is never closed: its lock tells that the tree is in use.
@@ -55,11 +55,13 @@ def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
     return done
 
 
-def unpack(arguments: Mapping[str, object]) -> Report:
-    """Bring the tree to its place and log it; nothing is made importable."""
+def unpack(
+    arguments: Mapping[str, object], around: Callable[[Callable[[], Report]], Report] = lambda work: work()
+) -> Report:
+    """Bring the tree to its place and log it; nothing is made importable. `around` runs the work in between."""
     clock = Clock()
     settings = Settings(arguments, interpreter=UNKNOWN_INTERPRETER)  # whoever will use it checks that
-    done = provide_tree(settings, clock)
+    done = around(lambda: provide_tree(settings, clock))
     log(settings, done, clock)
     return done
 
