@@ -27,6 +27,8 @@ from unpackenv.errors import PackError
 
 # What of `build` an image needs: the hook is written in it.
 _OF_BUILD = ("__init__.py", "hook.py")
+# What only reads and writes on the machine that builds.
+_LEFT_OUT = ("report", "writer.py")
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
 
@@ -62,7 +64,9 @@ def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
 def _copy_package(work: Path) -> None:
     def ignored(directory: str, names: list[str]) -> list[str]:
         kept = _OF_BUILD if os.path.basename(directory) == "build" else names
-        return [name for name in names if name not in kept or name in ("__pycache__", "backend", "py.typed")]
+        return [
+            name for name in names if name not in kept or name in ("__pycache__", "backend", "py.typed", *_LEFT_OUT)
+        ]
 
     shutil.copytree(Path(unpackenv.__file__).parent, work / "unpackenv", ignore=ignored)
 

@@ -27,11 +27,17 @@ def worker_count(asked: int, budget: int, left: int, memory_each: int) -> int:
     `budget` is for the buffers of all workers, `left` is what the memory limit leaves, and
     `memory_each` what the buffers of one need, in bytes.
     """
-    if asked:
-        return asked
-    by_budget = budget // max(1, memory_each)
-    by_limit = (left - _OVERHEAD) // (memory_each + _WORKER_OVERHEAD)
-    return max(1, min(len(os.sched_getaffinity(0)), cpu_quota(), by_budget, by_limit))
+    return asked or max(1, min(worker_bounds(budget, left, memory_each).values()))
+
+
+def worker_bounds(budget: int, left: int, memory_each: int) -> dict[str, int]:
+    """Return how many workers each of the things allows that bound them, by name; see `worker_count`."""
+    return {
+        "CPUs": len(os.sched_getaffinity(0)),
+        "CPU quota": cpu_quota(),
+        "memory budget": budget // max(1, memory_each),
+        "memory limit": (left - _OVERHEAD) // (memory_each + _WORKER_OVERHEAD),
+    }
 
 
 def memory_needed(workers: int, memory_each: int) -> int:
