@@ -61,7 +61,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unpackenv {unpackenv.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_pack, _add_unpack, _add_verify, _add_inspect, _add_hook, _add_prune, _add_runtime, _add_analyze):
+    for add in (
+        _add_pack,
+        _add_unpack,
+        _add_verify,
+        _add_inspect,
+        _add_hook,
+        _add_prune,
+        _add_runtime,
+        _add_analyze,
+        _add_doctor,
+    ):
         add(commands)
     return parser
 
@@ -183,7 +193,7 @@ def _watched(archive: str, work: Callable[[], Report]) -> Report:
     """Unpack under the eyes of whoever sits at a terminal."""
     from unpackenv.archive import trailer
 
-    if not sys.stderr.isatty() or not _has_progress():
+    if not sys.stderr.isatty() or not _has("build.progress"):
         return work()
     from unpackenv.build import progress
 
@@ -196,15 +206,19 @@ def _watched(archive: str, work: Callable[[], Report]) -> Report:
 
 def _bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
     """Show the progress of a step on a terminal, where what shows it is installed."""
-    if not sys.stderr.isatty() or not _has_progress():
+    if not sys.stderr.isatty() or not _has("build.progress"):
         return nullcontext(lambda done: None)
     from unpackenv.build import progress
 
     return progress.bar(name, total)
 
 
-def _has_progress() -> bool:
-    return find_spec("unpackenv.build.progress") is not None  # not in a runtime
+def _has(module: str) -> bool:
+    """Whether a module of ours is here: a runtime leaves out much."""
+    try:
+        return find_spec(f"unpackenv.{module}") is not None
+    except ModuleNotFoundError:  # nor is its package
+        return False
 
 
 # --- verify ------------------------------------------------------------------------------------
@@ -391,13 +405,14 @@ def _add_runtime(commands: Commands) -> None:
     )
     parser.add_argument("directory", metavar="DIR", help="absent or empty; for PYTHONPATH, or /opt/unpackenv/runtime")
     parser.add_argument("--codec", choices=("zstd", "xz"), default="zstd", help="of the archive; xz needs no extension")
+    parser.add_argument("--doctor", action="store_true", help="with `unpackenv doctor`, which takes 120 kB more")
     parser.set_defaults(run=_runtime)
 
 
 def _runtime(options: argparse.Namespace) -> int:
     from unpackenv.build import runtime
 
-    written = runtime.write(options.directory, options.codec)
+    written = runtime.write(options.directory, options.codec, doctor=options.doctor)
     if not written.stripped:
         print("warning: symbols are not stripped, which saves 11 MB: install binutils", file=sys.stderr)
     print(f"{written.path}: {_megabytes(written.size)} on disk")
@@ -408,7 +423,7 @@ def _runtime(options: argparse.Namespace) -> int:
 
 
 def _add_analyze(commands: Commands) -> None:
-    if find_spec("unpackenv.report.analyze") is None:  # in a runtime
+    if not _has("report.analyze"):
         return
     parser = commands.add_parser(
         "analyze",
@@ -453,6 +468,41 @@ def _analyze(options: argparse.Namespace) -> int:
     )
     print(json.dumps(analyze.fields(analysis)) if options.json else analysis_text.text(analysis))
     return 0
+
+
+# --- doctor ------------------------------------------------------------------------------------
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="in a container: why a start is slow or fails",
+        description="Look at all that a start in this container depends on: interpreter, archive, limits, mounts and "
+        "the places for the tree, as a start would find them. Nothing is unpacked. Exits with 1 if a start would fail, "
+        "else with 0.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings, too")
+    for setting in TABLE:
+        if setting.name != "log":
+            action = "store_true" if setting.is_switch else "store"
+            parser.add_argument(setting.option, help=setting.meaning, action=action, default=None)
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    if not _has("report.doctor"):
+        raise UnpackenvError(
+            "there is no doctor in it, to keep it small",
+            where=os.path.dirname(os.path.dirname(os.path.abspath(unpackenv.__file__))),
+            hint="Write a runtime that has one (unpackenv runtime --doctor DIR), mount it into the container, and say "
+            "PYTHONPATH=DIR python -m unpackenv doctor",
+        )
+    from unpackenv.report import doctor
+
+    diagnosis = doctor.examine({setting.name: getattr(options, setting.name, None) for setting in TABLE})
+    print(json.dumps(diagnosis.fields()) if options.json else diagnosis.text())
+    return diagnosis.exit_code(options.strict)
 
 
 def _positive(text: str) -> int:

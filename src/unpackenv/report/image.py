@@ -54,7 +54,9 @@ class Image:
         """Find out what is in the layers; `on_progress` gets the bytes of them that are read."""
         with _opened(self.path) as outer:
             self._look_through(outer, on_progress)
-        parents = {path.rpartition("/")[0] for path in self._items if path.endswith((".dist-info", ".egg-info"))}
+        # A layer need not have an entry for each directory.
+        paths = {above for path in self._items for above in (path, path.rpartition("/")[0])}
+        parents = {path.rpartition("/")[0] for path in paths if path.endswith((".dist-info", ".egg-info"))}
         outermost = (site for site in parents if not any(above in parents for above in _above(site)))
         sizes = {site: self._size_of(site) for site in outermost}
         self.sites = dict(sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0])))

@@ -38,15 +38,17 @@ class Place:
 
 
 def choose(size: int) -> Place:
-    """Return where `size` bytes can be written: the temporary directory, or memory if that is slow and TMPDIR not set.
+    """Return where `size` bytes can be written: TMPDIR, else /tmp or the like, or memory if that is slow or full.
 
     Raises `NoSpace`.
     """
-    place = _tried(tempfile.gettempdir())
-    if place.is_slow and "TMPDIR" not in os.environ and _fits_memory(size):
+    directory = tempfile.gettempdir()
+    has_choice = "TMPDIR" not in os.environ and _fits_memory(size)
+    if has_choice and _free(directory) < size:
         return _tried(_MEMORY)
-    check_room(place.directory, size)
-    return place
+    check_room(directory, size)
+    place = _tried(directory)
+    return _tried(_MEMORY) if has_choice and place.is_slow else place
 
 
 def check_room(directory: str, size: int) -> None:

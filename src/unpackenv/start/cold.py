@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # What makes a default place unusable and the next one worth a try.
-_NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, TargetRefused, NoSpace)
+NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, TargetRefused, NoSpace)
 
 
 def start(settings: Settings, identity: Identity, candidates: list[Place], clock: Clock) -> Report:
@@ -43,7 +43,7 @@ def _start(settings: Settings, identity: Identity, candidates: list[Place], cloc
     for place in candidates:
         try:
             done = _start_at(place, settings, identity, clock)
-        except _NEXT_PLACE as error:
+        except NEXT_PLACE as error:
             if not place.is_default:
                 raise
             tried.append(f"{place.path} ({error.reason})")
@@ -64,7 +64,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, clock: Clock
             preflight.prepare_default(place)
         else:
             os.makedirs(os.path.dirname(place.path), exist_ok=True)
-        in_place = settings.in_place or _is_site_directory(place.path)
+        in_place = settings.in_place or is_site_directory(place.path)
         lock_fd, waited = _lock(place, in_place, settings)
     except (FileExistsError, NotADirectoryError) as error:
         raise TargetNotWritable(
@@ -131,7 +131,7 @@ def _tidy(tree: str) -> None:
     os.close(lock_fd)
 
 
-def _is_site_directory(path: str) -> bool:
+def is_site_directory(path: str) -> bool:
     """Whether the target is a directory that this interpreter imports from, and so in use."""
     return any(entry and os.path.realpath(entry) == path for entry in sys.path)
 
@@ -198,7 +198,7 @@ class _Job:
 
     def _unpack(self, clock: Clock, umask: int, root_mode: int) -> int:
         settings, staging = self.settings, self.staging
-        with _open(self.identity, settings) as source:
+        with open_source(self.identity, settings) as source:
             clock.lap("open")
             if source.key != self.identity.key:
                 raise UnpackFailed(
@@ -221,7 +221,8 @@ class _Job:
             return source.workers
 
 
-def _open(identity: Identity, settings: Settings) -> NativeSource | ForeignSource:
+def open_source(identity: Identity, settings: Settings) -> NativeSource | ForeignSource:
+    """Open an archive, checked but for what it holds; raises `UnpackenvError`."""
     if identity.footer:
         from unpackenv.start.native import NativeSource
 

@@ -171,7 +171,7 @@ def check_trusted(place: Place) -> None:
             hint="Set the sticky bit (chmod +t), or name a target with UNPACKENV_TARGET",
         )
     for directory in (place.shared_root, os.path.dirname(place.path)):
-        if os.path.isdir(directory) and not is_safe(directory):
+        if os.path.lexists(directory) and not is_safe(directory):
             raise TargetUntrusted(
                 "belongs to another user, or others may write to it",
                 where=directory,
