@@ -54,7 +54,7 @@ def _wheels(requirements: Path) -> Path:
         for own in to.glob("unpackenv-*"):
             own.unlink()
 
-    return _cached("wheels", key, download)
+    return cached("wheels", key, download)
 
 
 def _debian() -> Path:
@@ -69,7 +69,7 @@ def _debian() -> Path:
         _run("apt-get", "-o", "APT::Sandbox::User=root", "download", *names, cwd=to)
         (to / "Packages").write_text("\n".join(map(_described, sorted(to.glob("*.deb")))))
 
-    return _cached("debian", " ".join(_DEBIAN) + Path("/etc/os-release").read_text(), download)
+    return cached("debian", " ".join(_DEBIAN) + Path("/etc/os-release").read_text(), download)
 
 
 def _described(package: Path) -> str:
@@ -78,7 +78,7 @@ def _described(package: Path) -> str:
     return "\n".join([_run("dpkg-deb", "--field", package).strip(), *fields, ""])
 
 
-def _cached(name: str, key: str, make: Callable[[Path], None]) -> Path:
+def cached(name: str, key: str, make: Callable[[Path], None]) -> Path:
     """Return a directory that `make` fills, made by the first run that asks."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unpackenv-tests"
     cache.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import unpackenv
@@ -20,6 +22,7 @@ from unpackenv.start.settings import TABLE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.archive.toc import Toc
+    from unpackenv.start.report import Report
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -62,7 +65,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"unpackenv {unpackenv.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_pack, _add_unpack, _add_verify, _add_inspect, _add_timings, _add_hook, _add_prune, _add_runtime):
+    for add in (
+        _add_pack,
+        _add_unpack,
+        _add_verify,
+        _add_inspect,
+        _add_analyze,
+        _add_timings,
+        _add_doctor,
+        _add_hook,
+        _add_prune,
+        _add_runtime,
+    ):
         add(commands)
     return parser
 
@@ -101,7 +115,7 @@ def _add_pack(commands: Commands) -> None:
     parser.add_argument("--codec", choices=tuple(DEFAULT_LEVEL), help="default: by the name of FILE, else zstd")
     parser.add_argument(
         "--best", action="store_true",
-        help=f"the smallest archive: highest level, frames of {BEST_FRAME_SIZE >> 20}M; packs and starts with more memory",
+        help=f"the smallest archive: highest level and frames of {BEST_FRAME_SIZE >> 20}M, which take more memory",
     )  # fmt: skip
     parser.add_argument("--level", type=int, help=f"compression level (default: {levels})")
     parser.add_argument(
@@ -181,12 +195,44 @@ def _unpack(options: argparse.Namespace) -> int:
     arguments.update(archive=options.archive, target=options.directory)
     attempt = Attempt(Log(arguments))
     try:
-        done = bootstrap.unpack(arguments, attempt)
+        done = bootstrap.unpack(arguments, attempt, lambda work: _watched(options.archive, work))
     except UnpackenvError as error:
         entrypoint.fail(error, attempt)
     if options.no_stamp:
         target.forget(done.target)
     return 0
+
+
+def _watched(archive: str, work: Callable[[], Report]) -> Report:
+    """Unpack under the eyes of whoever sits at a terminal."""
+    from unpackenv.archive import trailer
+
+    if not sys.stderr.isatty() or not _has("build.progress"):
+        return work()
+    from unpackenv.build import progress
+
+    try:
+        size = trailer.identify(archive).facts.get("unpacked-size")
+    except UnpackenvError:  # the start says it better
+        size = None
+    return progress.watched("unpack", int(size[0]) if size else None, work)
+
+
+def _bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Show the progress of a step on a terminal, where what shows it is installed."""
+    if not sys.stderr.isatty() or not _has("build.progress"):
+        return nullcontext(lambda done: None)
+    from unpackenv.build import progress
+
+    return progress.bar(name, total)
+
+
+def _has(module: str) -> bool:
+    """Whether a module of ours is here: a runtime leaves out much."""
+    try:
+        return find_spec(f"unpackenv.{module}") is not None
+    except ModuleNotFoundError:  # nor is its package
+        return False
 
 
 # --- verify ------------------------------------------------------------------------------------
@@ -211,15 +257,19 @@ def _verify(options: argparse.Namespace) -> int:
 
     path = places.find_archive(Settings({"archive": options.archive or None}))
     if options.target is None:
-        verify.verify_archive(path, options.digest)
+        with reader.open_archive(path, options.digest) as archive:
+            size = archive.toc.raw_size
+        with _bar("verify", size) as show:
+            verify.verify_archive(path, options.digest, show)
         print(f"{path}: sound")
         return 0
     if not os.path.isdir(options.target):
         raise TreeMismatch("there is no such tree", where=options.target)
-    with reader.open_archive(path, options.digest) as archive:
+    with reader.open_archive(path, options.digest) as archive, _bar("verify", archive.toc.raw_size) as show:
         tag = archive.facts.get("python", [""])[0]
         # What else is in a directory that was filled in place is none of the archive's business.
-        differences = verify.compare_tree(archive, options.target, tag, extra=not target.is_shared(options.target))
+        extra = not target.is_shared(options.target)
+        differences = verify.compare_tree(archive, options.target, tag, extra=extra, on_progress=show)
     for difference in differences:
         print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
     if not differences:
@@ -420,17 +470,110 @@ def _add_runtime(commands: Commands) -> None:
     )
     parser.add_argument("directory", metavar="DIR", help="absent or empty; for PYTHONPATH, or /opt/unpackenv/runtime")
     parser.add_argument("--codec", choices=("zstd", "xz"), default="zstd", help="of the archive; xz needs no extension")
+    parser.add_argument("--doctor", action="store_true", help="with `unpackenv doctor`, which takes 120 kB more")
     parser.set_defaults(run=_runtime)
 
 
 def _runtime(options: argparse.Namespace) -> int:
     from unpackenv.build import runtime
 
-    written = runtime.write(options.directory, options.codec)
+    written = runtime.write(options.directory, options.codec, doctor=options.doctor)
     if not written.stripped:
         print("warning: symbols are not stripped, which saves 11 MB: install binutils", file=sys.stderr)
     print(f"{written.path}: {_megabytes(written.size)} on disk")
     return 0
+
+
+# --- analyze -----------------------------------------------------------------------------------
+
+
+def _add_analyze(commands: Commands) -> None:
+    if not _has("report.analyze"):
+        return
+    parser = commands.add_parser(
+        "analyze",
+        help="what is in an environment, and whether packing it is worth it",
+        description="Say what is large in an environment and what nobody needs of it at run time; then make it a plain "
+        "layer and an archive, here, compare what both cost, and say whether packing is worth it. Nothing is changed. "
+        "It takes as long as packing does, and room in the temporary directory (TMPDIR) for the tree five times.",
+    )
+    parser.add_argument(
+        "subject", metavar="DIR|ARCHIVE|IMAGE.tar",
+        help="a folder as `pack` takes it, an archive, or what `docker save` (or an OCI image layout) has of an image",
+    )  # fmt: skip
+    parser.add_argument(
+        "--quick", action="store_true", help="measure a sample of 50 MB, and say that it is an estimate"
+    )
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="GLOB", help="as if packed without; may be repeated"
+    )
+    parser.add_argument("--site", default="", metavar="PATH", help="the packages of an image (default: the largest)")
+    parser.add_argument(
+        "--containers", type=_positive, default=1, metavar="N",
+        help="new containers that a node starts for each pull of the image (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--link", type=_positive, default=1000, metavar="MBIT",
+        help="speed between registry and node, in Mbit/s (default: 1000)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.set_defaults(run=_analyze)
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from unpackenv.report import analysis_text, analyze
+    from unpackenv.report.advice import Circumstances
+    from unpackenv.start import isolation
+
+    circumstances = Circumstances(options.containers, options.link)
+    analysis = isolation.stoppable(
+        lambda: analyze.analyze(
+            options.subject, circumstances, site=options.site, exclude=options.exclude, quick=options.quick
+        )
+    )
+    print(json.dumps(analyze.fields(analysis)) if options.json else analysis_text.text(analysis))
+    return 0
+
+
+# --- doctor ------------------------------------------------------------------------------------
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="in a container: why a start is slow or fails",
+        description="Look at all that a start in this container depends on: interpreter, archive, limits, mounts and "
+        "the places for the tree, as a start would find them. Nothing is unpacked. Exits with 1 if a start would fail, "
+        "else with 0.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings, too")
+    for setting in TABLE:
+        if setting.name != "log":
+            action = "store_true" if setting.is_switch else "store"
+            parser.add_argument(setting.option, help=setting.meaning, action=action, default=None)
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    if not _has("report.doctor"):
+        raise UnpackenvError(
+            "there is no doctor in it, to keep it small",
+            where=os.path.dirname(os.path.dirname(os.path.abspath(unpackenv.__file__))),
+            hint="Write a runtime that has one (unpackenv runtime --doctor DIR), mount it into the container, and say "
+            "PYTHONPATH=DIR python -m unpackenv doctor",
+        )
+    from unpackenv.report import doctor
+
+    diagnosis = doctor.examine({setting.name: getattr(options, setting.name, None) for setting in TABLE})
+    print(json.dumps(diagnosis.fields()) if options.json else diagnosis.text())
+    return diagnosis.exit_code(options.strict)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def _megabytes(size: int) -> str:

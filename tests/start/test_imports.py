@@ -17,7 +17,7 @@ ALLOWED = {
     "archive": {"errors"},
     "start": {"errors", "archive"},
     "build": {"errors", "archive", "__init__"},
-    "report": {"errors", "archive", "start"},
+    "report": {"errors", "archive", "start", "build", "__init__"},
     "cli": {"errors", "archive", "start", "build", "report", "__init__"},
     "__main__": {"start", "cli"},
     "__init__": {"errors", "start"},

@@ -239,20 +239,28 @@ def _decoded(archive: Archive) -> Iterator[bytearray]:
 # --- a tree against its archive ----------------------------------------------------------------
 
 
-def compare_tree(archive: Archive, root: str, cache_tag: str = "", *, extra: bool = True) -> list[Difference]:
+def compare_tree(
+    archive: Archive,
+    root: str,
+    cache_tag: str = "",
+    *,
+    extra: bool = True,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[Difference]:
     """Return every difference between the tree at `root` and `archive`, ordered by path.
 
     Compared are types, permission bits, sizes, contents, mtimes of files, symlinks' targets and
     which names are hard links of one file. `cache_tag` names the interpreter whose bytecode is
     looked at, by default the one that was packed for. `extra=False` leaves out what the archive
     does not have, for a tree that was unpacked into a directory with other things. No symlink is
-    followed. Raises `TreeMismatch` if `root` is not a directory, and what reading frames raises.
+    followed. `on_progress` gets the bytes of the tar stream that are done. Raises `TreeMismatch` if `root` is not a
+    directory, and what reading frames raises.
     """
     if not os.path.isdir(root):
         raise TreeMismatch("is not a directory", where=root)
     comparison = _Comparison(archive.toc, os.fsencode(root))
     comparison.compare_entries()
-    comparison.compare_contents(archive)
+    comparison.compare_contents(archive, on_progress)
     comparison.check_bytecode(cache_tag or facts.first(archive.facts, "python"))
     differences = [one for one in comparison.differences if extra or one.kind != "extra"]
     return sorted(differences, key=lambda one: (one.path, one.kind))
@@ -314,7 +322,7 @@ class _Comparison:
     def _file_path(self, row: int) -> bytes:
         return self._directories[self.toc.file_dir[row]] + self.toc.file_names[row]
 
-    def compare_contents(self, archive: Archive) -> None:
+    def compare_contents(self, archive: Archive, on_progress: Callable[[int], None]) -> None:
         """Compare the bytes of every file that is there with its size, frame by frame."""
         done: set[int] = set()  # rows of which nothing more is to be said
         for start, raw in zip(self.toc.frame_starts(), _decoded(archive)):
@@ -324,6 +332,7 @@ class _Comparison:
                     if detail:
                         self.differs("altered", self._file_path(row), detail)
                         done.add(row)
+            on_progress(start + len(raw))
 
     def _content_detail(self, row: int, offset: int, piece: memoryview) -> str:
         path = self._file_path(row)

@@ -95,6 +95,11 @@ def write(
     return Written(digest, size, toc)
 
 
+def tar_stream(members: Iterable[Input], piece: int) -> Iterator[bytes]:
+    """Yield the tar stream of an archive of `members`, in pieces of at most `piece` bytes; raises `PackError`."""
+    yield from _frames(_tar_stream(members, Toc()), piece)
+
+
 # --- members to tar stream ---------------------------------------------------------------------
 
 

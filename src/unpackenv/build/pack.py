@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import unpackenv
@@ -86,7 +86,7 @@ def pack(directory: str, output: str, options: Options) -> Packed:
         with progress.step("compress", size) as show:
             written = writer.write(
                 os.path.abspath(output),
-                _members(described.root, compiled),
+                members(described.root, compiled.tree.entries, compiled.overlay),
                 _facts(described, tree, target, level, frame_size, options),
                 codec=options.codec,
                 level=level,
@@ -124,11 +124,12 @@ def _chosen(options: Options) -> tuple[int, int]:
     return level, frame_size
 
 
-def _members(root: str, compiled: bytecode.Bytecode) -> Iterator[Input]:
-    for entry in compiled.tree.entries:
+def members(root: str, entries: Iterable[source.Entry], overlay: Mapping[str, str]) -> Iterator[Input]:
+    """Yield the entries of the tree at `root` as what is written; the data of those in `overlay` is there."""
+    for entry in entries:
         path = os.fsencode(entry.path)
         link = os.fsencode(entry.link)
-        data = compiled.overlay.get(entry.path) or os.path.join(root, entry.path)
+        data = overlay.get(entry.path) or os.path.join(root, entry.path)
         yield Input(_KINDS[entry.kind], path, entry.mode, entry.mtime, entry.size, link, data)
 
 

@@ -1,32 +1,118 @@
-"""Telling a person how far a long step is: a bar on a terminal, a line a step elsewhere."""
+"""Telling a person how far a long step is: a bar on a terminal.
+
+The bar is `rich`'s (extra `build`). Where stderr is no terminal, as in the log of a container, there is none.
+"""
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+T = TypeVar("T")
+
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 @contextmanager
 def step(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show one step of `total` units while entered; call what it yields with the units done so far.
-
-    The bar is `rich`'s (extra `build`); without it, and where stderr is no terminal, a line says
-    when the step is over.
-    """
-    if sys.stderr.isatty():
-        try:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        except ImportError:
-            pass
-        else:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-            with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-                task = bar.add_task(name, total=total)
-                yield lambda done: bar.update(task, completed=done)
-            return
+    """Show one step of `total` units while entered, as `bar` does; where that shows nothing, say when it is over."""
     started = time.monotonic()
-    yield lambda done: None
-    print(f"{name}: {time.monotonic() - started:.1f} s", file=sys.stderr)
+    shown = _bar(total) is not None
+    with bar(name, total) as show:
+        yield show
+    if not shown:
+        print(f"{name}: {time.monotonic() - started:.1f} s", file=sys.stderr)
+
+
+@contextmanager
+def bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show one step of `total` units while entered; call what it yields with the units done so far."""
+    progress = _bar(total)
+    if progress is None:
+        yield lambda done: None
+        return
+    with progress:
+        task = progress.add_task(name, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def watched(name: str, total: int | None, work: Callable[[], T]) -> T:
+    """Return what `work` returns; meanwhile show how many of `total` bytes it has written, with its child processes.
+
+    A process of its own draws: a bar is moved by a thread, and a process with threads cannot fork as an
+    unpack wants to. Without a total there is a count of bytes and no end to be seen.
+    """
+    progress = _bar(total, auto_refresh=False)
+    if progress is None:
+        return work()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(writer)
+        _draw(progress, name, total, os.getppid(), reader)
+    os.close(reader)
+    try:
+        return work()
+    finally:
+        with suppress(BrokenPipeError):
+            os.write(writer, b".")  # not closed only: the processes of an unpack have it open, too
+        os.close(writer)
+        with suppress(ChildProcessError):  # where SIGCHLD is ignored nobody is there to be waited for
+            os.waitpid(pid, 0)
+
+
+def _bar(total: int | None, *, auto_refresh: bool = True) -> Progress | None:
+    if not sys.stderr.isatty():
+        return None
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, FileSizeColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        return None
+    amount = FileSizeColumn() if total is None else TextColumn("{task.percentage:>3.0f}%")
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=auto_refresh)
+
+
+def _draw(progress: Progress, name: str, total: int | None, watched: int, stop: int) -> NoReturn:
+    """The whole life of the process that draws; it ends when something comes from `stop`, or nothing can any more."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that is watched says when it is over
+        written: dict[int, int] = {}
+        if not _readable(stop):  # else it was over at once
+            with progress:
+                task = progress.add_task(name, total=total)
+                while not _readable(stop):
+                    written.update(_written(watched))
+                    progress.update(task, completed=sum(written.values()), refresh=True)
+    finally:
+        os._exit(0)
+
+
+def _readable(fd: int) -> bool:
+    """Whether there is something to read, or the end, within a moment."""
+    return bool(select.select([fd], [], [], _SECONDS_BETWEEN_LOOKS)[0])
+
+
+def _written(pid: int) -> Iterator[tuple[int, int]]:
+    """Yield `pid` and the processes below it but this one, each with the bytes that it has written (proc_pid_io(5))."""
+    try:
+        with open(f"/proc/{pid}/io", encoding="ascii") as file:
+            yield pid, next(int(line.split()[1]) for line in file if line.startswith("wchar:"))
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                children = [int(child) for child in file.read().split()]
+            for child in children:
+                if child != os.getpid():
+                    yield from _written(child)
+    except OSError:  # it has just ended, or hides that
+        return

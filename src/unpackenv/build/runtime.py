@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -27,8 +27,9 @@ from unpackenv.errors import PackError
 
 # What of `build` an image needs: the hook is written in it.
 _OF_BUILD = ("__init__.py", "hook.py")
-# What nobody reads in a container, or what is made anew.
-_NEVER = ("__pycache__", "backend", "py.typed", "report", "writer.py")
+# What is for the machine that builds only, or is made anew.
+_LEFT_OUT = ("__pycache__", "backend", "py.typed", "writer.py")
+_DOCTOR = ("__init__.py", "doctor.py", "doctor_limits.py", "doctor_places.py", "findings.py")
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
 
@@ -41,8 +42,10 @@ class Runtime:
     stripped: bool
 
 
-def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
+def write(directory: str, codec: str = trailer.ZSTD, *, doctor: bool = False) -> Runtime:
     """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
+
+    With `doctor` it has `unpackenv doctor`, too, for a container that is to be looked into.
 
     It is for the interpreter that runs this: the C extension is of one Python version and platform.
     Raises `PackError`.
@@ -53,7 +56,7 @@ def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
         work = Path(name, "runtime")
-        _copy_package(work)
+        _copy_package(work, doctor)
         stripped = codec == trailer.XZ or _copy_backend(work)
         _compile(work)
         _check(work, codec)
@@ -61,10 +64,13 @@ def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
     return Runtime(str(path), _size_on_disk(path), stripped)
 
 
-def _copy_package(work: Path) -> None:
+def _copy_package(work: Path, doctor: bool) -> None:
+    parts: dict[str, Sequence[str]] = {"build": _OF_BUILD, "report": _DOCTOR if doctor else ()}
+
     def ignored(directory: str, names: list[str]) -> list[str]:
-        kept = _OF_BUILD if os.path.basename(directory) == "build" else names
-        return [name for name in names if name not in kept or name in _NEVER]
+        kept = parts.get(os.path.basename(directory), names)
+        without = () if doctor else ("report",)
+        return [name for name in names if name not in kept or name in (*_LEFT_OUT, *without)]
 
     shutil.copytree(Path(unpackenv.__file__).parent, work / "unpackenv", ignore=ignored)
 

@@ -4,6 +4,7 @@
     warnings  -> [text]           what will not work where the tree is unpacked
     scan      -> Tree             every member, in an order that depends on names only
     packages  -> {name: bytes}    what is large
+    as_is     -> Source           a tree to be looked at, whatever interpreter it is for
 
 The tree is only ever read. Paths of members are relative to the tree's root, with `/` between names
 and surrogate escapes for bytes that the file system encoding lacks.
@@ -139,6 +140,25 @@ def recognise(path: str, python: str | None = None) -> Source:
     )
 
 
+def as_is(path: str, import_paths: Sequence[str] | None = None) -> Source:
+    """Return what the directory `path` holds, to be looked at: it may be for another Python than this one.
+
+    `import_paths` are those relative to it, where they are known. Raises `PackError` if there is no such directory.
+    """
+    root = os.path.abspath(path)
+    if not os.path.isdir(root):
+        raise PackError("is not a directory", where=root)
+    install_root, libs = _site_directories(root)
+    return Source(
+        root=root,
+        kind="venv" if _venv_settings(root) is not None else "prefix" if libs else "site-packages",
+        import_paths=tuple([path for _, path in libs] or [""] if import_paths is None else import_paths),
+        bin=_scripts(root, install_root),
+        target="",
+        interpreter=_ask(sys.executable),
+    )
+
+
 def _venv_settings(root: str) -> dict[str, str] | None:
     """Return what pyvenv.cfg says; `None` if there is none, and so no virtual environment."""
     try:
@@ -270,10 +290,11 @@ def _check_venv(root: str, venv: dict[str, str], interpreter: Interpreter) -> No
 
 def shared_objects(tree: Tree) -> list[str]:
     """Return the paths of all shared objects of the tree."""
-    return [entry.path for entry in tree.entries if entry.kind != "dir" and _is_shared_object(entry.path)]
+    return [entry.path for entry in tree.entries if entry.kind != "dir" and is_shared_object(entry.path)]
 
 
-def _is_shared_object(path: str) -> bool:
+def is_shared_object(path: str) -> bool:
+    """Whether a path is named like a shared object."""
     return ".so" in path and _SHARED_OBJECT.fullmatch(os.path.basename(path)) is not None
 
 
@@ -419,6 +440,19 @@ def scan(source: Source, exclude: Sequence[str] = (), output: str = "") -> Tree:
     return Tree(tuple(_with_hard_links(found)), mtime, tuple(is_excluded.unused))
 
 
+def left_out(source: Source, tree: Tree, globs: Sequence[str]) -> tuple[list[Entry], list[str]]:
+    """Return the members that `scan` would leave out with these globs, and those globs that something matches."""
+    is_excluded = _Excludes(globs, source.import_paths)
+    found: list[Entry] = []
+    directories: set[str] = set()
+    for entry in tree.entries:
+        if entry.path.rpartition("/")[0] in directories or is_excluded(entry.path):
+            found.append(entry)
+            if entry.kind == "dir":
+                directories.add(entry.path)
+    return found, [glob for glob in globs if glob not in is_excluded.unused]
+
+
 def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Return the entries as they are packed: what is in a directory follows it, its files before its subdirectories.
 
@@ -528,11 +562,12 @@ def packages(tree: Tree, source: Source) -> dict[str, int]:
     """
     sizes: Counter[str] = Counter()
     for entry in tree.entries:
-        sizes[_package_of(entry.path, source)] += entry.size
+        sizes[package_of(entry.path, source)] += entry.size
     return dict(sorted(((name, size) for name, size in sizes.items() if size), key=lambda item: (-item[1], item[0])))
 
 
-def _package_of(path: str, source: Source) -> str:
+def package_of(path: str, source: Source) -> str:
+    """Return the name of the top-level package to which a path of the tree belongs, as `packages` has it."""
     for import_path in source.import_paths:
         path = path[len(import_path) + 1 :] if import_path and path.startswith(f"{import_path}/") else path
     top, _, rest = path.partition("/")

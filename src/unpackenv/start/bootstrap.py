@@ -19,7 +19,7 @@ from unpackenv.start.shim.sitecustomize import add_site_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # The trees that this process uses: report and descriptor of the stamp, which is locked shared, by
 # the real path of the tree. A descriptor is never closed: its lock tells that the tree is in use.
@@ -67,10 +67,14 @@ def nothing_done(done: Report, log: Log) -> Report:
     return done
 
 
-def unpack(arguments: Mapping[str, object], attempt: Attempt) -> Report:
-    """Bring the tree to its place and log it; nothing is made importable."""
+def unpack(
+    arguments: Mapping[str, object],
+    attempt: Attempt,
+    around: Callable[[Callable[[], Report]], Report] = lambda work: work(),
+) -> Report:
+    """Bring the tree to its place and log it; nothing is made importable. `around` runs the work in between."""
     settings = Settings(arguments, interpreter=UNKNOWN_INTERPRETER)  # whoever will use it checks that
-    done = provide_tree(settings, attempt)
+    done = around(lambda: provide_tree(settings, attempt))
     attempt.ended(done)
     return done
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # What makes a default place unusable and the next one worth a try.
-_NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, TargetRefused, NoSpace)
+NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, TargetRefused, NoSpace)
 
 
 def start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
@@ -59,7 +59,7 @@ def _start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
         attempt.place = place
         try:
             return _start_at(place, settings, identity, attempt)
-        except _NEXT_PLACE as error:
+        except NEXT_PLACE as error:
             if not place.is_default:
                 raise
             attempt.tried.append(f"{place.path} ({error.reason})")
@@ -78,7 +78,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Att
             preflight.prepare_default(place)
         else:
             os.makedirs(os.path.dirname(place.path), exist_ok=True)
-        in_place = settings.in_place or _is_site_directory(place.path)
+        in_place = settings.in_place or is_site_directory(place.path)
         lock_fd, waited = _lock(place, in_place, settings, attempt)
     except (FileExistsError, NotADirectoryError) as error:
         raise TargetNotWritable(
@@ -151,7 +151,7 @@ def _tidy(tree: str) -> None:
     os.close(lock_fd)
 
 
-def _is_site_directory(path: str) -> bool:
+def is_site_directory(path: str) -> bool:
     """Whether the target is a directory that this interpreter imports from, and so in use."""
     return any(entry and os.path.realpath(entry) == path for entry in sys.path)
 
@@ -229,7 +229,7 @@ class _Job:
 
     def _unpack(self, clock: Clock, umask: int, root_mode: int) -> tuple[int, str]:
         settings, staging = self.settings, self.staging
-        with _open(self.identity, settings) as source:
+        with open_source(self.identity, settings) as source:
             source.trace = self.trace
             clock.lap("open")
             if source.key != self.identity.key:
@@ -253,7 +253,8 @@ class _Job:
             return source.workers, source.workers_why
 
 
-def _open(identity: Identity, settings: Settings) -> NativeSource | ForeignSource:
+def open_source(identity: Identity, settings: Settings) -> NativeSource | ForeignSource:
+    """Open an archive, checked but for what it holds; raises `UnpackenvError`."""
     if identity.footer:
         from unpackenv.start.native import NativeSource
 

@@ -58,7 +58,7 @@ class ForeignSource:
         self.workers, self.workers_why = limits.worker_count(
             settings.workers, settings.memory, self._memory_left - _MEMBERS, each, self._pieces.most_workers
         )
-        self._force = settings.force
+        self._settings = settings
         self._room: preflight.Room | None = None
         self._job: _Job | None = None
 
@@ -73,6 +73,12 @@ class ForeignSource:
     def _memory_needed(pieces: foreign.Pieces, workers: int) -> int:
         return limits.memory_needed(workers, pieces.memory_each(workers)) + _MEMBERS
 
+    def worker_bounds(self) -> dict[str, int]:
+        """Return how many workers each of the things allows that bound them, by name."""
+        each = self._pieces.memory_each(self._pieces.most_workers)
+        bounds = limits.worker_bounds(self._settings.memory, self._memory_left - _MEMBERS, each)
+        return {**bounds, "frames": self._pieces.most_workers}
+
     @property
     def key(self) -> str:
         """What names the archive that is open."""
@@ -83,7 +89,7 @@ class ForeignSource:
 
         How much room is needed, and for what, is learnt on the way, header by header.
         """
-        if not self._force:
+        if not self._settings.force:
             memory = self._memory_needed(self._pieces, self.workers)
             preflight.check_memory(memory, self._memory_left, self._path)
             self._room = preflight.Room(directory, self._memory_left, reclaims)

@@ -29,16 +29,18 @@ def worker_count(asked: int, budget: int, left: int, memory_each: int, jobs: int
     buffers of all workers, `left` is what the memory limit leaves, and `memory_each` what the buffers of
     one need, in bytes.
     """
-    if asked:
-        bounds = {"setting": asked}
-    else:
-        by_budget = budget // max(1, memory_each)
-        by_limit = (left - _OVERHEAD) // (memory_each + _WORKER_OVERHEAD)
-        cpus = len(os.sched_getaffinity(0))
-        bounds = {"cpus": cpus, "quota": cpu_quota(), "memory": max(1, min(by_budget, by_limit))}
+    bounds = {"setting": asked} if asked else worker_bounds(budget, left, memory_each)
     bounds["frames"] = jobs
     decided = min(bounds, key=bounds.__getitem__)  # the first of those that are equal
     return bounds[decided], decided
+
+
+def worker_bounds(budget: int, left: int, memory_each: int) -> dict[str, int]:
+    """Return how many workers CPUs, CPU quota and memory allow, each at least one; see `worker_count`."""
+    by_budget = budget // max(1, memory_each)
+    by_limit = (left - _OVERHEAD) // (memory_each + _WORKER_OVERHEAD)
+    cpus = len(os.sched_getaffinity(0))
+    return {"cpus": cpus, "quota": cpu_quota(), "memory": max(1, min(by_budget, by_limit))}
 
 
 def memory_needed(workers: int, memory_each: int) -> int:
@@ -48,7 +50,7 @@ def memory_needed(workers: int, memory_each: int) -> int:
 
 def cpu_quota(proc: str = "/proc/self") -> int:
     """Return the CPU quota of the own cgroup and those above it, rounded up; a large number without one."""
-    quotas = [quota for quota in map(_quota, _cgroup_directories(proc, "cpu")) if quota > 0]
+    quotas = [quota for quota in map(quota_of, cgroup_directories(proc, "cpu")) if quota > 0]
     return max(1, -int(-min(quotas) // 1)) if quotas else 1 << 16
 
 
@@ -57,11 +59,11 @@ def memory_left(proc: str = "/proc/self") -> int:
 
     The page cache counts as free: the kernel drops it before it runs out.
     """
-    return min(map(_memory_left, _cgroup_directories(proc, "memory")), default=UNLIMITED)
+    return min(map(_memory_left, cgroup_directories(proc, "memory")), default=UNLIMITED)
 
 
-def _quota(directory: str) -> float:
-    """Quota of one cgroup in CPUs, 0 without a limit (v2: cpu.max; v1: cpu.cfs_quota_us)."""
+def quota_of(directory: str) -> float:
+    """Return the quota of one cgroup in CPUs, 0 without a limit (v2: cpu.max; v1: cpu.cfs_quota_us)."""
     limit = _read(os.path.join(directory, "cpu.max"))
     if limit:
         quota, _, period = limit.partition(" ")
@@ -87,7 +89,7 @@ def _memory_left(directory: str) -> int:
     return max(0, int(limit) - int(usage or 0) + cache)
 
 
-def _cgroup_directories(proc: str, controller: str) -> Iterator[str]:
+def cgroup_directories(proc: str, controller: str) -> Iterator[str]:
     """Yield the directories of the own cgroup that may limit by `controller`, from the innermost outwards."""
     points = _cgroup_mounts(proc, controller)
     for line in _read(os.path.join(proc, "cgroup")).splitlines():

@@ -52,6 +52,11 @@ class NativeSource:
             settings.workers, settings.memory, self._memory_left, self._memory_each, len(archive.toc.frame_raw)
         )
 
+    def worker_bounds(self) -> dict[str, int]:
+        """Return how many workers each of the things allows that bound them, by name."""
+        bounds = limits.worker_bounds(self._settings.memory, self._memory_left, self._memory_each)
+        return {**bounds, "frames": len(self._archive.toc.frame_raw)}
+
     @property
     def key(self) -> str:
         """What names the archive that is open."""

@@ -161,8 +161,8 @@ def doubts(target: str) -> list[str]:
     return found
 
 
-def prepare_default(place: Place) -> None:
-    """Make the directories above a default place, ours alone; raises `TargetUntrusted` if they are not."""
+def check_trusted(place: Place) -> None:
+    """Raise `TargetUntrusted` if others may put something into a default place; what is not there yet will be ours."""
     above = os.path.dirname(place.shared_root)
     if os.path.isdir(above) and is_open(above):
         raise TargetUntrusted(
@@ -171,18 +171,25 @@ def prepare_default(place: Place) -> None:
             hint="Set the sticky bit (chmod +t), or name a target with UNPACKENV_TARGET",
         )
     for directory in (place.shared_root, os.path.dirname(place.path)):
+        if os.path.lexists(directory) and not is_safe(directory):
+            raise TargetUntrusted(
+                "belongs to another user, or others may write to it",
+                where=directory,
+                hint="Name a target with UNPACKENV_TARGET",
+            )
+
+
+def prepare_default(place: Place) -> None:
+    """Make the directories above a default place, ours alone; raises `TargetUntrusted` if they are not."""
+    check_trusted(place)
+    for directory in (place.shared_root, os.path.dirname(place.path)):
         if not os.path.isdir(directory):
             os.makedirs(os.path.dirname(directory), exist_ok=True)
             try:
                 os.mkdir(directory, 0o755 if os.geteuid() == 0 else 0o700)
             except FileExistsError:
                 pass
-        if not is_safe(directory):  # before anything is made in it
-            raise TargetUntrusted(
-                "belongs to another user, or others may write to it",
-                where=directory,
-                hint="Name a target with UNPACKENV_TARGET",
-            )
+            check_trusted(place)  # before anything is made in it
     _tag(os.path.dirname(place.path))
 
 

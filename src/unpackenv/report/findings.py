@@ -1,0 +1,66 @@
+"""What a look at a container found: what is fine, what is worth knowing, and what makes a start slow or fail."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from unpackenv.errors import UnpackenvError
+
+OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    `level` is OK, NOTE, WARNING (a start is slow, or may surprise) or PROBLEM (it fails). `hint` says what
+    to do, `reason` is the code that a start that fails logs, and `facts` are the figures, in bytes and seconds.
+    """
+
+    topic: str
+    level: str
+    text: str
+    hint: str = ""
+    reason: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def of_error(topic: str, error: UnpackenvError, level: str = PROBLEM, **facts: object) -> Finding:
+    """Return the finding that a step of a start raises `error`."""
+    text = f"{error.where}: {error.what}" if error.where else error.what
+    return Finding(topic, level, text, error.hint, error.reason, {**facts, **error.facts})
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings, in the order in which a start meets them, and in one sentence what a start would do."""
+
+    findings: list[Finding]
+    summary: str
+
+    def count(self, level: str) -> int:
+        """Return how many findings are of that level."""
+        return sum(finding.level == level for finding in self.findings)
+
+    def exit_code(self, strict: bool) -> int:
+        """Return 1 if a start fails, or with `strict` if there are warnings; else 0."""
+        return int(self.count(PROBLEM) > 0 or (strict and self.count(WARNING) > 0))
+
+    def fields(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "summary": self.summary,
+            "problems": self.count(PROBLEM),
+            "warnings": self.count(WARNING),
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+    def text(self) -> str:
+        """Return it for people."""
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{finding.level:8} {finding.topic:12} {finding.text}")
+            if finding.hint:
+                lines.append(f"{'':21} {finding.hint}")
+        return "\n".join([*lines, "", self.summary])

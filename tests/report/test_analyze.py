@@ -1,0 +1,361 @@
+"""`unpackenv analyze` on real environments: what it names is there, and what it measures adds up."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saved_images
+import terminal
+from processes import environment, run, wrapper, write_tree
+from support import describe
+from unpackenv.archive import reader
+from unpackenv.build import source
+from unpackenv.report import advice, contents
+from unpackenv.report.advice import Circumstances
+from unpackenv.report.measure import Layer, Measured
+
+
+def analyzed(*arguments: object, **variables: object) -> dict[str, Any]:
+    done = run(wrapper("analyze", *arguments, "--json"), environment(**variables))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def small(small_site: Path) -> dict[str, Any]:
+    """What is found of a small environment. Shared."""
+    return analyzed(small_site)
+
+
+def files_of(site: Path) -> dict[str, int]:
+    return {str(path.relative_to(site)): path.stat().st_size for path in site.rglob("*") if path.is_file()}
+
+
+# --- what is in it -----------------------------------------------------------------------------
+
+
+def test_packages(small: dict[str, Any], small_site: Path) -> None:
+    files = files_of(small_site)
+    packages = {package["name"]: package for package in small["packages"]}
+    assert next(iter(packages)) == max(packages, key=lambda name: packages[name]["size"])
+    assert {"PyYAML", "MarkupSafe", "click"} <= set(packages)
+    of_yaml = {"yaml", "_yaml", "PyYAML-6.0.2.dist-info"}
+    sizes = [size for path, size in files.items() if path.partition("/")[0] in of_yaml]
+    assert (packages["PyYAML"]["files"], packages["PyYAML"]["size"]) == (len(sizes), sum(sizes))
+    assert sum(package["size"] for package in small["packages"]) == sum(files.values())
+    stored = sum(package["stored"] for package in small["packages"])
+    assert 0.9 * small["measured"]["archive"] < stored < small["measured"]["archive"]
+
+
+def test_kinds(small: dict[str, Any], small_site: Path) -> None:
+    files = files_of(small_site)
+    kinds = {kind["name"]: kind for kind in small["kinds"]}
+    for name, ending in ("Python sources", ".py"), ("bytecode", ".pyc"), ("shared objects and programs", ".so"):
+        sizes = [size for path, size in files.items() if path.endswith(ending)]
+        assert (kinds[name]["files"], kinds[name]["size"]) == (len(sizes), sum(sizes)), name
+        assert sizes, name
+    assert sum(kind["size"] for kind in small["kinds"]) == sum(files.values())
+
+
+@pytest.fixture
+def littered(small_site: Path, tmp_path: Path) -> Path:
+    """The same with what nobody needs: tests, a header, a static library, a library that is there twice."""
+    site = shutil.copytree(small_site, tmp_path / "site")
+    write_tree(
+        site,
+        {
+            "click/tests/test_click.py": "assert True\n" * 500,
+            "click/tests/data/deep.json": "{}\n" * 2000,
+            "yaml/yaml.h": "#define X\n" * 300,
+            "yaml/libyaml.a": "!<arch>\n" + "x" * 9000,
+            "yaml/copied.js": "some code\n" * 1000,
+            "click/copied-too.js": "some code\n" * 1000,
+            "click/small.js": "x",
+            "yaml/small.js": "x",
+        },
+    )
+    os.link(site / "yaml/copied.js", site / "yaml/linked.js")
+    return site
+
+
+def needless_of(found: dict[str, Any], name: str) -> dict[str, Any]:
+    (one,) = [one for one in found["needless"] if name in one["name"]]
+    return dict(one)
+
+
+def test_needless(littered: Path, tmp_path: Path) -> None:
+    before = describe(littered)
+    found = analyzed(littered)
+    assert describe(littered) == before
+    tests = needless_of(found, "tests")
+    assert (tests["files"], tests["size"], tests["exclude"]) == (2, 500 * 12 + 2000 * 3, ["tests"])
+    header = needless_of(found, "headers")
+    assert (header["exclude"], header["size"]) == (
+        ["*.h", "*.pyx"] if list(littered.rglob("*.pyx")) else ["*.h"],
+        3000,
+    ) or (header["size"] > 3000)
+    assert needless_of(found, "static libraries")["size"] == 9008
+    (twice,) = [one for one in found["duplicates"] if "yaml/copied.js" in one["paths"]]
+    assert (twice["paths"], twice["size"], twice["wasted"]) == (
+        ["click/copied-too.js", "yaml/copied.js"],
+        10_000,
+        10_000,
+    )
+    assert not [one for one in found["duplicates"] if "small" in str(one["paths"])]
+
+
+def test_what_is_named_is_what_exclude_leaves_out(littered: Path, tmp_path: Path) -> None:
+    """The globs, given to `pack`, take exactly the bytes that were named."""
+    for number, one in enumerate(analyzed(littered)["needless"]):
+        if not one["exclude"]:
+            continue
+        archives = []
+        for globs in [], one["exclude"]:
+            archives.append(tmp_path / f"{number}-{len(globs)}.tar.zst")
+            options = [word for glob in globs for word in ("--exclude", glob)]
+            done = run(wrapper("pack", littered, "-o", archives[-1], "--level", 1, "--bytecode", "keep", *options))
+            assert done.returncode == 0, done.stderr
+        sizes = []
+        for path in archives:
+            with reader.open_archive(str(path)) as archive:
+                sizes.append((len(archive.toc.file_size), archive.toc.unpacked_size))
+        assert (sizes[0][0] - sizes[1][0], sizes[0][1] - sizes[1][1]) == (one["files"], one["size"]), one["name"]
+
+
+@pytest.mark.skipif(not shutil.which("strip") or not shutil.which("gcc"), reason="binutils and gcc are not installed")
+def test_symbols(tmp_path: Path) -> None:
+    """A library with debug information loses it, and what is named is what strip takes."""
+    code = "\n".join(f"int function_{n}(int x) {{ return x + {n}; }}" for n in range(500))
+    site = write_tree(tmp_path / "site", {"app.py": ""})
+    (tmp_path / "code.c").write_text(code)
+    command = ["gcc", "-g", "-shared", "-fPIC", "-o", site / "native.so", tmp_path / "code.c"]
+    subprocess.run(command, check=True)
+    before = (site / "native.so").read_bytes()
+    described = source.as_is(str(site))
+    (found,) = contents.needless(described, source.scan(described))
+    subprocess.run(["strip", "--strip-unneeded", "-o", tmp_path / "stripped.so", site / "native.so"], check=True)
+    assert found.size == len(before) - (tmp_path / "stripped.so").stat().st_size > 10_000
+    assert (site / "native.so").read_bytes() == before
+
+
+def test_exclude(littered: Path) -> None:
+    found = analyzed(littered, "--exclude", "tests", "--exclude", "*.js")
+    assert not [one for one in found["needless"] if one["name"] == "tests"]
+    assert not found["duplicates"]
+
+
+# --- what is measured --------------------------------------------------------------------------
+
+
+def test_figures(small: dict[str, Any], small_site: Path, tmp_path: Path) -> None:
+    """They are those of what stock tools and `pack` make of the same tree."""
+    done = run(wrapper("pack", small_site, "-o", tmp_path / "archive.tar.zst", "--bytecode", "keep"))
+    assert done.returncode == 0, done.stderr
+    packed = (tmp_path / "archive.tar.zst").stat().st_size
+    measured = small["measured"]
+    assert abs(measured["archive"] - packed) < 2000  # facts that pack records
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for child in sorted(small_site.iterdir()):
+            tar.add(child, child.name)
+    assert abs(measured["plain"]["gzip"] / len(gzip.compress(out.getvalue(), 6)) - 1) < 0.03
+    blocks = sum(path.lstat().st_blocks * 512 for path in small_site.rglob("*"))
+    assert abs(measured["plain"]["disk"] / blocks - 1) < 0.05
+    assert measured["packed"]["gzip"] > measured["archive"] * 0.99
+    assert 0 < min(measured["unpack"]) <= max(measured["unpack"]) < 60
+    assert not measured["estimate"]
+
+
+def test_a_tiny_environment(small: dict[str, Any], small_site: Path) -> None:
+    assert small["advice"]["worth_it"] is False
+    assert small["advice"]["verdict"].startswith("don't: a plain image is better, there is too little to save")
+    done = run(wrapper("analyze", small_site, "--quick"))  # too small for an estimate
+    assert done.returncode == 0, done.stderr
+    verdict = [line for line in done.stdout.splitlines() if line.startswith("verdict: ")]
+    assert verdict[0].startswith("verdict: don't")
+    assert "estimate" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def large_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """69 MB that compress well, and with zstd much better than with gzip. Shared: never write to it."""
+    root = tmp_path_factory.mktemp("large") / "site"
+    noise = random.Random(2)
+    phrases = [noise.randbytes(3000) for _ in range(600)]  # repeats are farther apart than gzip can see
+    for number in range(115):
+        file = root / f"package{number % 7}" / f"data{number}.bin"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"".join(noise.choices(phrases, k=200)))
+    return root
+
+
+def test_quick_is_an_estimate_and_close(large_site: Path) -> None:
+    whole, quick = analyzed(large_site), analyzed(large_site, "--quick")
+    assert not whole["measured"]["estimate"]
+    assert quick["measured"]["estimate"]
+    assert 0 < quick["measured"]["sample"] < 65 << 20
+    for name in "plain", "packed":
+        ratio = quick["measured"][name]["gzip"] / whole["measured"][name]["gzip"]
+        assert 0.8 < ratio < 1.25, name
+    assert whole["advice"]["worth_it"] is True
+    assert whole["advice"]["saved"] > 40e6
+
+
+def test_circumstances(small_site: Path) -> None:
+    done = run(wrapper("analyze", small_site, "--containers", 5, "--link", 100))
+    assert re.search(r"^  pull at 100 Mbit/s", done.stdout, re.MULTILINE)
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("    pull and ")]
+    assert [int(row[2]) for row in rows] == [1, 5, 10]
+    one, five, ten = (float(row[-2]) for row in rows)
+    assert one <= five <= ten
+
+
+def measured_of(plain: Layer, packed: Layer, unpack: float) -> Measured:
+    with_toc = {"toc": None, "of_archive": 1.0}
+    return Measured(0, plain, packed.gzip, packed, 0, [unpack], 2, **with_toc)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("unpack", "link", "containers", "worth_it", "break_even"),
+    [(1.0, 1000, 1, True, 4), (1.0, 1000, 5, False, 4), (1.0, 100, 5, True, 12), (10.0, 1000, 1, False, 0)],
+)
+def test_verdict(unpack: float, link: float, containers: int, worth_it: bool, break_even: int) -> None:
+    """100 MB less take 0.8 s less at 1 Gbit/s; the plain layer takes 4 s to unpack, the other one none."""
+    measured = measured_of(Layer(200e6, 150e6, 500e6, 4.0), Layer(100e6, 100e6, 100e6, 0.0), unpack)
+    found = advice.advise(measured, Circumstances(containers, link))
+    assert (found.worth_it, found.break_even) == (worth_it, break_even)
+    assert found.verdict.startswith("worth it" if worth_it else "don't")
+    assert found.gained == pytest.approx(4.0 + 100e6 * 8 / (link * 1e6))
+
+
+def test_verdict_where_nothing_is_saved() -> None:
+    """Data that is compressed already, such as models and pictures."""
+    measured = measured_of(Layer(300e6, 300e6, 300e6, 4.0), Layer(301e6, 301e6, 301e6, 0.5), 0.5)
+    found = advice.advise(measured, Circumstances())
+    assert not found.worth_it
+    assert "nothing is saved" in found.reasons[0]
+
+
+# --- of what -----------------------------------------------------------------------------------
+
+
+def test_an_archive(small: dict[str, Any], small_archive: Path) -> None:
+    before = small_archive.read_bytes()
+    found = analyzed(small_archive)
+    assert (found["kind"], found["measured"]["archive"]) == ("archive", len(before))
+    assert found["packages"][0]["name"] == small["packages"][0]["name"]
+    assert small_archive.read_bytes() == before
+
+
+def test_an_archive_of_tar(small: dict[str, Any], small_site: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "packages.tar.xz"
+    subprocess.run(["tar", "-C", small_site.parent, "-cJf", archive, small_site.name], check=True)
+    found = analyzed(archive)
+    assert found["given"]["size"] == archive.stat().st_size
+    assert [package["name"] for package in found["packages"]] == [package["name"] for package in small["packages"]]
+
+
+@pytest.mark.parametrize("write", [saved_images.docker, saved_images.oci])
+def test_an_image(small: dict[str, Any], small_site: Path, tmp_path: Path, write: Any) -> None:
+    info = "usr/lib/python3/dist-packages/thing-1.0.dist-info/METADATA"
+    path = write(
+        tmp_path / "image.tar", saved_images.layer((info, b"thing")), saved_images.layer(("packages", small_site))
+    )
+    found = analyzed(path)
+    assert found["image"]["site"] == "/packages"
+    assert found["image"]["sites"] == {
+        "/packages": sum(files_of(small_site).values()),
+        "/usr/lib/python3/dist-packages": 5,
+    }
+    assert {package["name"]: package["size"] for package in found["packages"]} == {
+        package["name"]: package["size"] for package in small["packages"]
+    }
+    done = run(wrapper("analyze", path, "--site", "/nowhere"))
+    assert done.returncode == 125
+    assert "It has them at /packages, /usr/lib/python3/dist-packages" in done.stderr
+
+
+def test_a_tree_for_another_python(small_site: Path, tmp_path: Path) -> None:
+    """It need not run here to be looked at."""
+    site = shutil.copytree(small_site, tmp_path / "lib/python3.6/site-packages")
+    (native,) = site.glob("markupsafe/_speedups.*.so")
+    native.rename(native.with_name("_speedups.cpython-36m-x86_64-linux-gnu.so"))
+    assert [package["name"] for package in analyzed(tmp_path)["packages"]]
+
+
+def test_settings_of_starts_do_not_matter(small_archive: Path, tmp_path: Path) -> None:
+    variables = {"UNPACKENV_DIGEST": "0" * 64, "UNPACKENV_TARGET": tmp_path / "mine", "UNPACKENV": "off"}
+    assert analyzed(small_archive, **variables)["packages"]
+    assert not (tmp_path / "mine").exists()
+
+
+def test_nothing_is_left(small_site: Path, tmp_path: Path) -> None:
+    analyzed(small_site, TMPDIR=tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_room(small_site: Path, tmp_path: Path, mount: Any) -> None:
+    mount("-t", "tmpfs", "-o", "size=2M", "none", tmp_path)
+    done = run(wrapper("analyze", small_site), environment(TMPDIR=tmp_path))
+    assert done.returncode == 125
+    assert "MB free, and to measure takes" in done.stderr
+    assert "TMPDIR" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["nowhere", "text"])
+def test_what_cannot_be_analyzed(tmp_path: Path, what: str) -> None:
+    (tmp_path / "text").write_text("nothing of the kind\n" * 1000)
+    done = run(wrapper("analyze", tmp_path / what))
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith(f"unpackenv: error: {tmp_path / what}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_at_a_terminal(small_site: Path) -> None:
+    """Each step that takes a while has a bar, which is gone when what was found is printed."""
+    shown = terminal.run("analyze", small_site)
+    assert shown.returncode == 0, shown.raw
+    for step in "layer, plain", "pack", "layer, packed", "layer, runtime", "look for what nobody needs":
+        assert step in shown.text
+    assert "100%" in shown.text
+    assert "verdict: " in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
+def test_a_slow_file_system_is_told_of(small_site: Path, tmp_path: Path) -> None:
+    """Where each file takes long to make, times say little, and that is said."""
+    slow = "import unpackenv.report.scratch as scratch\nscratch.SLOW = 0\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    path = f"{tmp_path}:{environment()['PYTHONPATH']}"
+    done = run(wrapper("analyze", small_site), environment(PYTHONPATH=path, TMPDIR=tmp_path))
+    assert "warning: to make a file takes" in done.stdout
+    found = analyzed(small_site, PYTHONPATH=path)  # without TMPDIR there is a better place
+    assert found["measured"]["machine"]["directory"] == ("/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp")
+
+
+@pytest.mark.renderer
+@pytest.mark.timeout(900)
+def test_a_big_environment(renderer_site: Path, renderer_python: str) -> None:
+    """The renderer's packages are worth it, also to look at from another Python."""
+    found = analyzed(renderer_site, "--quick")
+    sizes = {package["name"]: package for package in found["packages"]}
+    assert list(sizes)[:4] == ["kaleido", "plotly", "numpy", "pandas"]
+    assert 80e6 < found["measured"]["archive"] < 110e6
+    assert 30e6 < found["advice"]["saved"] < 60e6
+    assert found["advice"]["worth_it"] or found["measured"]["machine"]["slow"]
+    assert needless_of(found, "tests")["size"] > 20e6
+    assert sum(one["wasted"] for one in found["duplicates"]) > 7e6

@@ -1,0 +1,411 @@
+"""`unpackenv doctor` where something is wrong, of each kind: it says what a start would run into, and a start does."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import containers_by_hand
+from containers_by_hand import MB, Container
+from processes import IS_ROOT, environment, pack_tree, run, wrapper, write_tree
+from unpackenv.build import runtime
+
+Mount = Callable[..., None]
+
+
+class Diagnosis:
+    """What the doctor said, and how it ended."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        assert done.stderr == "", done.stderr
+        self.returncode = done.returncode
+        self.found: dict[str, Any] = json.loads(done.stdout)
+
+    def of(self, topic: str, level: str = "") -> list[dict[str, Any]]:
+        return [one for one in self.found["findings"] if one["topic"] == topic and level in ("", one["level"])]
+
+    def only(self, topic: str, level: str = "") -> dict[str, Any]:
+        (one,) = self.of(topic, level)
+        return dict(one)
+
+    @property
+    def problems(self) -> list[str]:
+        """The reason codes of what makes a start fail."""
+        return [one["reason"] for one in self.found["findings"] if one["level"] == "problem"]
+
+
+def doctor(*arguments: object, **variables: object) -> Diagnosis:
+    return Diagnosis(run(wrapper("doctor", "--json", *arguments), environment(**variables)))
+
+
+def start(*arguments: object, **variables: object) -> str:
+    """Start for real; return the reason code of the failure, or "" if it succeeds."""
+    done = run(wrapper("--log", "json", *arguments, "--", "true"), environment(**variables))
+    line = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode == 125) == (line["unpackenv"] == "error")
+    return str(line.get("reason", ""))
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """An archive of a tree with a shared object, as its facts say."""
+    path = tmp_path / "site-packages.tar.zst"
+    pack_tree(path, write_tree(tmp_path / "site", {"app.py": "", "data": "some data\n" * 20_000}), native="yes")
+    return path
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    (tmp_path / "trees").mkdir()
+    return tmp_path / "trees" / "tree"
+
+
+def test_all_is_well(archive: Path, target: Path) -> None:
+    found = doctor("--archive", archive, "--target", target)
+    assert (found.returncode, found.problems) == (0, [])
+    assert found.found["summary"].startswith(f"A start here unpacks to {target}: 0 problems")
+    assert found.only("place", "ok")["facts"]["usable"]
+    workers = found.only("workers")["facts"]
+    assert workers["workers"] == min(workers["bounds"].values())
+    assert found.only("match")["level"] == "ok"
+    assert os.listdir(target.parent) == []  # nothing of it is left
+    assert start("--archive", archive, "--target", target) == ""
+    warm = doctor("--archive", archive, "--target", target)
+    assert warm.returncode == 0
+    assert warm.found["summary"].startswith(f"A start here takes the tree that is at {target}")
+    assert warm.only("tree")["facts"]["path"] == str(target)
+
+
+def test_as_text(archive: Path, target: Path) -> None:
+    done = run(wrapper("doctor", "--archive", archive, "--target", target))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"ok       place        {target}: a start unpacks here (" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"A start here unpacks to {target}: 0 problems, ")
+
+
+def test_no_archive(tmp_path: Path) -> None:
+    named = ("--archive", tmp_path / "nowhere")
+    found = doctor(*named)
+    assert (found.returncode, found.problems) == (1, ["archive-not-found"])
+    assert start(*named) == "archive-not-found"
+    ignored = doctor(*named, "--missing", "ignore")
+    assert (ignored.returncode, ignored.problems) == (0, [])
+    assert "does nothing, as there is no archive" in ignored.found["summary"]
+
+
+def test_a_tree_without_its_archive(archive: Path, target: Path, tmp_path: Path) -> None:
+    """As an init container leaves it."""
+    assert start("--archive", archive, "--target", target) == ""
+    found = doctor("--archive", tmp_path / "nowhere", "--target", target)
+    assert (found.returncode, found.problems) == (0, [])
+    assert "takes the tree" in found.found["summary"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: data[:-30], "archive-unsupported"),
+        (lambda data: data[: len(data) // 2], "archive-unsupported"),
+        (lambda data: data[:-200] + bytes(50) + data[-150:], "archive-corrupt"),
+        (lambda data: b"nothing of the kind" * 100, "archive-unsupported"),
+    ],
+    ids=["end missing", "half", "table of contents", "something else"],
+)
+def test_a_damaged_archive(archive: Path, target: Path, change: Callable[[bytes], bytes], reason: str) -> None:
+    archive.write_bytes(change(archive.read_bytes()))
+    named = ("--archive", archive, "--target", target)
+    failure = start(*named)
+    found = doctor(*named)
+    assert found.returncode == 1
+    if failure in ("archive-corrupt", "archive-unsupported"):
+        assert failure in found.problems
+    assert set(found.problems) & {reason, failure}
+
+
+def test_another_digest(archive: Path, target: Path) -> None:
+    named = ("--archive", archive, "--target", target, "--digest", "0" * 64)
+    found = doctor(*named)
+    assert (found.returncode, found.problems) == (1, ["digest-mismatch"])
+    assert start(*named) == "digest-mismatch"
+
+
+def test_another_interpreter(tmp_path: Path, target: Path) -> None:
+    archive = tmp_path / "archive"
+    pack_tree(archive, write_tree(tmp_path / "site", {"app.py": ""}), python="cpython-36")
+    named = ("--archive", archive, "--target", target)
+    found = doctor(*named)
+    assert (found.returncode, found.problems) == (1, ["interpreter-mismatch"])
+    assert "cpython-36" in found.only("match")["text"]
+    assert start(*named) == "interpreter-mismatch"
+    forced = doctor(*named, "--force")
+    assert (forced.returncode, forced.only("match")["level"]) == (0, "warning")
+
+
+def test_without_zstandard(archive: Path, target: Path, tmp_path: Path) -> None:
+    write_tree(tmp_path / "hidden", {"zstandard/__init__.py": "raise ImportError('broken')\n"})
+    path = f"{tmp_path / 'hidden'}:{environment()['PYTHONPATH']}"
+    named = ("--archive", archive, "--target", target)
+    found = doctor(*named, PYTHONPATH=path)
+    assert (found.returncode, found.problems) == (1, ["archive-unsupported"])
+    assert found.only("zstandard")["level"] == "problem"
+    assert start(*named, PYTHONPATH=path) == "archive-unsupported"
+
+
+def test_a_setting_that_cannot_be(archive: Path) -> None:
+    found = doctor("--archive", archive, UNPACKENV_WORKERS="many")
+    assert (found.returncode, found.problems) == (1, ["setting"])
+
+
+def test_off(archive: Path, target: Path) -> None:
+    found = doctor("--archive", archive, "--target", target, UNPACKENV="off")
+    assert found.returncode == 0
+    assert "does nothing, as UNPACKENV=off says" in found.found["summary"]
+
+
+# --- places ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [("ro", "target-read-only"), ("noexec", "target-noexec"), ("size=64k", "no-space"), ("nr_inodes=3", "no-space")],
+)
+def test_mounts(archive: Path, tmp_path: Path, mount: Mount, options: str, reason: str) -> None:
+    place = tmp_path / "mounted"
+    place.mkdir()
+    mount("-t", "tmpfs", "-o", options, "none", place)
+    named = ("--archive", archive, "--target", place)
+    found = doctor(*named)
+    assert (found.returncode, found.problems) == (1, [reason])
+    assert start(*named) == reason
+
+
+def test_a_target_in_use(archive: Path, target: Path) -> None:
+    write_tree(target, {"mine": "stays"})
+    named = ("--archive", archive, "--target", target)
+    found = doctor(*named)
+    assert (found.returncode, found.problems) == (1, ["target-refused"])
+    assert os.listdir(target) == ["mine"]
+    assert start(*named) == "target-refused"
+
+
+def test_a_file_in_the_way(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    named = ("--archive", archive, "--target", tmp_path / "file" / "tree")
+    found = doctor(*named)
+    assert (found.returncode, found.problems) == (1, ["target-not-writable"])
+    assert start(*named) == "target-not-writable"
+
+
+def test_default_places_in_their_order(archive: Path, tmp_path: Path, mount: Mount) -> None:
+    """One that cannot be used is named with the reason, and the next one is taken."""
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    for path in home, temporary:
+        path.mkdir()
+    (home / ".cache").mkdir()
+    (home / ".cache" / "unpackenv").mkdir(mode=0o777)
+    os.chmod(home / ".cache" / "unpackenv", 0o777)
+    os.makedirs("/opt/unpackenv", exist_ok=True)
+    mount("-t", "tmpfs", "-o", "noexec,mode=755", "none", "/opt/unpackenv")
+    variables = {"HOME": home, "TMPDIR": temporary}
+    found = doctor("--archive", archive, **variables)
+    assert (found.returncode, found.problems) == (0, [])
+    places = found.of("place")
+    assert [(one["facts"]["path"].partition("/env/")[0], one["reason"]) for one in places] == [
+        ("/opt/unpackenv", "target-noexec"),
+        (f"{home}/.cache/unpackenv", "target-untrusted"),
+        (f"{temporary}/unpackenv-{os.geteuid()}", ""),
+    ]
+    assert found.found["summary"].startswith(f"A start here unpacks to {temporary}/")
+    assert os.listdir(temporary) == []
+    mount("-t", "tmpfs", "-o", "ro", "none", temporary)
+    found = doctor("--archive", archive, **variables)
+    assert (found.returncode, found.problems) == (1, ["target-not-writable"])
+    assert start("--archive", archive, **variables) == "target-not-writable"
+
+
+def test_another_start_at_work(archive: Path, target: Path) -> None:
+    with open(target.parent / ".tree.unpackenv.lock", "w") as lock:
+        lock.write("process 4711 on elsewhere\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = doctor("--archive", archive, "--target", target)
+    assert "process 4711 on elsewhere is unpacking there" in found.only("place", "warning")["text"]
+    assert found.returncode == 0
+    assert doctor("--archive", archive, "--target", target).of("place", "warning") == []
+
+
+def test_what_a_killed_start_left(archive: Path, target: Path) -> None:
+    (target.parent / ".tree.unpackenv.work").mkdir()
+    assert "a start was killed there" in doctor("--archive", archive, "--target", target).only("place", "note")["text"]
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can be somebody else")
+def test_a_target_of_somebody_else(archive: Path, target: Path) -> None:
+    os.chown(target.parent, 12345, 12345)
+    found = doctor("--archive", archive, "--target", target)
+    assert [one["text"].partition(": ")[2] for one in found.of("place", "warning")] == [
+        "its parent belongs to uid 12345"
+    ]
+    assert found.returncode == 0
+    assert doctor("--strict", "--archive", archive, "--target", target).returncode == 1
+
+
+# --- limits ------------------------------------------------------------------------------------
+
+
+def test_half_a_cpu(archive: Path, target: Path) -> None:
+    group = containers_by_hand.cpu_group(0.5)
+    try:
+        done = run(wrapper("doctor", "--json", "--archive", archive, "--target", target), before=group.join)
+    finally:
+        group.remove()
+    found = Diagnosis(done)
+    assert found.returncode == 0
+    (cpu,) = [one for one in found.of("CPU") if "quota" in one["facts"]]
+    assert (cpu["level"], cpu["facts"]["quota"]) == ("warning", 0.5)
+    assert cpu["facts"]["cgroups"] in ("v1", "v2")
+    assert found.only("workers")["facts"]["bounds"]["quota"] == 1
+
+
+def test_little_memory(tmp_path: Path, target: Path) -> None:
+    """Less than a start needs: it is refused before the kernel would kill it."""
+    archive = tmp_path / "archive"
+    site = write_tree(tmp_path / "site", {"app.py": ""})
+    (site / "data").write_bytes(os.urandom(40 * MB))
+    done = run(wrapper("pack", site, "-o", archive, "--codec", "zstd", "--level", 1, "--frame-size", "64M"))
+    assert done.returncode == 0, done.stderr
+    group = containers_by_hand.memory_group(64 * MB)
+    named = ["--archive", archive, "--target", target]
+    try:
+        found = Diagnosis(run(wrapper("doctor", "--json", *named), before=group.join))
+        started = run(wrapper("--log", "json", *named, "--", "true"), before=group.join)
+        killed = group.killed()
+    finally:
+        group.remove()
+    assert (found.returncode, found.problems) == (1, ["memory-limit"])
+    assert found.only("memory")["facts"]["left"] < 64 * MB
+    assert json.loads(started.stderr)["reason"] == "memory-limit"
+    assert killed == 0
+
+
+def test_workers_that_were_asked_for(archive: Path, target: Path) -> None:
+    named = ("--archive", archive, "--target", target)
+    assert "bounded by" in doctor(*named).only("workers")["text"]
+    assert doctor(*named, "--workers", 1).returncode == 0
+
+
+def test_an_archive_of_tar(archive: Path, target: Path, tmp_path: Path) -> None:
+    path = tmp_path / "packages.tar.xz"
+    subprocess.run(["tar", "-C", tmp_path, "-cJf", path, "site"], check=True)
+    found = doctor("--archive", path, "--target", target)
+    assert (found.returncode, found.problems) == (0, [])
+    assert "made by tar" in found.only("archive", "note")["text"]
+    assert found.of("zstandard") == []
+
+
+# --- the interpreter ---------------------------------------------------------------------------
+
+
+def test_standard_library_without_bytecode(archive: Path, target: Path, tmp_path: Path) -> None:
+    """As official images ship it."""
+    named = ("--archive", archive, "--target", target)
+    found = doctor(*named, PYTHONPYCACHEPREFIX=tmp_path / "empty")
+    library = found.only("stdlib")
+    assert library["level"] == "warning"
+    assert library["facts"]["compiled"] < library["facts"]["modules"]
+    assert "every start compiles what it imports" in library["text"]
+    assert found.returncode == 0
+    for source in Path(os.__file__).parent.rglob("*.py"):
+        compiled = Path(f"{tmp_path}/cache{source.with_suffix('')}.{sys.implementation.cache_tag}.pyc")
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        compiled.touch()
+    again = doctor(*named, PYTHONPYCACHEPREFIX=tmp_path / "cache")
+    assert again.only("stdlib")["level"] == "ok"
+    assert again.only("stdlib")["facts"]["compiled"] == library["facts"]["modules"]
+
+
+def test_without_psutil(archive: Path, target: Path, tmp_path: Path) -> None:
+    named = ("--archive", archive, "--target", target)
+    assert "busiest" in doctor(*named).only("machine")["facts"]
+    write_tree(tmp_path / "hidden", {"psutil.py": "raise ImportError\n"})
+    found = doctor(*named, PYTHONPATH=f"{tmp_path / 'hidden'}:{environment()['PYTHONPATH']}")
+    assert found.returncode == 0
+    assert "psutil is not installed" in found.only("machine", "note")["text"]
+
+
+# --- where it runs -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_doctor(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A runtime that has the doctor."""
+    return runtime.write(str(tmp_path_factory.mktemp("final") / "runtime"), doctor=True).path
+
+
+def test_in_a_container(with_doctor: str, archive: Path, tmp_path: Path) -> None:
+    """With a read-only root and nothing to write to it says so; with a tmpfs, where a start unpacks."""
+    env = {"PYTHONPATH": "/opt/runtime", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/"}
+    command = [sys.executable, "-S", "-m", "unpackenv", "doctor", "--json", "--archive", "/opt/archive"]
+    for temporary in False, True:
+        (tmp_path / f"root-{temporary}").mkdir()
+        container = Container(tmp_path / f"root-{temporary}")
+        container.bind(archive, "/opt/archive", read_only=True)
+        container.bind(with_doctor, "/opt/runtime", read_only=True)
+        if temporary:
+            container.tmpfs("/tmp")
+        found = Diagnosis(container.run(command, env, user=containers_by_hand.SOMEBODY))
+        reasons = [one["reason"] for one in found.of("place")]
+        assert reasons == ["target-read-only", "" if temporary else "target-read-only"], found.found
+        assert found.problems == ([] if temporary else ["target-not-writable"])
+        assert found.returncode == (0 if temporary else 1)
+
+
+def test_after_the_hook_has_failed(with_doctor: str, tmp_path: Path) -> None:
+    """Every interpreter of the image ends with 125, but for the one that says why."""
+    python = _venv(tmp_path)
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": ""}), python="cpython-36")
+    base = {"PATH": os.defpath, "PYTHONPATH": with_doctor}
+    done = run([python, "-m", "unpackenv", "hook", "--auto", "--archive", tmp_path / "archive"], base)
+    assert done.returncode == 0, done.stderr
+    done = run([python, "-c", "pass"], {"PATH": os.defpath})
+    assert (done.returncode, done.stdout) == (125, "")
+    found = Diagnosis(run([python, "-m", "unpackenv", "doctor", "--json"], {"PATH": os.defpath}))
+    assert (found.returncode, found.problems) == (1, ["interpreter-mismatch"])
+    assert found.only("hook")["facts"]["auto"] is True
+    assert "UNPACKENV=off" not in found.found["summary"]
+    assert found.only("archive", "ok")["facts"]["path"] == str(tmp_path / "archive")
+
+
+def _venv(tmp_path: Path) -> Path:
+    import venv
+
+    venv.create(tmp_path / "image", with_pip=False)
+    return tmp_path / "image/bin/python"
+
+
+def test_a_runtime_without_doctor_says_how_to_get_one(tmp_path: Path) -> None:
+    at = runtime.write(str(tmp_path / "runtime")).path
+    assert not os.path.exists(f"{at}/unpackenv/report")
+    env = {"PATH": os.defpath, "PYTHONPATH": at}
+    done = run([sys.executable, "-S", "-m", "unpackenv", "doctor"], env)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert f"{at}: there is no doctor in it" in done.stderr
+    assert "unpackenv runtime --doctor DIR" in done.stderr
+
+
+def test_a_runtime_with_doctor_is_still_small(with_doctor: str) -> None:
+    if not shutil.which("strip"):
+        pytest.skip("binutils are not installed")
+    on_disk = sum(file.lstat().st_blocks * 512 for file in Path(with_doctor).rglob("*"))
+    assert on_disk < 2_200_000
+    names = {path.name for path in Path(with_doctor, "unpackenv/report").glob("*.py")}
+    assert "analyze.py" not in names

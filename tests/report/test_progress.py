@@ -1,0 +1,156 @@
+"""Progress is for people: on a real terminal there is a bar, in a log there is nothing of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import terminal
+from processes import environment, pack_tree, processes_with, run, wait_for, wrapper
+from support import members_of, pack
+
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+PERCENT = re.compile(r"\b\d{1,3}%")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some hundred files of 40 MB together. Shared: never write to it."""
+    root = tmp_path_factory.mktemp("packages") / "site"
+    noise = random.Random(1).randbytes(1 << 20)
+    for number in range(400):
+        file = root / f"package{number % 10}" / f"data{number}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(noise[number << 10 :][:100_000])
+    return root
+
+
+@pytest.fixture(scope="module")
+def archive(site: Path) -> Path:
+    path = site.parent / "site-packages.tar.zst"
+    pack(path, members_of(site), frame_size=1 << 20, workers=2)
+    return path
+
+
+def test_verify(archive: Path) -> None:
+    shown = terminal.run("verify", archive)
+    assert (shown.returncode, shown.stdout) == (0, f"{archive}: sound\n")
+    assert "verify" in shown.text
+    assert "100%" in PERCENT.findall(shown.text)
+
+
+def test_verify_a_tree(archive: Path, site: Path) -> None:
+    shown = terminal.run("verify", archive, "--target", site)
+    assert (shown.returncode, shown.stdout) == (0, f"{site}: complete and unaltered\n")
+    assert "100%" in PERCENT.findall(shown.text)
+
+
+# Each file that is written takes a while, in every process of the start.
+SLOW = """
+import time
+from unpackenv.start import tree
+write = tree.Tree.write_file
+def slow(*arguments):
+    time.sleep(0.01)
+    write(*arguments)
+tree.Tree.write_file = slow
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> str:
+    """A PYTHONPATH on which an unpack takes seconds."""
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW)
+    return f"{tmp_path / 'slow'}:{environment()['PYTHONPATH']}"
+
+
+def test_unpack(archive: Path, tmp_path: Path, slow: str) -> None:
+    """The bar moves with what the workers write, which still are processes, and is gone before the line comes."""
+    options = ["--workers", 2, "--log", "json"]
+    shown = terminal.run("unpack", archive, "-C", tmp_path / "tree", *options, PYTHONPATH=slow)
+    assert shown.returncode == 0, shown.raw
+    seen = {int(percent[:-1]) for percent in PERCENT.findall(shown.text)}
+    assert len(seen) > 5, shown.text
+    assert max(seen) > 60
+    before, _, line = shown.raw.rpartition('{"unpackenv"')
+    fields = json.loads('{"unpackenv"' + line)
+    assert (fields["outcome"], fields["workers"]) == ("unpacked", 2)
+    assert "unpack" in before
+    assert "%" not in line
+    assert before.count(HIDE_CURSOR) == before.count(SHOW_CURSOR) == 1
+    assert processes_with(str(tmp_path)) == []
+
+
+def test_unpack_an_archive_of_tar(site: Path, tmp_path: Path, slow: str) -> None:
+    """How much there will be, nobody knows."""
+    archive = tmp_path / "packages.tar.gz"
+    subprocess.run(["tar", "-C", site.parent, "-czf", archive, site.name], check=True)
+    shown = terminal.run("unpack", archive, "-C", tmp_path / "tree", PYTHONPATH=slow)
+    assert shown.returncode == 0, shown.raw
+    assert "unpack" in shown.text.partition("unpackenv:")[0]
+    assert not PERCENT.search(shown.text)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_unpack_that_is_stopped(archive: Path, tmp_path: Path, slow: str, signum: signal.Signals) -> None:
+    """As by Ctrl-C, for all processes at the terminal; nothing is left of the bar, nor, if that can be, of the tree."""
+
+    def stop(process: subprocess.Popen[str]) -> None:
+        wait_for((tmp_path / ".tree.unpackenv.work").exists, "the unpack to begin")
+        time.sleep(0.2)
+        if signum == signal.SIGINT:
+            os.killpg(process.pid, signum)
+        else:
+            process.send_signal(signum)
+
+    shown = terminal.run("unpack", archive, "-C", tmp_path / "tree", meanwhile=stop, PYTHONPATH=slow)
+    assert shown.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
+    if signum != signal.SIGKILL:
+        assert [name for name in os.listdir(tmp_path) if name in ("tree", ".tree.unpackenv.work")] == []
+        assert shown.raw.count(HIDE_CURSOR) == shown.raw.count(SHOW_CURSOR) == 1
+    wait_for(lambda: processes_with(slow) == [], "every process to end")
+
+
+def test_errors_are_said_once(tmp_path: Path) -> None:
+    (tmp_path / "broken").write_bytes(b"nothing that anybody packed" * 100)
+    shown = terminal.run("unpack", tmp_path / "broken", "-C", tmp_path / "tree")
+    assert shown.returncode == 125
+    assert shown.raw.count("is neither an unpackenv archive") == 1
+    shown = terminal.run("unpack", tmp_path / "nowhere", "-C", tmp_path / "tree")
+    assert shown.raw.strip().startswith(f"unpackenv: error: {tmp_path}/nowhere: there is no archive")
+
+
+def test_nothing_in_a_log(archive: Path, tmp_path: Path) -> None:
+    for command in ["verify", archive], ["unpack", archive, "-C", tmp_path / "tree", "--log", "off"]:
+        done = run(wrapper(*command))
+        assert (done.returncode, done.stderr) == (0, "")
+    done = run(wrapper("unpack", archive, "-C", tmp_path / "other"))
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_nothing_without_rich(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("raise ImportError('not here')\n")
+    path = f"{tmp_path}:{environment()['PYTHONPATH']}"
+    for command in ["verify", archive], ["unpack", archive, "-C", tmp_path / "tree", "--log", "off"]:
+        shown = terminal.run(*command, PYTHONPATH=path)
+        assert (shown.returncode, shown.raw) == (0, "")
+
+
+def test_a_start_shows_no_bar(tmp_path: Path) -> None:
+    """Nor does the wrapper, which a person may run at a terminal, too."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "app.py").write_text("")
+    pack_tree(tmp_path / "archive", tmp_path / "site")
+    options = ["--archive", tmp_path / "archive", "--target", tmp_path / "tree"]
+    shown = terminal.run(*options, "--", "true")
+    assert re.fullmatch(r"unpackenv: unpacked [^\r\n]*", shown.raw.strip())

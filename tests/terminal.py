@@ -1,0 +1,66 @@
+"""A terminal of its own for a command, and what the command shows there."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from processes import environment
+
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+@dataclass
+class Shown:
+    """How a command ended, what it wrote to stdout, and what a terminal at its stderr got."""
+
+    returncode: int
+    stdout: str
+    raw: str = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """What was on the screen at some time, without what moves the cursor."""
+        return _CONTROL.sub("\n", self.raw)
+
+
+def run(
+    *arguments: object, meanwhile: Callable[[subprocess.Popen[str]], None] = lambda process: None, **variables: object
+) -> Shown:
+    """Run `unpackenv ARGUMENTS…` at a terminal of its own; call `meanwhile` with the process while it runs."""
+    leader, follower = pty.openpty()
+    env = environment(TERM="xterm", COLUMNS=100, LINES=30, **variables)
+    command = [sys.executable, "-m", "unpackenv", *map(str, arguments)]
+    screen: list[bytes] = []
+    process = subprocess.Popen(
+        command, env=env, cwd="/", stdin=follower, stdout=subprocess.PIPE, stderr=follower, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(follower)
+    reader = threading.Thread(target=_read, args=(leader, screen))
+    reader.start()
+    try:
+        meanwhile(process)
+        stdout, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        reader.join()  # ends when the last process that has the terminal has ended
+        os.close(leader)
+    return Shown(process.returncode, stdout, b"".join(screen).decode("utf-8", "replace"))
+
+
+def _read(leader: int, screen: list[bytes]) -> None:
+    while True:
+        try:
+            data = os.read(leader, 1 << 16)
+        except OSError:  # EIO: nobody is at the other end any more
+            return
+        if not data:
+            return
+        screen.append(data)
