@@ -9,13 +9,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 _SAMPLE_SECONDS = 0.005
+SELDOM = 3
 _DROP_CACHES = "/proc/sys/vm/drop_caches"
 
 WARM, COLD, DROPPED = "warm", "cold", "dropped"
@@ -48,6 +49,8 @@ class Usage:
     switches: int
     """Context switches, voluntary and not."""
     output: str
+    round: int = 0
+    """In which round of several."""
 
     @property
     def cpu(self) -> float:
@@ -73,26 +76,34 @@ class Failed(Exception):
     """A command ended in another way than it should."""
 
 
-def in_turn(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, list[Usage]]:
-    """Run A B C, A B C, …, each in a directory of its own; a slow minute of the machine then hits all alike."""
+@dataclass(frozen=True)
+class Survey:
+    """What commands did when they were looked at, by their name."""
+
+    peaks: dict[str, Peak]
+    """The highest of several runs."""
+    files: dict[str, int]
+    """How many they left behind."""
+    failed: dict[str, str]
+    """Of those that do not work here, the reason; they have neither peak nor files."""
+
+
+def in_turn(
+    commands: Sequence[Command], rounds: int, fresh: Fresh, seldom: Collection[str] = ()
+) -> dict[str, list[Usage]]:
+    """Run A B C, A B C, …, each in a directory of its own; a slow minute of the machine then hits all alike.
+
+    Those named in `seldom` run in every third round only.
+    """
     usages: dict[str, list[Usage]] = {command.name: [] for command in commands}
     for number in range(rounds):
         for command in commands:
+            if number % SELDOM and command.name in seldom:
+                continue
             _say(f"round {number + 1} of {rounds}: {command.name}")
             with fresh() as directory:
-                usages[command.name].append(run(command, directory))
+                usages[command.name].append(replace(run(command, directory), round=number))
     return usages
-
-
-def peaks(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, Peak]:
-    """Return the highest peak of each command in `rounds` runs."""
-    found = {command.name: Peak() for command in commands}
-    for number in range(rounds):
-        for command in commands:
-            _say(f"memory, round {number + 1} of {rounds}: {command.name}")
-            with fresh() as directory:
-                found[command.name] |= watch(command, directory)[1]
-    return found
 
 
 def watched_in_turn(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, list[tuple[Usage, Peak]]]:
@@ -102,22 +113,37 @@ def watched_in_turn(commands: Sequence[Command], rounds: int, fresh: Fresh) -> d
         for command in commands:
             _say(f"round {number + 1} of {rounds}: {command.name}")
             with fresh() as directory:
-                found[command.name].append(watch(command, directory))
+                usage, peak = watch(command, directory)
+                found[command.name].append((replace(usage, round=number), peak))
     return found
 
 
-def try_out(commands: Sequence[Command], fresh: Fresh) -> tuple[dict[str, int], dict[str, str]]:
-    """Run each once: return how many files it left behind, or for one that failed the reason."""
-    files, failed = {}, {}
-    for command in commands:
-        _say(f"trying {command.name}")
-        with fresh() as directory:
-            try:
-                run(command, directory)
-                files[command.name] = count_files(directory)
-            except Failed as error:
-                failed[command.name] = str(error)
-    return files, failed
+def survey(commands: Sequence[Command], rounds: int, fresh: Fresh) -> Survey:
+    """Look at the memory of each command in `rounds` runs, at what it leaves behind, and at whether it works at all."""
+    found = Survey({}, {}, {})
+    for number in range(rounds):
+        for command in commands:
+            name = command.name
+            if name in found.failed:
+                continue
+            _say(f"memory, round {number + 1} of {rounds}: {name}")
+            with fresh() as directory:
+                try:
+                    peak = watch(command, directory)[1]
+                except Failed as error:
+                    found.failed[name] = str(error)
+                else:
+                    found.peaks[name] = found.peaks.get(name, Peak()) | peak
+                    found.files[name] = count_files(directory)
+    return found
+
+
+def peaks(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, Peak]:
+    """Return the highest peak of each command in `rounds` runs; raises `Failed`."""
+    found = survey(commands, rounds, fresh)
+    for reason in found.failed.values():
+        raise Failed(reason)
+    return found.peaks
 
 
 def count_files(directory: Path) -> int:
@@ -169,7 +195,10 @@ def _started(command: Command, directory: Path) -> Iterator[tuple[int, float, Bi
         ]
         environment = {"PATH": os.environ.get("PATH", os.defpath), **command.env}
         started = time.perf_counter()
-        pid = os.posix_spawnp(words[0], words, environment, file_actions=files, setpgroup=0)
+        try:
+            pid = os.posix_spawnp(words[0], words, environment, file_actions=files, setpgroup=0)
+        except OSError as error:
+            raise Failed(f"{command.name} cannot be started ({error.strerror}: {words[0]})") from error
         try:
             yield pid, started, output
         finally:

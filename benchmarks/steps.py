@@ -12,6 +12,7 @@ import sys
 import time
 
 from unpackenv.archive.reader import Archive, open_archive
+from unpackenv.archive.toc import Toc
 
 
 def main(path: str, directory: str) -> None:
@@ -22,8 +23,12 @@ def main(path: str, directory: str) -> None:
     archive = open_archive(path)
     opened = time.perf_counter() - begin
     with archive:
-        members = archive.toc.member_count
-        print(json.dumps({"open": opened, "members": members, **_frames(archive), **_directories(archive, directory)}))
+        columns = archive.toc.encode()
+        begin = time.perf_counter()
+        toc = Toc.decode(columns)
+        parsed = time.perf_counter() - begin
+        found = {"open": opened, "parse": parsed, "files": len(toc.file_names), "members": toc.member_count}
+        print(json.dumps({**found, **_frames(archive), **_directories(archive, directory)}))
 
 
 def _frames(archive: Archive) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 Format = Callable[[float], str]
@@ -66,7 +66,7 @@ def claims_table(claims: Iterable[Claim]) -> str:
     return table(["must show", "target", *(["stretch"] if has_stretch else []), "measured", ""], rows)
 
 
-def spread(values: Sequence[float], write: Format = seconds) -> str:
+def spread(values: Collection[float], write: Format = seconds) -> str:
     """Return the median with the least and the most."""
     return f"{write(statistics.median(values))} ({write(min(values))}–{write(max(values))})"
 

@@ -51,8 +51,12 @@ class Workload:
         self.what = what
         self.python = python
         self._make = make
-        self.env = {
-            "PYTHONPATH": os.pathsep.join([str(_installed(python)), str(install.runtime(python))]),
+
+    @cached_property
+    def env(self) -> dict[str, str]:
+        """The environment in which `python` can import unpackenv."""
+        return {
+            "PYTHONPATH": os.pathsep.join([str(_installed(self.python)), str(install.runtime(self.python))]),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import measure
 import peers
 import workload
 from cache import Unavailable
-from measure import Command, Peak, Usage
+from measure import Command
 from parts.common import (
     FOREIGN,
     FOREIGN_IN_PLACE,
@@ -48,11 +48,12 @@ def cold(renderer: Renderer, options: Options) -> Part:
         cold_start(renderer, FOREIGN_IN_PLACE, peers.tar_xz(renderer), UNPACKENV_IN_PLACE="yes"),
     ]
     runs = _Runs(renderer, [*ours, *others], options)
-    missing |= runs.failed
-    times, peaks = walls(runs.usages), runs.peaks
-    notes = "\n".join(f"- {name}: {note}" for name, note in peers.notes().items() if name in times)
+    missing |= runs.survey.failed
+    times, peaks = walls(runs.usages), runs.survey.peaks
+    notes = [f"- {name}: {note}" for name, note in peers.notes().items() if name in times]
+    notes.append(f"- Those that unpackenv is not measured by ran in every {measure.SELDOM}rd round only.")
     return Part(
-        [runs.table(), notes, *left_out(missing), *ratio_table(times)],
+        [runs.table(), "\n".join(notes), *left_out(missing), *ratio_table(times)],
         {**runs.data(), "missing": missing},
         [
             Claim("cold start / unsquashfs, zstd 19", 0.75, compared(times, OURS, peers.UNSQUASHFS), stretch=0.65),
@@ -91,7 +92,7 @@ def workloads(_: Renderer, options: Options) -> Part:
         listed = ", ".join(f"{name} {megabytes(size)} MB" for name, size in sizes.items())
         raw = peers.tar(made).stat().st_size
         text += [f"### {made.what}", f"{megabytes(raw)} MB as tar; archives: {listed}.", runs.table()]
-        text += [*left_out({**missing, **runs.failed}), *ratio_table(walls(runs.usages))]
+        text += [*left_out({**missing, **runs.survey.failed}), *ratio_table(walls(runs.usages))]
         data[made.name] = {**runs.data(), "bytes": sizes}
     return Part(text, data)
 
@@ -106,19 +107,19 @@ class _Runs:
 
     def __init__(self, made: Workload, commands: Sequence[Command], options: Options) -> None:
         fresh = fresh_for(options.file_system, made)
-        self.files, self.failed = measure.try_out(commands, fresh)
-        for name, reason in self.failed.items():
+        # Memory first: the timed runs then find every program and its libraries in the page cache.
+        self.survey = measure.survey(commands, options.memory_rounds, fresh)
+        for name, reason in self.survey.failed.items():
             if name.startswith("unpackenv"):
                 raise measure.Failed(reason)
-        commands = [command for command in commands if command.name in self.files]
-        # Memory first: the timed runs then find every program and its libraries in the page cache.
-        self.peaks: Mapping[str, Peak] = measure.peaks(commands, options.memory_rounds, fresh)
-        self.usages: Mapping[str, Sequence[Usage]] = measure.in_turn(commands, options.rounds, fresh)
+        working = [command for command in commands if command.name in self.survey.peaks]
+        seldom = {peer.name for peer in peers.PEERS} - {*peers.MAIN}
+        self.usages = measure.in_turn(working, options.rounds, fresh, seldom)
 
     def table(self) -> str:
         rows = []
         for name, runs in self.usages.items():
-            peak = self.peaks[name]
+            peak = self.survey.peaks[name]
             rows.append(
                 (
                     name,
@@ -127,11 +128,10 @@ class _Runs:
                     seconds(medians(runs, lambda usage: usage.system)),
                     count(medians(runs, lambda usage: usage.switches)),
                     *map(megabytes, (peak.pss, peak.rss, peak.largest)),
-                    count(self.files[name]),
+                    count(self.survey.files[name]),
                 )
             )
         return table(_HEADER, rows)
 
     def data(self) -> dict[str, object]:
-        runs = {name: plain(list(usages)) for name, usages in self.usages.items()}
-        return {"runs": runs, "peaks": plain(dict(self.peaks)), "files": self.files}
+        return {"runs": plain(self.usages), "peaks": plain(self.survey.peaks), "files": self.survey.files}

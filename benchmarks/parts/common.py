@@ -23,7 +23,8 @@ OURS, OURS_XZ, THREADS = "unpackenv, zstd", "unpackenv, xz", "unpackenv, zstd, t
 FOREIGN, FOREIGN_IN_PLACE = "unpackenv, plain-tar xz", "unpackenv, plain-tar xz, in place"
 MEMORY_LIMIT = 96e6
 
-Walls = Mapping[str, Sequence[float]]
+Rounds = Mapping[str, Mapping[int, float]]
+"""A figure of each command, by the number of the round."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +92,24 @@ def cpus() -> list[int]:
 # --- comparisons ---------------------------------------------------------------------------------
 
 
-def walls(usages: Mapping[str, Sequence[Usage]]) -> Walls:
-    """Return the seconds of each command, round by round."""
-    return {name: [usage.wall for usage in runs] for name, runs in usages.items()}
+def walls(usages: Mapping[str, Sequence[Usage]]) -> Rounds:
+    """Return the seconds of each command."""
+    return {name: {usage.round: usage.wall for usage in runs} for name, runs in usages.items()}
 
 
-def compared(values: Walls, name: str, peer: str) -> float | None:
+def compared(values: Rounds, name: str, peer: str) -> float | None:
     """Return the median of the ratios within each round; None where one of both was not measured."""
-    if not (values.get(name) and values.get(peer)):
-        return None
-    return statistics.median(mine / other for mine, other in zip(values[name], values[peer]))
+    mine, others = values.get(name, {}), values.get(peer, {})
+    ratios = [mine[number] / others[number] for number in mine if number in others]
+    return statistics.median(ratios) if ratios else None
 
 
-def difference(values: Walls, name: str, base: str) -> float:
+def difference(values: Rounds, name: str, base: str) -> float:
     """Return the median of the differences within each round."""
-    return statistics.median(mine - other for mine, other in zip(values[name], values[base]))
+    return statistics.median(value - values[base][number] for number, value in values[name].items())
 
 
-def ratio_table(values: Walls) -> list[str]:
+def ratio_table(values: Rounds) -> list[str]:
     """Return a table of ours divided by the others."""
     ours = [name for name in values if name.startswith("unpackenv")]
     rows = [(peer, *(_ratio(compared(values, name, peer)) for name in ours)) for peer in values if peer not in ours]

@@ -32,10 +32,12 @@ def imports(renderer: Renderer, options: Options) -> Part:
             _append(first, measure.in_turn(commands, 1, same(at)))
             _append(again, measure.in_turn(commands, AGAIN, same(at)))
     seconds = {
-        kind: {name: [float(usage.output) for usage in runs] for name, runs in usages.items()}
+        kind: {
+            name: {number: float(usage.output) for number, usage in enumerate(runs)} for name, runs in usages.items()
+        }
         for kind, usages in (("first", first), ("again", again))
     }
-    rows = [(kind, name, spread(values)) for kind, found in seconds.items() for name, values in found.items()]
+    rows = [(kind, name, spread(values.values())) for kind, found in seconds.items() for name, values in found.items()]
     ratios = {kind: compared(found, "bootstrap()", "plain tree") for kind, found in seconds.items()}
     text = (
         f"`{IMPORTS}`, timed within the process. `first`: the first import from a new file system, for bootstrap() "

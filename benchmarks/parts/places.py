@@ -72,6 +72,6 @@ def _table(columns: dict[str, dict[str, list[measure.Usage]]]) -> str:
         for usages in columns.values():
             values = walls(usages)
             times = compared(values, name, OURS)
-            cells.append(spread(values[name]) + ("" if name == OURS else f" ×{times:.2f}"))
+            cells.append(spread(values[name].values()) + ("" if name == OURS else f" ×{times:.2f}"))
         rows.append((name, *cells))
     return table(("command: s, × ours", *columns), rows)

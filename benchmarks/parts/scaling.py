@@ -38,7 +38,7 @@ def scaling(renderer: Renderer, options: Options) -> Part:
             rows.append(
                 (
                     _name(form, number),
-                    spread(walls(usages)[_name(form, number)]),
+                    spread(walls(usages)[_name(form, number)].values()),
                     seconds(medians(runs, lambda usage: usage.user)),
                     seconds(medians(runs, lambda usage: usage.system)),
                     count(medians(runs, lambda usage: usage.switches)),

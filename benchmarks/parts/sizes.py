@@ -73,7 +73,7 @@ def _settings(renderer: Renderer, options: Options, archives: Mapping[str, Packe
                 name,
                 megabytes(packed.size),
                 ratio(packed.size / peer),
-                spread(walls(usages)[name]),
+                spread(walls(usages)[name].values()),
                 spread([usage.cpu for usage in usages[name]]),
                 megabytes(peaks[name].pss),
                 seconds(packed.seconds),

@@ -38,7 +38,7 @@ def warm(renderer: Renderer, options: Options) -> Part:
     rows = [
         (
             name,
-            spread(values, milliseconds),
+            spread(values.values(), milliseconds),
             f"{milliseconds(more[name])} over {baseline[name]}" if name in more else "",
         )
         for name, values in times.items()
