@@ -19,6 +19,7 @@ def kind(request: pytest.FixtureRequest) -> FileSystem:
     """A file system that is mounted."""
     found: FileSystem = request.param
     problem = found.problem()
+    assert "busy" not in problem  # it was made, and not unmounted
     return pytest.skip(f"{found.name} cannot be mounted here: {problem}") if problem else found
 
 

@@ -29,7 +29,7 @@ def test_ratios_are_taken_within_a_round() -> None:
     values = {
         "unpackenv, zstd": {0: 1.0, 1: 4.0, 2: 3.0, 3: 8.0},
         "tar": {0: 2.0, 1: 4.0, 2: 30.0},
-        "shiv": {0: 4.0, 3: 16.0},
+        "shiv": {0: 4.0, 3: 16.0, 6: 1.0},
     }
     assert common.compared(values, "unpackenv, zstd", "tar") == 0.5
     assert common.compared(values, "unpackenv, zstd", "shiv") == 0.375

@@ -41,10 +41,8 @@ def test_a_peer_unpacks_the_tree(tmp_path: Path, workload: Workload, peer: peers
     (tmp_path / "target").mkdir()
     measure.run(found[0], tmp_path / "target")
     assert found[0].reads.exists()
-    unpacked = _files(tmp_path / "target")
-    assert {Path(*path.parts[path.parts[0] == "site-packages" :]): content for path, content in unpacked.items()} == (
-        _files(workload.tree)
-    )
+    # A tar has the name of the directory that was packed.
+    assert _files(tmp_path / "target" / ("site-packages" if "tar" in peer.name else "")) == _files(workload.tree)
 
 
 def test_what_is_missing_is_left_out_with_the_reason(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
