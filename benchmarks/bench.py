@@ -1,9 +1,10 @@
-"""Measure unpackenv beside its alternatives on the renderer's packages: `make bench`.
+"""Measure unpackenv beside its alternatives: `make bench`.
 
 Prints Markdown; the raw figures go to build/bench/results.json.
 
     make bench                                  everything, 5 rounds
     make bench ARGS="-n 9 --only cold"          one part, 9 rounds
+    make bench ARGS="-n 9 --write"              everything, into docs/benchmarks.md
 """
 
 from __future__ import annotations
@@ -13,30 +14,51 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import cache
 import freshfs
-import workload
-from parts import PARTS, Options, Part
+import measure
+import peers
+from parts import PARTS
+from parts.common import Options, Part
+from renderer import install
 from tables import claims_table
+from workload import Renderer
 
+DOCUMENT = install.PROJECT / "docs" / "benchmarks.md"
+RESULTS = cache.CACHE / "results.json"
+TITLE = """\
+# Benchmarks
+
+unpackenv beside its alternatives: the same packages, one run, whole processes. Measured with
+
+    {command}
+"""
 CAVEATS = """\
 - Seconds vary from machine to machine; ratios within one run hold better. Nothing else should be running.
-- {cpus} CPUs for every command, ours and the others', and every sample a fresh process. File system: {file_system}.
-- The page cache is warm: the archive or tree is read once before each sample. With a cold one, small archives gain.
-- The commands take turns (A B C, A B C, …). Figures are medians with the least and the most; ratios are taken within a
-  round, and their median is given.
-- All archives hold the same files: the tree that our zstd archive unpacks to, with its unchecked-hash bytecode.
+- {cpus} CPUs for every command, ours and the others', and every sample a fresh process. File system, where nothing else
+  is said: {file_system}.
+- The page cache is warm, but for the part *caches*: the archive or tree is read once before each sample.
+- The commands take turns (A B C, A B C, …). Figures are medians with the least and the most, of {rounds} rounds where
+  nothing else is said; ratios are taken within a round, and their median is given.
+- All archives hold the same files: the tree that our default archive unpacks to, with its unchecked-hash bytecode.
+  Peers that install from wheels, and those that leave bytecode out, unpack fewer; *files* is how many were there in the
+  end, with those of a cache and of an interpreter.
+- Every command runs until the first line of an application would: peers that are a launcher start an application that
+  does nothing.
+- unpackenv compares the sha256 of everything that it unpacks; xz and zip compare a CRC, cp and unsquashfs nothing.
 - Nobody syncs to the disk: like everybody's, our files are in the page cache when the command ends.
 - Memory comes from runs of its own, as the most of several. "All processes" is the sum of PSS over the process and its
   descendants, looked at every 5 ms: memory that forked workers share counts once, and a peak between two looks is
-  missed. "Largest process" is the kernel's own peak (VmHWM) of the one process that had most, which misses nothing but
-  the last 5 ms. The page cache is in neither, but for files that are mapped. 1 MB is 1,000,000 bytes.
+  missed. "Sum of RSS" counts it for each. "Largest process" is the kernel's own peak (VmHWM) of the one process that
+  had most, which misses nothing but the last 5 ms. The page cache is in none, but for files that are mapped. 1 MB is
+  1,000,000 bytes.
 """
 
 
@@ -45,34 +67,51 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything is unmounted
     _alone()
     if options.repack:
-        workload.forget()
+        cache.forget()
     cpus = _use_cpus(options.cpus)
-    renderer = workload.Renderer()
+    try:
+        _measure(options, cpus)
+    except (cache.Unavailable, measure.Failed) as error:
+        raise SystemExit(f"bench: {error}") from None
+
+
+def _measure(options: argparse.Namespace, cpus: int) -> None:
     file_system = freshfs.choose(options.fs)
-    machine = _machine(renderer.python)
-    _introduce(machine, cpus, file_system)
+    renderer = Renderer()
+    facts = {
+        "command": _command(),
+        "commit": peers.first_line("git", "-C", str(install.PROJECT), "describe", "--always", "--dirty"),
+        "machine": _machine(renderer.python),
+        "cpus": cpus,
+        "rounds": options.rounds,
+        "file_system": file_system.name,
+    }
+    introduction = _introduction(facts, file_system)
+    print(introduction, flush=True)
     started = time.monotonic()
-    found = {}
+    found: dict[str, Part] = {}
+    sections = []
     for name in options.only or PARTS:
         found[name] = PARTS[name](renderer, Options(options.rounds, file_system))
-        _show(name, found[name])
-    print("\n## Must show\n")
-    print(claims_table(claim for part in found.values() for claim in part.claims))
-    facts = {"machine": machine, "cpus": cpus, "rounds": options.rounds, "file_system": file_system.name}
-    _save(workload.CACHE / "results.json", {**facts, "seconds": time.monotonic() - started}, found)
+        sections.append("\n\n".join([f"## {name}", PARTS[name].__doc__ or "", *found[name].text]))
+        print(f"\n{sections[-1]}", flush=True)
+        _save({**facts, "seconds": time.monotonic() - started}, found)
+    claims = f"## Must show\n\n{claims_table(claim for part in found.values() for claim in part.claims)}"
+    print(f"\n{claims}\n\nRaw figures: {RESULTS}")
+    if options.write:
+        DOCUMENT.write_text("\n\n".join([introduction.rstrip(), claims, *sections]) + "\n")
+        print(f"Written: {DOCUMENT}")
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Measure unpackenv beside its alternatives on the renderer's packages."
-    )
+    parser = argparse.ArgumentParser(description="Measure unpackenv beside its alternatives.")
     parser.add_argument("-n", "--rounds", type=int, default=5, help="samples of each command (default: 5)")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part; may be repeated")
     parser.add_argument("--cpus", type=int, default=2, help="CPUs for every command; 0: all (default: 2)")
-    parser.add_argument(
-        "--fs", choices=["auto", *(kind.name for kind in freshfs.KINDS)], default="auto", help="where to unpack"
-    )
-    parser.add_argument("--repack", action="store_true", help="make all archives anew")
+    places = [kind.name for kind in freshfs.KINDS if not kind.is_merged]
+    parser.add_argument("--fs", choices=["auto", *places], default="auto", help="where to unpack")
+    parser.add_argument("--repack", action="store_true", help="make all trees and archives anew")
+    parser.add_argument("--write", action="store_true", help="write what was found to docs/benchmarks.md, too")
     return parser.parse_args()
 
 
@@ -92,18 +131,20 @@ def _use_cpus(count: int) -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _command() -> str:
+    """Return the command that measures this again."""
+    return f'make bench ARGS="{" ".join(sys.argv[1:])}"' if sys.argv[1:] else "make bench"
+
+
 def _machine(python: str) -> dict[str, str]:
-    tools = {tool: _first_line(tool, "--version") for tool in ("tar", "xz", "zstd", "cp") if shutil.which(tool)}
-    if shutil.which("unsquashfs"):
-        tools["unsquashfs"] = _first_line("unsquashfs", "-version")
     return {
         "processor": next(
             (line.split(": ")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?"
         ),
         "memory": next(line.split(":")[1].strip() for line in _lines("/proc/meminfo")),
         "kernel": platform.release(),
-        "python": _first_line(python, "-VV"),
-        **tools,
+        "python": peers.first_line(python, "-VV"),
+        **peers.versions(python),
     }
 
 
@@ -111,32 +152,25 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines()
 
 
-def _first_line(*command: str) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    return next(iter(done.stdout.splitlines()), "")
+def _introduction(facts: Mapping[str, Any], file_system: freshfs.FileSystem) -> str:
+    """Return what comes first: how to measure it again, and what to keep in mind."""
+    caveats = CAVEATS.format(cpus=facts["cpus"], rounds=facts["rounds"], file_system=file_system.what)
+    if file_system.caveat:
+        caveats += f"- {file_system.caveat}\n"
+    machine = {"commit": facts["commit"], **facts["machine"]}
+    listed = "\n".join(f"    {name}: {value}" for name, value in machine.items())
+    return f"{TITLE.format(command=facts['command'])}\n{caveats}\n{listed}\n"
 
 
-def _introduce(machine: dict[str, str], cpus: int, file_system: freshfs.FileSystem) -> None:
-    print("# Benchmarks\n")
-    print(CAVEATS.format(cpus=cpus, file_system=file_system.what), end="")
-    print(f"- {file_system.caveat}\n" if file_system.caveat else "")
-    print("\n".join(f"    {name}: {value}" for name, value in machine.items()))
-
-
-def _show(name: str, part: Part) -> None:
-    question = PARTS[name].__doc__
-    print(f"\n## {name}\n\n{question}\n\n" + "\n\n".join(part.text), flush=True)
-
-
-def _save(path: Path, facts: dict[str, object], found: dict[str, Part]) -> None:
+def _save(facts: dict[str, object], found: dict[str, Part]) -> None:
+    """Write the raw figures; after each part, so that a run that is stopped has not been for nothing."""
     claims = [
         {"what": claim.what, "limit": claim.limit, "measured": claim.measured, "holds": claim.holds}
         for part in found.values()
         for claim in part.claims
     ]
     content = {**facts, "claims": claims, "parts": {name: part.data for name, part in found.items()}}
-    path.write_text(json.dumps(content, indent=1) + "\n")
-    print(f"\nRaw figures: {path}")
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

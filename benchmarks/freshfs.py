@@ -19,63 +19,118 @@ from pathlib import Path
 
 _IMAGE_SIZE = 6 << 30  # sparse
 _UNMOUNT_TRIES = 50
+_TARGET = "target"
 
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A way to get an empty directory: what it is, what is wrong with it, and how to make one in a work directory."""
+    """A way to get a directory without files: what it is, what is wrong with it, and how to make one.
+
+    `make` mounts it in a work directory. Where `is_merged`, the directory is there already: it
+    belongs to a lower layer, and has the directories of a tree in it.
+    """
 
     name: str
     what: str
     caveat: str
-    make: Callable[[Path], AbstractContextManager[Path]]
+    make: Callable[[Path, Path | None], AbstractContextManager[Path]]
+    is_merged: bool = False
 
     @contextlib.contextmanager
-    def fresh(self) -> Iterator[Path]:
-        """Yield an empty directory on a new file system, which is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix="unpackenv-bench-") as work, self.make(Path(work)) as root:
-            directory = root / "target"
-            directory.mkdir()
+    def fresh(self, tree: Path | None = None) -> Iterator[Path]:
+        """Yield a directory on a new file system, which is gone afterwards; `tree` is what will be unpacked to it."""
+        with tempfile.TemporaryDirectory(prefix="unpackenv-bench-") as work, self.make(Path(work), tree) as root:
+            directory = root / _TARGET
+            directory.mkdir(exist_ok=self.is_merged)
             yield directory
+
+    def problem(self) -> str:
+        """Return why this user cannot make one here, or nothing."""
+        try:
+            with self.fresh():
+                return ""
+        except subprocess.CalledProcessError as error:
+            return error.stderr.decode(errors="replace").strip() or str(error)
+        except OSError as error:
+            return str(error)
 
 
 def choose(name: str) -> FileSystem:
     """Return the file system `name`, or for "auto" the best one that this user may make here."""
-    candidates = [kind for kind in KINDS if name in ("auto", kind.name)]
+    candidates = [kind for kind in KINDS if kind.name in (_AUTO if name == "auto" else [name])]
+    problems = []
     for kind in candidates:
-        try:
-            with kind.fresh():
-                return kind
-        except (OSError, subprocess.CalledProcessError) as error:
-            problem = error
-    raise SystemExit(f"bench: cannot make a file system ({', '.join(kind.name for kind in candidates)}): {problem}")
+        problem = kind.problem()
+        if not problem:
+            return kind
+        problems.append(f"{kind.name}: {problem}")
+    raise SystemExit(f"bench: cannot make a file system ({'; '.join(problems)})")
 
 
 @contextlib.contextmanager
-def _ext4(work: Path) -> Iterator[Path]:
-    image = work / "image"
-    with open(image, "wb") as file:
-        file.truncate(_IMAGE_SIZE)
+def _ext4(work: Path, _: Path | None) -> Iterator[Path]:
+    image = _image(work)
     # Lazily, and the kernel told not to catch up: nothing but the sample writes to it.
     _quietly("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", image)
-    with _mounted(work, "-o", "loop,noinit_itable", image) as root:
+    with _mounted(work / "mount", "-o", "loop,noinit_itable", image) as root:
         yield root
 
 
 @contextlib.contextmanager
-def _tmpfs(work: Path) -> Iterator[Path]:
-    with _mounted(work, "-t", "tmpfs", "tmpfs") as root:
+def _xfs(work: Path, _: Path | None) -> Iterator[Path]:
+    image = _image(work)
+    _quietly("mkfs.xfs", "-q", "-f", image)
+    with _mounted(work / "mount", "-o", "loop", image) as root:
         yield root
 
 
 @contextlib.contextmanager
-def _directory(work: Path) -> Iterator[Path]:
+def _tmpfs(work: Path, _: Path | None) -> Iterator[Path]:
+    with _mounted(work / "mount", "-t", "tmpfs", "tmpfs") as root:
+        yield root
+
+
+@contextlib.contextmanager
+def _overlay(work: Path, _: Path | None) -> Iterator[Path]:
+    """Mount what an engine gives to a container: a lower layer, and one to write to, on one ext4."""
+    with _ext4(work, None) as disk, _layered(work, disk) as root:
+        yield root
+
+
+@contextlib.contextmanager
+def _merged_overlay(work: Path, tree: Path | None) -> Iterator[Path]:
+    """The same, with the directory to be filled, and those below it, in the lower layer."""
+    with _ext4(work, None) as disk:
+        for directory, _, _ in os.walk(tree) if tree else ():
+            (disk / "lower" / _TARGET / os.path.relpath(directory, tree)).mkdir(parents=True)
+        with _layered(work, disk) as root:
+            yield root
+
+
+@contextlib.contextmanager
+def _layered(work: Path, disk: Path) -> Iterator[Path]:
+    layers = {f"{name}dir": disk / name for name in ("lower", "upper", "work")}
+    for layer in layers.values():
+        layer.mkdir(exist_ok=True)
+    options = ",".join(f"{name}={path}" for name, path in layers.items())
+    with _mounted(work / "merged", "-t", "overlay", "-o", options, "overlay") as root:
+        yield root
+
+
+@contextlib.contextmanager
+def _directory(work: Path, _: Path | None) -> Iterator[Path]:
     yield work
 
 
+def _image(work: Path) -> Path:
+    image = work / "image"
+    with open(image, "wb") as file:
+        file.truncate(_IMAGE_SIZE)
+    return image
+
+
 @contextlib.contextmanager
-def _mounted(work: Path, *arguments: str | Path) -> Iterator[Path]:
-    root = work / "mount"
+def _mounted(root: Path, *arguments: str | Path) -> Iterator[Path]:
     root.mkdir()
     _quietly("mount", *arguments, root)
     try:
@@ -114,4 +169,15 @@ KINDS = (
         "and these times are not to be compared with others.",
         _directory,
     ),
+    FileSystem("xfs", "xfs in a loop-mounted image, made anew for each sample", "", _xfs),
+    FileSystem("overlayfs", "a new directory on overlayfs, both layers on a new ext4", "", _overlay),
+    FileSystem(
+        "overlayfs-merged",
+        "overlayfs, a directory of the lower layer, with all directories of the tree and no files; both layers on a "
+        "new ext4",
+        "",
+        _merged_overlay,
+        is_merged=True,
+    ),
 )
+_AUTO = ("ext4", "tmpfs", "directory")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 _SAMPLE_SECONDS = 0.005
+SELDOM = 3
+_DROP_CACHES = "/proc/sys/vm/drop_caches"
+
+WARM, COLD, DROPPED = "warm", "cold", "dropped"
+"""What is in the page cache when a command starts: what it reads; not what it reads; nothing at all (takes root)."""
 
 Fresh = Callable[[], AbstractContextManager[Path]]
 
@@ -28,7 +33,10 @@ class Command:
     argv: Callable[[Path], Sequence[object]]
     env: Mapping[str, str] = field(default_factory=dict)
     reads: Path | None = None
-    """What is read into the page cache before it starts: an archive, or a tree."""
+    """An archive, or a tree, that is brought into the page cache before it starts, or is removed from it."""
+    cache: str = WARM
+    ends: int = 0
+    """Its exit status; a signal's number, less than 0, where that is how it ends."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,10 @@ class Usage:
     user: float
     system: float
     switches: int
+    """Context switches, voluntary and not."""
     output: str
+    round: int = 0
+    """In which round of several."""
 
     @property
     def cpu(self) -> float:
@@ -61,49 +72,111 @@ class Peak:
         return Peak(max(self.pss, other.pss), max(self.rss, other.rss), max(self.largest, other.largest))
 
 
-def in_turn(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, list[Usage]]:
-    """Run A B C, A B C, …, each in a directory of its own; a slow minute of the machine then hits all alike."""
+class Failed(Exception):
+    """A command ended in another way than it should."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What commands did when they were looked at, by their name."""
+
+    peaks: dict[str, Peak]
+    """The highest of several runs."""
+    files: dict[str, int]
+    """How many they left behind."""
+    failed: dict[str, str]
+    """Of those that do not work here, the reason; they have neither peak nor files."""
+
+
+def in_turn(
+    commands: Sequence[Command], rounds: int, fresh: Fresh, seldom: Collection[str] = ()
+) -> dict[str, list[Usage]]:
+    """Run A B C, A B C, …, each in a directory of its own; a slow minute of the machine then hits all alike.
+
+    Those named in `seldom` run in every third round only.
+    """
     usages: dict[str, list[Usage]] = {command.name: [] for command in commands}
+    for number in range(rounds):
+        for command in commands:
+            if number % SELDOM and command.name in seldom:
+                continue
+            _say(f"round {number + 1} of {rounds}: {command.name}")
+            with fresh() as directory:
+                usages[command.name].append(replace(run(command, directory), round=number))
+    return usages
+
+
+def watched_in_turn(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, list[tuple[Usage, Peak]]]:
+    """Run A B C, A B C, …, as `in_turn` does, and look at memory meanwhile: for commands that take a minute."""
+    found: dict[str, list[tuple[Usage, Peak]]] = {command.name: [] for command in commands}
     for number in range(rounds):
         for command in commands:
             _say(f"round {number + 1} of {rounds}: {command.name}")
             with fresh() as directory:
-                usages[command.name].append(run(command, directory))
-    return usages
+                usage, peak = watch(command, directory)
+                found[command.name].append((replace(usage, round=number), peak))
+    return found
+
+
+def survey(commands: Sequence[Command], rounds: int, fresh: Fresh) -> Survey:
+    """Look at the memory of each command in `rounds` runs, at what it leaves behind, and at whether it works at all."""
+    found = Survey({}, {}, {})
+    for number in range(rounds):
+        for command in commands:
+            name = command.name
+            if name in found.failed:
+                continue
+            _say(f"memory, round {number + 1} of {rounds}: {name}")
+            with fresh() as directory:
+                try:
+                    peak = watch(command, directory)[1]
+                except Failed as error:
+                    found.failed[name] = str(error)
+                else:
+                    found.peaks[name] = found.peaks.get(name, Peak()) | peak
+                    found.files[name] = count_files(directory)
+    return found
 
 
 def peaks(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, Peak]:
-    """Return the highest peak of each command in `rounds` runs."""
-    found = {command.name: Peak() for command in commands}
-    for number in range(rounds):
-        for command in commands:
-            _say(f"memory, round {number + 1} of {rounds}: {command.name}")
-            with fresh() as directory:
-                found[command.name] |= watch(command, directory)
-    return found
+    """Return the highest peak of each command in `rounds` runs; raises `Failed`."""
+    found = survey(commands, rounds, fresh)
+    for reason in found.failed.values():
+        raise Failed(reason)
+    return found.peaks
+
+
+def count_files(directory: Path) -> int:
+    """Return how many files are below a directory; one with several names counts once."""
+    found: set[int] = set()
+    directories: list[str | Path] = [directory]
+    while directories:
+        with os.scandir(directories.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    found.add(entry.inode())
+    return len(found)
 
 
 def run(command: Command, directory: Path) -> Usage:
     """Run it once, with nothing else done meanwhile."""
     with _started(command, directory) as (pid, started, output):
         _, status, counted = os.wait4(pid, 0)
-        wall = time.perf_counter() - started
-        text = _checked(command, status, output)
-    return Usage(wall, counted.ru_utime, counted.ru_stime, counted.ru_nvcsw + counted.ru_nivcsw, text)
+        return _usage(command, started, status, counted, output)
 
 
-def watch(command: Command, directory: Path) -> Peak:
-    """Run it once and look at its processes every few milliseconds."""
+def watch(command: Command, directory: Path) -> tuple[Usage, Peak]:
+    """Run it once and look at its processes every few milliseconds, which takes a little of its time."""
     peak = Peak()
-    with _started(command, directory) as (pid, _, output):
+    with _started(command, directory) as (pid, started, output):
         while True:
             peak |= _memory(pid)
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            ended, status, counted = os.wait4(pid, os.WNOHANG)
             if ended:
-                break
+                return _usage(command, started, status, counted, output), peak
             time.sleep(_SAMPLE_SECONDS)
-        _checked(command, status, output)
-    return peak
 
 
 @contextlib.contextmanager
@@ -111,7 +184,9 @@ def _started(command: Command, directory: Path) -> Iterator[tuple[int, float, Bi
     """Start it in a process group of its own, of which nothing is left in the end."""
     words = [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in command.argv(directory)]
     if command.reads:
-        _read(command.reads)
+        _read(command.reads) if command.cache == WARM else evict(command.reads)
+    if command.cache == DROPPED:
+        Path(_DROP_CACHES).write_text("3")
     with tempfile.TemporaryFile() as output:
         files = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -120,7 +195,10 @@ def _started(command: Command, directory: Path) -> Iterator[tuple[int, float, Bi
         ]
         environment = {"PATH": os.environ.get("PATH", os.defpath), **command.env}
         started = time.perf_counter()
-        pid = os.posix_spawnp(words[0], words, environment, file_actions=files, setpgroup=0)
+        try:
+            pid = os.posix_spawnp(words[0], words, environment, file_actions=files, setpgroup=0)
+        except OSError as error:
+            raise Failed(f"{command.name} cannot be started ({error.strerror}: {words[0]})") from error
         try:
             yield pid, started, output
         finally:
@@ -130,27 +208,46 @@ def _started(command: Command, directory: Path) -> Iterator[tuple[int, float, Bi
                 os.waitpid(pid, 0)
 
 
-def _checked(command: Command, status: int, output: BinaryIO) -> str:
+def _usage(command: Command, started: float, status: int, counted: resource.struct_rusage, output: BinaryIO) -> Usage:
+    wall = time.perf_counter() - started
     output.seek(0)
     text = output.read().decode(errors="replace")
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-    if code:
-        raise subprocess.CalledProcessError(code, command.name, text)
-    return text
+    if code != command.ends:
+        raise Failed(f"{command.name} ended with {code}: {text.strip() or 'without a word'}")
+    return Usage(wall, counted.ru_utime, counted.ru_stime, counted.ru_nvcsw + counted.ru_nivcsw, text)
+
+
+def can_drop_caches() -> bool:
+    """Whether this user may empty the page cache."""
+    return os.access(_DROP_CACHES, os.W_OK)
 
 
 def _read(path: Path) -> None:
     """Bring a file, or all files of a tree, into the page cache."""
     buffer = bytearray(1 << 20)
-    names = (
-        (os.path.join(directory, name) for directory, _, files in os.walk(path) for name in files)
-        if path.is_dir()
-        else [path]
-    )
-    for name in names:
+    for name in _files(path):
         with open(name, "rb", buffering=0) as file:
             while file.readinto(buffer):
                 pass
+
+
+def evict(path: Path) -> None:
+    """Remove a file, or all files of a tree, from the page cache; what is not written back yet, is first."""
+    for name in _files(path):
+        with open(name, "rb", buffering=0) as file:
+            os.fdatasync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _files(path: Path) -> Iterator[str | Path]:
+    if not path.is_dir():
+        yield path
+    for directory, _, names in os.walk(path):
+        for name in names:
+            file = os.path.join(directory, name)
+            if not os.path.islink(file):
+                yield file
 
 
 def _memory(pid: int) -> Peak:

@@ -1,115 +1,178 @@
-"""What is measured: the renderer's packages as a tree and in every archive, made once and kept in build/bench."""
+"""What is measured: trees of packages, and our archives of them, made once and kept in build/bench."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import measure
+import trees
 import unpackenv
+from cache import CACHE, Unavailable, execute, key, once
 from renderer import install
 from unpackenv.archive import trailer
-from unpackenv.build import pack
 
-CACHE = install.PROJECT / "build" / "bench"
-SQUASHFS_OPTIONS = ("-comp", "zstd", "-Xcompression-level", "19", "-b", "1M")
-_BYTECODE = pack.Options().bytecode
-_BIG_FILE_MEGABYTES = 300
+HERE = Path(__file__).resolve().parent
+_SUFFIX = {trailer.ZSTD: "zst", trailer.XZ: "xz"}
+_SOURCE = install.PROJECT / "src" / "unpackenv"
 
 
-class Renderer:
-    """The renderer's packages on CPython 3.9.
+@dataclass(frozen=True)
+class Packed:
+    """An archive that `unpackenv pack` made, and what that took: one sample, from when it was made."""
 
-    `tree` is what our archive unpacks to, and what all other archives are made of: all hold the same
-    files, with the same bytecode.
+    path: Path
+    seconds: float
+    memory: int
+    """The most that all its processes had at a time, in bytes (PSS)."""
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+
+class Workload:
+    """A tree of packages, and what unpackenv makes of it.
+
+    All archives, ours and the others', are made of `tree`: all hold the same files, with the same bytecode.
     """
 
-    def __init__(self) -> None:
-        self.python = _real_python()
-        self.site = install.site(self.python)
-        self.env = {
+    def __init__(self, name: str, what: str, python: str, make: Callable[[Path], object]) -> None:
+        """`make` writes the packages into the directory that it is given, which exists."""
+        self.name = name
+        self.what = what
+        self.python = python
+        self._make = make
+
+    @cached_property
+    def env(self) -> dict[str, str]:
+        """The environment in which `python` can import unpackenv."""
+        return {
             "PYTHONPATH": os.pathsep.join([str(_installed(self.python)), str(install.runtime(self.python))]),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     @cached_property
-    def zstd(self) -> Path:
-        return self._packed(self.site, "renderer", trailer.ZSTD, _BYTECODE)
-
-    @cached_property
-    def xz(self) -> Path:
-        return self._packed(self.site, "renderer", trailer.XZ, _BYTECODE)
-
-    def framed(self, mebibytes: int) -> Path:
-        """Return the default archive, but with frames of another size."""
-        return self._packed(self.site, "renderer", trailer.ZSTD, _BYTECODE, mebibytes << 20)
-
-    @cached_property
     def tree(self) -> Path:
         def make(place: Path) -> None:
             (place / "site-packages").mkdir(parents=True)
-            _execute(["tar", "--zstd", "-xf", self.zstd, "-C", place / "site-packages"])
+            self._make(place / "site-packages")
 
-        return _once(f"tree-{_key(self.zstd.name)}", make) / "site-packages"
+        return once(f"tree-{self.name}-{key(unpackenv.__version__, self.what)}", make) / "site-packages"
 
-    @cached_property
-    def tar(self) -> Path:
-        return _tarred(self.tree, "tar", [])
+    @property
+    def zstd(self) -> Path:
+        """The archive that `unpackenv pack` makes by default."""
+        return self.packed().path
 
-    @cached_property
-    def tar_xz(self) -> Path:
-        return _tarred(self.tree, "tar.xz", ["-J"], {"XZ_OPT": "-T 0"})
+    @property
+    def xz(self) -> Path:
+        return self.packed("--codec", trailer.XZ, codec=trailer.XZ).path
 
-    @cached_property
-    def tar_zstd(self) -> Path:
-        return _tarred(self.tree, "tar.zst", ["--zstd"], {"ZSTD_CLEVEL": "19"})
+    def packed(self, *options: object, codec: str = trailer.ZSTD) -> Packed:
+        """Pack with some options; other options, or another unpackenv, make another archive."""
+        name = f"{self.name}-{key(str(self.tree), options, _digest_of_source())}.tar.{_SUFFIX[codec]}"
+        cost = CACHE / f"{name}.json"
 
-    @cached_property
-    def squashfs(self) -> Path | None:
-        if not (shutil.which("mksquashfs") and shutil.which("unsquashfs")):
-            return None
-        name = f"peer-{_key(self.tree.parent.name, *SQUASHFS_OPTIONS)}.squashfs"
-        options = ["-noappend", "-quiet", "-no-progress", *SQUASHFS_OPTIONS]
-        return _once(name, lambda place: _execute(["mksquashfs", self.tree, place, *options]))
+        def make(place: Path) -> None:
+            usage, peak = measure.watch(self.pack("unpackenv pack", lambda _: place, *options), CACHE)
+            cost.write_text(json.dumps({"seconds": usage.wall, "memory": peak.pss}))
 
-    # --- one big file ----------------------------------------------------------------------------
+        return Packed(once(name, make), **json.loads(cost.read_text()))
 
-    @cached_property
-    def big_tree(self) -> Path:
-        """A package that is one file of 300 MB."""
-        return _once(f"big-{_BIG_FILE_MEGABYTES}", _make_big) / "site-packages"
+    def pack(self, name: str, output: Callable[[Path], Path], *options: object) -> measure.Command:
+        """Return the command that packs the tree; its bytecode is there."""
+        words = [self.python, "-m", "unpackenv", "pack", self.tree, "--bytecode", "keep", *options, "-o"]
+        return measure.Command(name, lambda at: [*words, output(at)], self.env, self.tree)
 
-    @cached_property
-    def big_zstd(self) -> Path:
-        return self._packed(self.big_tree, "big", trailer.ZSTD, "keep")
-
-    @cached_property
-    def big_xz(self) -> Path:
-        return self._packed(self.big_tree, "big", trailer.XZ, "keep")
-
-    @cached_property
-    def big_tar_xz(self) -> Path:
-        return _tarred(self.big_tree, "tar.xz", ["-J"], {"XZ_OPT": "-T 0"})
-
-    def _packed(
-        self, tree: Path, name: str, codec: str, bytecode: str, frame_size: int = pack.DEFAULT_FRAME_SIZE
-    ) -> Path:
-        """Pack with default settings; other defaults make another archive."""
-        key = _key(str(tree), codec, bytecode, pack.DEFAULT_LEVEL[codec], frame_size, unpackenv.__version__)
-        suffix = {trailer.ZSTD: "zst", trailer.XZ: "xz"}[codec]
-        options = ["--codec", codec, "--bytecode", bytecode, "--frame-size", frame_size]
-        command = [self.python, "-m", "unpackenv", "pack", tree, *options, "-o"]
-        return _once(f"{name}-{key}.tar.{suffix}", lambda place: _execute([*command, place], self.env))
+    def can_pack(self, option: str) -> bool:
+        """Whether `unpackenv pack` knows an option."""
+        command = [self.python, "-m", "unpackenv", "pack", "--help"]
+        return option in subprocess.run(command, check=True, capture_output=True, text=True, env=self.env).stdout
 
 
-def forget() -> None:
-    """Remove what was made, so that it is made anew."""
-    shutil.rmtree(CACHE, ignore_errors=True)
+class Renderer(Workload):
+    """The renderer's packages on CPython 3.9."""
+
+    def __init__(self) -> None:
+        python = interpreter("3.9")
+        self.site = install.site(python)
+        self.requirements = install.HERE / "requirements.txt"
+        what = "the renderer: pandas, plotly, kaleido, flask and what they need"
+        super().__init__("renderer", what, python, functools.partial(_with_our_bytecode, self, self.site))
+
+    def wheels(self) -> Path:
+        """Return a directory with its wheels."""
+        return install.wheels(self.python)
+
+
+def science() -> Workload:
+    """Return the stack that science uses, on CPython 3.11."""
+    python = interpreter("3.11")
+    site = install.packages(python, "science", HERE / "science.txt")
+    what = "science: numpy, scipy, scikit-learn, pyarrow, polars, matplotlib and what they need"
+    made = Workload("science", what, python, lambda place: _with_our_bytecode(made, site, place))
+    return made
+
+
+def small_files() -> Workload:
+    """Return a tree of 50,000 small files."""
+    return Workload("small", "50,000 small files", interpreter("3.9"), trees.small_files)
+
+
+def big_files() -> Workload:
+    """Return a tree of three big files, which hold machine code of the science stack."""
+    libraries = science().tree
+    what = "3 files of 150 MB, machine code of the science stack's libraries"
+    return Workload("big", what, interpreter("3.9"), lambda place: trees.big_files(place, libraries))
+
+
+def one_file() -> Workload:
+    """Return a package that is one file of 300 MB."""
+    return Workload("one", "one file of 300 MB", interpreter("3.9"), trees.one_file)
+
+
+def interpreter(version: str) -> str:
+    """Return the interpreter itself: a launcher in its place, such as pyenv's, would be measured too."""
+    python = install.find_python(version)
+    if python is None:
+        setting = f"UNPACKENV_PYTHON{version.replace('.', '')}"
+        raise Unavailable(f"no CPython {version} with pip here; {setting} can name one")
+    command = [python, "-c", "import sys; print(sys.executable)"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _with_our_bytecode(workload: Workload, site: Path, place: Path) -> None:
+    """Fill a directory with what a default `pack` of installed packages unpacks to; it is not compressed much."""
+    archive = place.with_name("packed.tar.zst")
+    command = [workload.python, "-m", "unpackenv", "pack", site, "--level", "1", "-o", archive]
+    execute(command, workload.env)
+    execute(["tar", "--zstd", "-xf", archive, "-C", place])
+    archive.unlink()
+
+
+def _installed(python: str) -> Path:
+    """Return a directory with unpackenv as an installer leaves it: of today, and with bytecode."""
+    place = CACHE / f"installed-{key(python)}"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(_SOURCE, place / "unpackenv", ignore=shutil.ignore_patterns("__pycache__"))
+    execute([python, "-m", "compileall", "-q", place])
+    return place
+
+
+@functools.cache
+def _digest_of_source() -> str:
+    """Return what tells archives of this unpackenv from those of another one."""
+    paths = sorted(path for part in ("archive", "build") for path in (_SOURCE / part).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def xz_block_size(archive: Path) -> int:
@@ -118,65 +181,3 @@ def xz_block_size(archive: Path) -> int:
         ["xz", "--robot", "--list", "-v", archive], check=True, capture_output=True, text=True
     ).stdout
     return max(int(line.split("\t")[7]) for line in listed.splitlines() if line.startswith("block\t"))
-
-
-def _real_python() -> str:
-    """Return the interpreter itself: a launcher in its place, such as pyenv's, would be measured too."""
-    python = install.find_python()
-    if python is None:
-        raise SystemExit("bench: no CPython 3.9 with pip here; UNPACKENV_PYTHON39 can name one")
-    command = [python, "-c", "import sys; print(sys.executable)"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _installed(python: str) -> Path:
-    """Return a directory with unpackenv as an installer leaves it: of today, and with bytecode."""
-    place = CACHE / "installed"
-    shutil.rmtree(place, ignore_errors=True)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(install.PROJECT / "src" / "unpackenv", place / "unpackenv", ignore=ignored)
-    _execute([python, "-m", "compileall", "-q", place])
-    return place
-
-
-def _tarred(tree: Path, suffix: str, options: Sequence[str], env: Mapping[str, str] | None = None) -> Path:
-    """Make what `tar` makes of a tree, named from its parent."""
-    key = _key(str(tree), *options, *(env or {}).values())
-    command = ["tar", "-C", tree.parent, *options, "-cf"]
-    return _once(f"peer-{key}.{suffix}", lambda place: _execute([*command, place, tree.name], env))
-
-
-def _make_big(place: Path) -> None:
-    """Write what compresses as a binary does, about 1 : 8, and is the same each time."""
-    import random
-
-    (place / "site-packages" / "big").mkdir(parents=True)
-    with open(place / "site-packages" / "big" / "weights.bin", "wb") as file:
-        for seed in range(_BIG_FILE_MEGABYTES):
-            noise = random.Random(seed).randbytes(125_000).hex().encode()
-            file.write(noise * 4)
-
-
-def _once(name: str, make: Callable[[Path], object]) -> Path:
-    """Return the file or directory `name` of the cache; a run that was killed while making it left nothing of it."""
-    place = CACHE / name
-    if not place.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        print(f"bench: making {place}", file=sys.stderr, flush=True)
-        partial = CACHE / f"partial-{name}"
-        for leftover in CACHE.glob(f"{partial.name}*"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        make(partial)
-        partial.rename(place)
-    return place
-
-
-def _execute(words: Sequence[object], env: Mapping[str, str] | None = None) -> None:
-    command = [str(word) for word in words]
-    done = subprocess.run(command, check=False, env={**os.environ, **(env or {})}, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"bench: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-
-
-def _key(*options: object) -> str:
-    return hashlib.sha256(repr(options).encode()).hexdigest()[:12]

@@ -15,24 +15,30 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 
 
-def find_python() -> str | None:
-    """Return a CPython 3.9 with pip, whichever interpreter runs this; None where there is none.
+def find_python(version: str = "3.9") -> str | None:
+    """Return a CPython of `version` with pip, whichever interpreter runs this; None where there is none.
 
-    `UNPACKENV_PYTHON39` names one; it raises `ValueError` if that is something else.
+    `UNPACKENV_PYTHON39` (or 311, …) names one; it raises `ValueError` if that is something else.
     """
-    chosen = os.environ.get("UNPACKENV_PYTHON39")
+    setting = f"UNPACKENV_PYTHON{version.replace('.', '')}"
+    chosen = os.environ.get(setting)
     if chosen:
-        if not _is_cpython39(chosen):
-            raise ValueError(f"UNPACKENV_PYTHON39={chosen} is not a CPython 3.9 with pip")
+        if not _is_cpython(chosen, version):
+            raise ValueError(f"{setting}={chosen} is not a CPython {version} with pip")
         return chosen
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    candidates = [shutil.which("python3.9"), *sorted(pyenv.glob("versions/3.9.*/bin/python"))]
-    return next((str(candidate) for candidate in candidates if candidate and _is_cpython39(candidate)), None)
+    candidates = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python"))]
+    return next((str(candidate) for candidate in candidates if candidate and _is_cpython(candidate, version)), None)
 
 
 def site(python: str) -> Path:
     """Return a directory with the renderer's packages and their bytecode. Shared by all runs: never write to it."""
-    return _installed(python, "renderer", _renderer())
+    return packages(python, "renderer", HERE / "requirements.txt")
+
+
+def packages(python: str, name: str, requirements: Path) -> Path:
+    """Return a directory with the packages of a requirements file and their bytecode, as `site` does."""
+    return _installed(python, name, requirements.read_text().split())
 
 
 def runtime(python: str) -> Path:
@@ -52,14 +58,14 @@ def _renderer() -> list[str]:
     return (HERE / "requirements.txt").read_text().split()
 
 
-def _is_cpython39(python: str | Path) -> bool:
-    """A pyenv shim may be on PATH and not run; Debian's python3.9 may lack pip."""
+def _is_cpython(python: str | Path, version: str) -> bool:
+    """A pyenv shim may be on PATH and not run; Debian's interpreter may lack pip."""
     probe = "import sys, pip; print(sys.implementation.name, *sys.version_info[:2])"
     try:
         run = subprocess.run([str(python), "-I", "-c", probe], check=False, capture_output=True, text=True)
     except OSError:
         return False
-    return run.returncode == 0 and run.stdout.split() == ["cpython", "3", "9"]
+    return run.returncode == 0 and run.stdout.split() == ["cpython", *version.split(".")]
 
 
 def _installed(python: str, name: str, requirements: list[str]) -> Path:

@@ -1,0 +1,32 @@
+"""The peers that are Python packages: the `bench` extra, each installed on first use into a directory of its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache import execute, key, once
+
+
+def version(directory: Path, name: str) -> str:
+    """Return the version of what `installed` returned."""
+    return next((found.version for found in importlib.metadata.distributions(name=name, path=[str(directory)])), "?")
+
+
+def installed(python: str, name: str) -> Path:
+    """Return a directory with the package `name` for the interpreter `python`; raises `Unavailable`."""
+    requirement = _requirement(name)
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--target"]
+    return once(f"tool-{name}-{key(python, requirement)}", lambda place: execute([*pip, place, requirement]))
+
+
+def run(python: str, name: str, arguments: Sequence[object], module: str = "") -> None:
+    """Run `python -m name`; raises `Unavailable` if that fails."""
+    execute([python, "-m", module or name, *arguments], {"PYTHONPATH": str(installed(python, name))})
+
+
+def _requirement(name: str) -> str:
+    lines = [line for line in importlib.metadata.requires("unpackenv") or [] if re.search(r"extra == .bench.", line)]
+    return next(line.partition(";")[0].strip() for line in lines if re.match(rf"{name}\b", line))
