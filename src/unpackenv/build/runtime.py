@@ -29,6 +29,8 @@ from unpackenv.errors import PackError
 _OF_BUILD = ("__init__.py", "hook.py")
 # What is for the machine that builds only, or is made anew.
 _LEFT_OUT = ("__pycache__", "backend", "py.typed", "writer.py")
+# What only helps to look into a container.
+_TO_LOOK_INTO_IT = ("report", "verify.py")
 _DOCTOR = ("__init__.py", "doctor.py", "doctor_limits.py", "doctor_places.py", "findings.py")
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
@@ -45,7 +47,7 @@ class Runtime:
 def write(directory: str, codec: str = trailer.ZSTD, *, doctor: bool = False) -> Runtime:
     """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
 
-    With `doctor` it has `unpackenv doctor`, too, for a container that is to be looked into.
+    With `doctor` it has the commands `doctor` and `verify`, too, for a container that is to be looked into.
 
     It is for the interpreter that runs this: the C extension is of one Python version and platform.
     Raises `PackError`.
@@ -69,7 +71,7 @@ def _copy_package(work: Path, doctor: bool) -> None:
 
     def ignored(directory: str, names: list[str]) -> list[str]:
         kept = parts.get(os.path.basename(directory), names)
-        without = () if doctor else ("report",)
+        without = () if doctor else _TO_LOOK_INTO_IT
         return [name for name in names if name not in kept or name in (*_LEFT_OUT, *without)]
 
     shutil.copytree(Path(unpackenv.__file__).parent, work / "unpackenv", ignore=ignored)
@@ -117,9 +119,11 @@ def _licences() -> Iterator[Path]:
 
 
 def _compile(work: Path) -> None:
-    """An image may run it read-only: without bytecode every start would compile it."""
-    command = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
+    """An image may run it read-only: without bytecode every start would compile it. Docstrings are left out."""
+    command = ["-m", "compileall", "-q", "-o", "2", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
     _run([*command, str(work)], {"PYTHONHASHSEED": "0"})
+    for bytecode in work.rglob("*.opt-2.pyc"):  # an interpreter without -OO looks for the plain name
+        bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))
 
 
 def _check(work: Path, codec: str) -> None:
