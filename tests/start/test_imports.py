@@ -71,7 +71,7 @@ def test_every_layer_is_seen() -> None:
     seen = {path.relative_to(PACKAGE).parts[0].partition(".")[0] for path in modules()}
     assert {"archive", "build", "cli", "errors", "report", "start"} <= seen
     assert "unpackenv.start.bootstrap.bootstrap" in set(imported(PACKAGE / "__init__.py"))
-    assert {"build", "report"} <= {layer(name) for name in imported(PACKAGE / "cli.py")}
+    assert {"build", "report"} <= {layer(name) for path in (PACKAGE / "cli").glob("*.py") for name in imported(path)}
 
 
 def test_logs_are_read_without_what_starts() -> None:

@@ -28,7 +28,9 @@ from unpackenv.errors import PackError
 # What of `build` an image needs: the hook is written in it.
 _OF_BUILD = ("__init__.py", "hook.py")
 # What is for the machine that builds only, or is made anew.
-_LEFT_OUT = ("__pycache__", "backend", "py.typed", "writer.py")
+_LEFT_OUT = (
+    "__pycache__", "backend", "py.typed", "writer.py", "pack.py", "analyze.py", "timings.py", "runtime.py",
+)  # fmt: skip
 # What only helps to look into a container.
 _TO_LOOK_INTO_IT = ("report", "verify.py")
 _DOCTOR = ("__init__.py", "doctor.py", "doctor_limits.py", "doctor_places.py", "findings.py")

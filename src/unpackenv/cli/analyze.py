@@ -1,0 +1,60 @@
+"""`unpackenv analyze`: is packing worth it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from unpackenv.cli.common import positive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.cli.common import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "analyze",
+        help="what is in an environment, and whether packing it is worth it",
+        description="Say what is large in an environment and what nobody needs of it at run time; then make it a plain "
+        "layer and an archive, here, compare what both cost, and say whether packing is worth it. Nothing is changed. "
+        "It takes as long as packing does, and room in the temporary directory (TMPDIR) for the tree five times.",
+    )
+    parser.add_argument(
+        "subject", metavar="DIR|ARCHIVE|IMAGE.tar",
+        help="a folder as `pack` takes it, an archive, or what `docker save` (or an OCI image layout) has of an image",
+    )  # fmt: skip
+    parser.add_argument(
+        "--quick", action="store_true", help="measure a sample of 50 MB, and say that it is an estimate"
+    )
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="GLOB", help="as if packed without; may be repeated"
+    )
+    parser.add_argument("--site", default="", metavar="PATH", help="the packages of an image (default: the largest)")
+    parser.add_argument(
+        "--containers", type=positive, default=1, metavar="N",
+        help="new containers that a node starts for each pull of the image (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--link", type=positive, default=1000, metavar="MBIT",
+        help="speed between registry and node, in Mbit/s (default: 1000)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it, and return its exit code."""
+    from unpackenv.report import analysis_text, analyze
+    from unpackenv.report.advice import Circumstances
+    from unpackenv.start import isolation
+
+    circumstances = Circumstances(options.containers, options.link)
+    analysis = isolation.stoppable(
+        lambda: analyze.analyze(
+            options.subject, circumstances, site=options.site, exclude=options.exclude, quick=options.quick
+        )
+    )
+    print(json.dumps(analyze.fields(analysis)) if options.json else analysis_text.text(analysis))
+    return 0

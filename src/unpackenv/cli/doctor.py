@@ -1,0 +1,50 @@
+"""`unpackenv doctor`: why a start is slow or fails."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+import unpackenv
+from unpackenv.cli.common import has
+from unpackenv.errors import UnpackenvError
+from unpackenv.start.settings import TABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.cli.common import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "doctor",
+        help="in a container: why a start is slow or fails",
+        description="Look at all that a start in this container depends on: interpreter, archive, limits, mounts and "
+        "the places for the tree, as a start would find them. Nothing is unpacked. Exits with 1 if a start would fail, "
+        "else with 0.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings, too")
+    for setting in TABLE:
+        if setting.name != "log":
+            action = "store_true" if setting.is_switch else "store"
+            parser.add_argument(setting.option, help=setting.meaning, action=action, default=None)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it, and return its exit code."""
+    if not has("report.doctor"):
+        raise UnpackenvError(
+            "there is no doctor in it, to keep it small",
+            where=os.path.dirname(os.path.dirname(os.path.abspath(unpackenv.__file__))),
+            hint="Write a runtime that has one (unpackenv runtime --doctor DIR), mount it into the container, and say "
+            "PYTHONPATH=DIR python -m unpackenv doctor",
+        )
+    from unpackenv.report import doctor
+
+    diagnosis = doctor.examine({setting.name: getattr(options, setting.name, None) for setting in TABLE})
+    print(json.dumps(diagnosis.fields()) if options.json else diagnosis.text())
+    return diagnosis.exit_code(options.strict)

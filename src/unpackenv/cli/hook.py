@@ -1,0 +1,43 @@
+"""`unpackenv hook`: import from the tree in every interpreter."""
+
+from __future__ import annotations
+
+import argparse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.cli.common import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "hook",
+        help="make every interpreter of the image import from the unpacked tree",
+        description="Write one .pth file into this interpreter's site directory, at image build: every interpreter "
+        "that starts in the container, also by docker exec or a health check, imports from the unpacked tree.",
+    )
+    parser.add_argument(
+        "--auto", action="store_true", help="the first interpreter to start unpacks; no code change needed"
+    )
+    parser.add_argument("--archive", default="", metavar="FILE", help="the archive, where the environment names none")
+    parser.add_argument("--target", default="", metavar="DIR", help="the target, where the environment names none")
+    parser.add_argument(
+        "--site-dir", default="", metavar="DIR", help="the site directory (default: this interpreter's)"
+    )
+    parser.add_argument("--remove", action="store_true", help="remove the hook again")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it, and return its exit code."""
+    from unpackenv.build import hook
+
+    if options.remove:
+        print(f"removed {hook.remove(options.site_dir)}")
+        return 0
+    path = hook.install(
+        auto=options.auto, archive=options.archive, target=options.target, site_directory=options.site_dir
+    )
+    print(f"wrote {path}")
+    return 0

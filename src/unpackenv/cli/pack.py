@@ -1,0 +1,86 @@
+"""`unpackenv pack`: make an archive."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from unpackenv.build.bytecode import MODES
+from unpackenv.build.pack import BEST_FRAME_SIZE, DEFAULT_FRAME_SIZE, DEFAULT_LEVEL
+from unpackenv.cli.common import megabytes, size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.cli.common import Commands
+
+_BIGGEST = 8
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    levels = ", ".join(f"{codec} {level}" for codec, level in DEFAULT_LEVEL.items())
+    parser = commands.add_parser(
+        "pack",
+        help="make an archive of installed packages",
+        description="Make an archive of a site-packages folder, an install tree (pip --target, --prefix) or a venv.",
+    )
+    parser.add_argument("source", metavar="SRC", help="the folder to pack")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="the archive to write (.tar.zst or .tar.xz)"
+    )
+    parser.add_argument("--codec", choices=tuple(DEFAULT_LEVEL), help="default: by the name of FILE, else zstd")
+    parser.add_argument(
+        "--best", action="store_true",
+        help=f"the smallest archive: highest level and frames of {BEST_FRAME_SIZE >> 20}M, which take more memory",
+    )  # fmt: skip
+    parser.add_argument("--level", type=int, help=f"compression level (default: {levels})")
+    parser.add_argument(
+        "--frame-size", type=size, metavar="SIZE",
+        help=f"raw size of what is decoded at once, such as 8M (default: {DEFAULT_FRAME_SIZE >> 20}M)",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: all CPUs")
+    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="leave out; may be repeated")
+    parser.add_argument("--target", default="", metavar="DIR", help="where to unpack by default")
+    parser.add_argument("--bytecode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
+    parser.add_argument(
+        "--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it, and return its exit code."""
+    from unpackenv.build import pack
+    from unpackenv.start import isolation
+
+    codec = options.codec or ("xz" if options.output.endswith(".xz") else "zstd")
+    if not options.output.endswith({"xz": (".xz", ".txz"), "zstd": (".zst", ".tzst")}[codec]):
+        print(f"warning: {options.output} is named like something else than {codec}, which it will be", file=sys.stderr)
+    chosen = pack.Options(
+        codec=codec,
+        best=options.best,
+        level=options.level,
+        frame_size=options.frame_size,
+        workers=options.workers,
+        exclude=options.exclude,
+        target=options.target,
+        bytecode=options.bytecode,
+        python=options.python,
+    )
+    # A build that is cancelled leaves neither half an archive nor a staging directory.
+    packed = isolation.stoppable(lambda: pack.pack(options.source, options.output, chosen))
+    for warning in packed.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for glob in packed.unused:
+        print(f"warning: --exclude {glob} matches nothing", file=sys.stderr)
+    for path, reason in packed.failed:
+        print(f"warning: {path} does not compile and is packed as it is: {reason}", file=sys.stderr)
+    toc, described = packed.written.toc, packed.source
+    ratio = packed.written.size / max(1, toc.unpacked_size)
+    print(f"{packed.path}: {megabytes(packed.written.size)}, {ratio:.1%} of {megabytes(toc.unpacked_size)}")
+    counts = f"{len(toc.file_names)} files, {len(toc.frame_raw)} frames"
+    print(f"  {counts}, {described.kind}, for {described.interpreter.cache_tag}")
+    biggest = list(packed.packages.items())[:_BIGGEST]
+    print("  largest: " + ", ".join(f"{name} {megabytes(size)}" for name, size in biggest))
+    print(f"  digest {packed.written.digest}")
+    return 0

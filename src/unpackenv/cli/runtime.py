@@ -1,0 +1,37 @@
+"""`unpackenv runtime`: what a final image needs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from unpackenv.cli.common import megabytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.cli.common import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "runtime",
+        help="write what the final image needs, without pip",
+        description="Write what a final image needs to start an archive: this package without what builds, and "
+        "zstandard's C extension. For the Python version that runs this.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="absent or empty; for PYTHONPATH, or /opt/unpackenv/runtime")
+    parser.add_argument("--codec", choices=("zstd", "xz"), default="zstd", help="of the archive; xz needs no extension")
+    parser.add_argument("--doctor", action="store_true", help="with `unpackenv doctor`, which takes 120 kB more")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it, and return its exit code."""
+    from unpackenv.build import runtime
+
+    written = runtime.write(options.directory, options.codec, doctor=options.doctor)
+    if not written.stripped:
+        print("warning: symbols are not stripped, which saves 11 MB: install binutils", file=sys.stderr)
+    print(f"{written.path}: {megabytes(written.size)} on disk")
+    return 0

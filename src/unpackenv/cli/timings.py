@@ -1,0 +1,56 @@
+"""`unpackenv timings`: read many timing logs."""
+
+from __future__ import annotations
+
+import argparse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.cli.common import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    from unpackenv.report.timings.log import STDIN
+
+    parser = commands.add_parser(
+        "timings",
+        help="read the timing logs of many starts together",
+        description="Read the timing logs of many starts together: how long they took and on what, which were slow\n"
+        "and what those waited for, which failed. A start logs itself with UNPACKENV_LOG=json; its line may\n"
+        "stand anywhere in the output of containers, other lines are left out.",
+        epilog="examples:\n"
+        "  docker compose logs app | unpackenv timings -\n"
+        "  unpackenv timings today.log --compare yesterday.log\n"
+        "  unpackenv timings starts.log --html starts.html    # needs pip install 'unpackenv[report]'",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "logs", metavar="FILE", nargs="+", help=f"a log, or the output of containers; {STDIN} for stdin"
+    )
+    parser.add_argument(
+        "--compare", metavar="FILE", action="append", default=[],
+        help="an earlier log: say what became slower or faster since, and whether it is more than noise",
+    )  # fmt: skip
+    parser.add_argument("--trace", metavar="FILE", help="the trace of one start: say what its workers did")
+    parser.add_argument("--html", metavar="OUT", help="write a page with pictures, complete in one file")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it, and return its exit code."""
+    from unpackenv.report.timings import comparison, export, log, page, summary, tables, terminal, trace
+
+    found = summary.summarize(log.read(options.logs))
+    changes = comparison.compare(summary.summarize(log.read(options.compare)), found) if options.compare else None
+    traced = trace.read(options.trace) if options.trace else None
+    if options.html:
+        page.write(options.html, found, changes, traced)
+    if options.json:
+        print(export.to_json(found, changes, traced))
+    elif options.html:
+        print(f"wrote {options.html}: {tables.headline(found)}")
+    else:
+        terminal.show(tables.headline(found), tables.all_tables(found, changes, traced))
+    return 0

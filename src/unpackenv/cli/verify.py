@@ -1,0 +1,54 @@
+"""`unpackenv verify`: check an archive or a tree."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from unpackenv.cli.common import bar
+from unpackenv.errors import TreeMismatch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.cli.common import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "verify",
+        help="check an archive, or a tree against its archive",
+        description="Check every frame and every member of an archive; with --target, compare a tree with the archive.",
+    )
+    parser.add_argument("archive", metavar="ARCHIVE", nargs="?", default="", help="default: as for a start")
+    parser.add_argument("--target", metavar="DIR", help="the tree to compare")
+    parser.add_argument("--digest", default="", help="the digest that the archive must have")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it, and return its exit code."""
+    from unpackenv.archive import reader, verify
+    from unpackenv.start import places, target
+    from unpackenv.start.settings import Settings
+
+    path = places.find_archive(Settings({"archive": options.archive or None}))
+    if options.target is None:
+        with reader.open_archive(path, options.digest) as archive:
+            size = archive.toc.raw_size
+        with bar("verify", size) as show:
+            verify.verify_archive(path, options.digest, show)
+        print(f"{path}: sound")
+        return 0
+    if not os.path.isdir(options.target):
+        raise TreeMismatch("there is no such tree", where=options.target)
+    with reader.open_archive(path, options.digest) as archive, bar("verify", archive.toc.raw_size) as show:
+        tag = archive.facts.get("python", [""])[0]
+        # What else is in a directory that was filled in place is none of the archive's business.
+        extra = not target.is_shared(options.target)
+        differences = verify.compare_tree(archive, options.target, tag, extra=extra, on_progress=show)
+    for difference in differences:
+        print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
+    if not differences:
+        print(f"{options.target}: complete and unaltered")
+    return 1 if differences else 0
