@@ -363,11 +363,14 @@ os.geteuid = os.fork = None
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_other_platforms(archive: Path, target: Path, platform: str) -> None:
     code = f"{WITHOUT_FCNTL}\nsys.platform = {platform!r}\n"
+    if platform == "win32":
+        code += "for name in ('O_CLOEXEC', 'O_NOCTTY', 'O_NONBLOCK', 'uname'): delattr(os, name)\n"
     error = raised(code + boot(archive, target))
     assert error["type"] == "PlatformUnsupported"
     assert platform in str(error["text"])
     assert "UNPACKENV=off" in str(error["hint"])
-    assert result_of(code + boot(archive, target), environment(UNPACKENV="off"))["outcome"] == "off"
+    for env in (environment(UNPACKENV="off"), environment(UNPACKENV="off", UNPACKENV_LOG="json")):
+        assert result_of(code + boot(archive, target), env)["outcome"] == "off"
     assert (
         raised(code + boot(archive, target), environment(UNPACKENV_MISSING="ignore"))["type"] == "PlatformUnsupported"
     )

@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("-C", "--directory", metavar="DIR", required=True, help="absent or empty, unless --in-place")
     parser.add_argument("--no-stamp", action="store_true", help="leave the files of the archive and nothing else")
     for setting in TABLE:
-        if setting.name not in ("archive", "target", "missing", "force"):
+        if setting.name not in ("archive", "target", "missing", "force", "imports"):
             action = "store_true" if setting.is_switch else "store"
             parser.add_argument(setting.option, help=setting.meaning, action=action, default=None)
     parser.set_defaults(run=run)

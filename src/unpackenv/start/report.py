@@ -6,6 +6,7 @@ The line as JSON is made by `detail`, which is imported only where somebody aske
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 TYPE_CHECKING = False
@@ -127,6 +128,8 @@ class Log:
     def __init__(self, arguments: Mapping[str, object], environ: Mapping[str, str] = os.environ) -> None:
         self.form = str(arguments.get("log") or environ.get("UNPACKENV_LOG", "text"))
         self.file = str(arguments.get("log_file") or environ.get("UNPACKENV_LOG_FILE", ""))
+        if sys.platform == "win32":  # nothing of what the lines in JSON tell is there
+            self.form, self.file = self.form.replace("json", "text"), ""
 
     @property
     def is_json(self) -> bool:
