@@ -14,12 +14,12 @@ import argparse
 import contextlib
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import freshfs
 
 PROJECT = Path(__file__).resolve().parents[1]
 # How many of a hundred starts are of each kind. Contended ones come in crowds.
@@ -40,8 +40,9 @@ def main() -> None:
     options = parser.parse_args()
     if not options.archive.exists():
         parser.error(f"{options.archive} is not there: run `make demo` first")
-    with tempfile.TemporaryDirectory(prefix="unpackenv-starts-") as work, open(options.output, "wb") as log:
-        starts = Starts(options.archive.resolve(), Path(work), log.fileno())
+    # No tree is removed before the end: ext4 is slow where files were deleted a short time ago.
+    with freshfs.choose("auto").fresh() as work, open(options.output, "wb") as log:
+        starts = Starts(options.archive.resolve(), work, log.fileno())
         for kind, share in SHARES.items():
             count = round(options.count * share / 100)
             print(f"{kind}: {count} starts", file=sys.stderr)
@@ -60,30 +61,28 @@ class Starts:
     def cold(self, count: int) -> None:
         """Each finds nothing."""
         for _ in range(count):
-            with self._target() as target:
-                self._run(target)
+            self._run(self._target())
 
     def warm(self, count: int) -> None:
         """Each finds the tree of an earlier one, which is not logged."""
-        with self._target() as target:
-            self._run(target, UNPACKENV_LOG="off")
-            for _ in range(count):
-                self._run(target)
+        target = self._target()
+        self._run(target, UNPACKENV_LOG="off")
+        for _ in range(count):
+            self._run(target)
 
     def contended(self, count: int) -> None:
         """Crowds that want the same target at once."""
         for begun in range(0, count, CROWD):
-            with self._target() as target:
-                crowd = [self._start(target) for _ in range(min(CROWD, count - begun))]
-                for process in crowd:
-                    process.wait()
+            target = self._target()
+            crowd = [self._start(target) for _ in range(min(CROWD, count - begun))]
+            for process in crowd:
+                process.wait()
 
     def throttled(self, count: int) -> None:
         """Cold ones with half a CPU."""
         with half_a_cpu() as inside:
             for _ in range(count):
-                with self._target() as target:
-                    self._start(target, through=inside).wait()
+                self._start(self._target(), through=inside).wait()
 
     def failing(self, count: int) -> None:
         """For five reasons in turn."""
@@ -92,7 +91,8 @@ class Starts:
         content[len(content) // 2] ^= 1
         damaged.write_bytes(content)
         for number in range(count):
-            with self._target() as target, contextlib.ExitStack() as stack:
+            target = self._target()
+            with contextlib.ExitStack() as stack:
                 wrong: dict[str, object] = {}
                 if number % 5 == 0:
                     wrong = {"UNPACKENV_ARCHIVE": self._work / "forgotten.tar.zst"}
@@ -122,13 +122,10 @@ class Starts:
         command = [*through, sys.executable, "-c", APP, str(PROJECT / "demo/app.py")]
         return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=self._log)
 
-    @contextlib.contextmanager
-    def _target(self) -> Iterator[Path]:
-        """Yield a name for a tree, which is removed afterwards."""
+    def _target(self) -> Path:
+        """Return a name for a new tree."""
         self._targets += 1
-        path = self._work / f"target-{self._targets}"
-        yield path
-        shutil.rmtree(path, ignore_errors=True)
+        return self._work / f"target-{self._targets}"
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 
 def timings(*arguments: object, stdin: str = "", **variables: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "unpackenv", "timings", *arguments]
-    return run(command, environment(PYTHONUTF8=1, **variables), stdin=stdin)
+    return run(command, environment(**{"PYTHONUTF8": 1, **variables}), stdin=stdin)
 
 
 def on_a_terminal(*arguments: object, without_rich: bool = False) -> str:

@@ -230,8 +230,8 @@ def workers(trace: Trace) -> Table:
         rows.append((worker, *(milliseconds(each) if each else "" for each in sums), _bar(sum(sums), trace.end)))
     columns = ("worker", *steps, "all of it, as a bar")
     note = (
-        f"The trace lasts {milliseconds(trace.end)} ms: a full bar. What a worker's bar lacks it spent waiting. The "
-        "process of the start is in fork while the others work."
+        f"The trace lasts {milliseconds(trace.end)} ms: a full bar. In the rest of it a worker made "
+        "directories, waited, or had nothing left to do. The process of the start is in fork while the others work."
     )
     return Table("What the workers did, in milliseconds", columns, rows, note, frozenset(steps))
 

@@ -49,12 +49,12 @@ def read(path: str) -> Trace:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
         events = content["traceEvents"] if isinstance(content, dict) else content
-        names = {_worker(event): event["args"]["name"] for event in events if _names(event)}
+        names = {_worker(event): str(event["args"]["name"]) for event in events if _names(event)}
         complete = sorted(
             (event for event in events if event["ph"] == "X"), key=lambda each: (each["ts"], -each["dur"])
         )
         began = complete[0]["ts"]
-        spans: dict[object, list[Span]] = {}
+        spans: dict[str, list[Span]] = {}
         for event in complete:
             spans.setdefault(_worker(event), []).append(_span(event, began))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
@@ -63,10 +63,11 @@ def read(path: str) -> Trace:
             where=path,
             hint="UNPACKENV_TRACE names the file that a start writes its trace to",
         ) from error
-    return Trace(
-        path,
-        {str(names.get(worker, worker)).replace("unpackenv ", ""): _leaves(found) for worker, found in spans.items()},
-    )
+    workers: dict[str, list[Span]] = {}
+    for worker, found in spans.items():
+        name = names.get(worker, worker).replace("unpackenv ", "")
+        workers[f"{name} ({worker})" if name in workers else name] = _leaves(found)
+    return Trace(path, workers)
 
 
 def _worker(event: Mapping[str, Any]) -> str:
