@@ -17,8 +17,8 @@ def add(commands: Commands) -> None:
         "timings",
         help="read the timing logs of many starts together",
         description="Read the timing logs of many starts together: how long they took and on what, which were slow\n"
-        "and what those waited for, which failed. A start logs itself with UNPACKENV_LOG=json; its line may\n"
-        "stand anywhere in the output of containers, other lines are left out.",
+        "and what those waited for, which failed. A start logs itself with UNPACKENV_LOG=json (or\n"
+        "UNPACKENV_LOG_FILE); its line may stand anywhere in the output of containers, other lines are left out.",
         epilog="examples:\n"
         "  docker compose logs app | unpackenv timings -\n"
         "  unpackenv timings today.log --compare yesterday.log\n"

@@ -16,6 +16,7 @@ import pytest
 import timing_logs
 from processes import SOURCE, environment, pack_tree, python, run, start, wrapper, write_tree
 from timing_logs import error
+from unpackenv.report.timings.causes import PHASES
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -157,8 +158,9 @@ def test_real_starts(tmp_path: Path) -> None:
     code = "import unpackenv; unpackenv.bootstrap(); unpackenv.mark('ready')"
     settings = {"UNPACKENV_ARCHIVE": archive, "UNPACKENV_LOG": "json"}
     written = ""
-    for target in ("a", "a", "a"):
-        done = python(code, environment(**settings, UNPACKENV_TARGET=tmp_path / target))
+    for _ in range(3):
+        env = environment(**settings, UNPACKENV_TARGET=tmp_path / "a", UNPACKENV_TRACE=tmp_path / "trace.json")
+        done = python(code, env)
         assert done.returncode == 0, done.stderr
         written += "app-1  | the application says something\n" + done.stderr
     crowd = [start(wrapper("--", "true"), environment(**settings, UNPACKENV_TARGET=tmp_path / "b")) for _ in range(4)]
@@ -166,7 +168,7 @@ def test_real_starts(tmp_path: Path) -> None:
     failed = run(wrapper("--", "true"), environment(**settings, UNPACKENV_DIGEST="0" * 64))
     assert failed.returncode == 125
     log.write_text(written + failed.stderr)
-    found = json.loads(timings(log, "--json").stdout)
+    found = json.loads(timings(log, "--trace", tmp_path / "trace.json", "--json").stdout)
     assert found["lines_left_out"] == {"other": 3, "cut_off": 0, "unclear": 0, "later_version": 0}
     outcomes = {outcome: figures["count"] for outcome, figures in found["outcomes"].items()}
     assert outcomes.pop("unpacked") == 2
@@ -176,11 +178,16 @@ def test_real_starts(tmp_path: Path) -> None:
     for outcome in ("unpacked", "reused"):
         figures = found["outcomes"][outcome]
         assert 0 < figures["phases"]["check"]["p50"] < figures["p50"] < 30_000
+    assert {phase for figures in found["outcomes"].values() for phase in figures["phases"]} <= PHASES.keys()
     assert {"lock", "open", "unpack", "publish"} <= found["outcomes"]["unpacked"]["phases"].keys()
     assert [each["reason"] for each in found["failures"]] == ["digest-mismatch"]
     assert [(each["name"], each["outcome"], each["process"]["count"]) for each in found["marks"]] == [
         ("ready", "unpacked", 1), ("ready", "reused", 2),
     ]  # fmt: skip
+    steps = {worker: {span["step"] for span in spans} for worker, spans in found["trace"].items()}
+    assert steps.pop("start") == {"check", "lock", "fork"}
+    assert {"open", "read", "verify", "decode", "write", "publish"} <= set().union(*steps.values())
+    assert "unpack" not in set().union(*steps.values())  # it consists of the others
     assert abs(found["last"] - log.stat().st_mtime) < 60
 
 
