@@ -28,7 +28,7 @@ def test_analyze_what_docker_save_writes(engine: Engine, python_images: None, tm
     docker_client.build(engine, "plain", PLAIN, tmp_path)
     saved = tmp_path / "image.tar"
     engine.run("save", "--output", saved, "plain")
-    done = run(wrapper("analyze", saved, "--json"))
+    done = run(wrapper("analyze", saved, "--site", "/site-packages", "--json"))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     image = found["image"]
