@@ -353,7 +353,7 @@ def with_doctor(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_in_a_container(with_doctor: str, archive: Path, tmp_path: Path) -> None:
     """With a read-only root and nothing to write to it says so; with a tmpfs, where a start unpacks."""
-    env = {"PYTHONPATH": "/opt/runtime", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/"}
+    env = {"PYTHONPATH": "/opt/runtime", "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/", "TMPDIR": "/temporary"}
     command = [sys.executable, "-S", "-m", "unpackenv", "doctor", "--json", "--archive", "/opt/archive"]
     for temporary in False, True:
         (tmp_path / f"root-{temporary}").mkdir()
@@ -361,7 +361,7 @@ def test_in_a_container(with_doctor: str, archive: Path, tmp_path: Path) -> None
         container.bind(archive, "/opt/archive", read_only=True)
         container.bind(with_doctor, "/opt/runtime", read_only=True)
         if temporary:
-            container.tmpfs("/tmp")
+            container.tmpfs("/temporary")
         found = Diagnosis(container.run(command, env, user=containers_by_hand.SOMEBODY))
         reasons = [one["reason"] for one in found.of("place")]
         assert reasons == ["target-read-only", "" if temporary else "target-read-only"], found.found

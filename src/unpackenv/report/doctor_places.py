@@ -129,7 +129,7 @@ def _doubts(place: Place, facts: dict[str, Any]) -> list[Finding]:
     found = []
     if facts["seconds_a_file"] > _SLOW_FILE:
         text = f"{place.path}: to make a small file takes {facts['seconds_a_file'] * 1e3:.1f} ms"
-        found.append(Finding("place", WARNING, text, "Unpack to a disk of the node, or to a tmpfs"))
+        found.append(Finding("writing", WARNING, text, "Unpack to a disk of the node, or to a tmpfs"))
     if facts["file_system"].startswith(_NETWORKS):
         text = (
             f"{place.path}: {facts['file_system']} is a network file system: it is slow, and its locks may not exclude"

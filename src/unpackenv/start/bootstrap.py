@@ -69,13 +69,14 @@ def nothing_done(done: Report, log: Log) -> Report:
 
 def unpack(
     arguments: Mapping[str, object],
-    attempt: Attempt,
+    attempt: Attempt | None = None,
     around: Callable[[Callable[[], Report]], Report] = lambda work: work(),
 ) -> Report:
     """Bring the tree to its place and log it; nothing is made importable. `around` runs the work in between."""
+    logged = attempt or Attempt(Log(arguments))
     settings = Settings(arguments, interpreter=UNKNOWN_INTERPRETER)  # whoever will use it checks that
-    done = around(lambda: provide_tree(settings, attempt))
-    attempt.ended(done)
+    done = around(lambda: provide_tree(settings, logged))
+    logged.ended(done)
     return done
 
 

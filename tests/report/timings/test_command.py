@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import timing_logs
-from processes import SOURCE, environment, pack_tree, python, run, start, wrapper, write_tree
+from processes import environment, pack_tree, python, run, start, wrapper, write_tree
 from timing_logs import error
+from unpackenv.build import runtime
 from unpackenv.report.timings.causes import PHASES
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -200,8 +200,8 @@ def test_help() -> None:
 
 def test_a_runtime_without_reports(tmp_path: Path) -> None:
     """It has the other commands, and does not offer what it lacks."""
-    shutil.copytree(Path(SOURCE) / "unpackenv", tmp_path / "unpackenv", ignore=shutil.ignore_patterns("report"))
-    shown = run([sys.executable, "-m", "unpackenv", "--help"], environment(PYTHONPATH=tmp_path)).stdout
+    at = runtime.write(str(tmp_path / "runtime"), "xz").path
+    shown = run([sys.executable, "-S", "-m", "unpackenv", "--help"], environment(PYTHONPATH=at)).stdout
     assert "inspect" in shown
     assert "timings" not in shown
 
