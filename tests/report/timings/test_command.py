@@ -187,7 +187,8 @@ def test_real_starts(tmp_path: Path) -> None:
     steps = {worker: {span["step"] for span in spans} for worker, spans in found["trace"].items()}
     assert steps.pop("start") == {"check", "lock", "fork"}
     assert {"open", "read", "verify", "decode", "write", "publish"} <= set().union(*steps.values())
-    assert "unpack" not in set().union(*steps.values())  # it consists of the others
+    first = steps["worker 0"]  # its phase consists of what it did; on a busy machine the other one may do it all
+    assert ("unpack" in first) != ("decode" in first)
     assert abs(found["last"] - log.stat().st_mtime) < 60
 
 
