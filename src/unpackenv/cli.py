@@ -80,7 +80,7 @@ def _entrypoint_help() -> str:
 def _add_pack(commands: Commands) -> None:
     try:
         from unpackenv.build.bytecode import MODES
-        from unpackenv.build.pack import DEFAULT_FRAME_SIZE, DEFAULT_LEVEL
+        from unpackenv.build.pack import BEST_FRAME_SIZE, DEFAULT_FRAME_SIZE, DEFAULT_LEVEL
     except ModuleNotFoundError:  # in a runtime, which leaves out what builds
         return
 
@@ -95,9 +95,13 @@ def _add_pack(commands: Commands) -> None:
         "-o", "--output", metavar="FILE", required=True, help="the archive to write (.tar.zst or .tar.xz)"
     )
     parser.add_argument("--codec", choices=tuple(DEFAULT_LEVEL), help="default: by the name of FILE, else zstd")
+    parser.add_argument(
+        "--best", action="store_true",
+        help=f"the smallest archive: highest level, frames of {BEST_FRAME_SIZE >> 20}M; packs and starts with more memory",
+    )  # fmt: skip
     parser.add_argument("--level", type=int, help=f"compression level (default: {levels})")
     parser.add_argument(
-        "--frame-size", type=_size, default=DEFAULT_FRAME_SIZE, metavar="SIZE",
+        "--frame-size", type=_size, metavar="SIZE",
         help=f"raw size of what is decoded at once, such as 8M (default: {DEFAULT_FRAME_SIZE >> 20}M)",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: all CPUs")
@@ -119,6 +123,7 @@ def _pack(options: argparse.Namespace) -> int:
         print(f"warning: {options.output} is named like something else than {codec}, which it will be", file=sys.stderr)
     chosen = pack.Options(
         codec=codec,
+        best=options.best,
         level=options.level,
         frame_size=options.frame_size,
         workers=options.workers,

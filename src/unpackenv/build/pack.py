@@ -22,6 +22,8 @@ from unpackenv.errors import PackError, SettingError
 # an acceptable speed, and whose frames leave a start of two workers well within its memory.
 DEFAULT_LEVEL = {trailer.ZSTD: 19, trailer.XZ: 6}
 DEFAULT_FRAME_SIZE = 12 << 20
+BEST_LEVEL = {trailer.ZSTD: 22, trailer.XZ: 9}
+BEST_FRAME_SIZE = 64 << 20
 FRAME_SIZES = range(1 << 12, FRAME_LIMIT + 1)
 _LEVELS = {trailer.ZSTD: range(1, 23), trailer.XZ: range(10)}
 _KINDS = {"dir": DIRECTORY, "file": FILE, "symlink": SYMLINK, "hardlink": HARD_LINK}
@@ -29,11 +31,16 @@ _KINDS = {"dir": DIRECTORY, "file": FILE, "symlink": SYMLINK, "hardlink": HARD_L
 
 @dataclass(frozen=True)
 class Options:
-    """What may be chosen; sizes are in bytes, `level` None is the codec's default."""
+    """What may be chosen; sizes are in bytes, 0 workers are as many as there are CPUs.
+
+    `level` and `frame_size` are by default those of the codec: `best` for the smallest archive, else for a small one
+    that packs quickly and starts with little memory.
+    """
 
     codec: str = trailer.ZSTD
+    best: bool = False
     level: int | None = None
-    frame_size: int = DEFAULT_FRAME_SIZE
+    frame_size: int | None = None
     workers: int = 0
     exclude: Sequence[str] = ()
     target: str = ""
@@ -63,7 +70,7 @@ def pack(directory: str, output: str, options: Options) -> Packed:
 
     Raises `PackError` or `SettingError`.
     """
-    level = _checked(options)
+    level, frame_size = _chosen(options)
     _check_output(output)
     workers = options.workers or len(os.sched_getaffinity(0))
     described = source.recognise(directory, options.python)
@@ -80,10 +87,10 @@ def pack(directory: str, output: str, options: Options) -> Packed:
             written = writer.write(
                 os.path.abspath(output),
                 _members(described.root, compiled),
-                _facts(described, tree, target, level, options),
+                _facts(described, tree, target, level, frame_size, options),
                 codec=options.codec,
                 level=level,
-                frame_size=options.frame_size,
+                frame_size=frame_size,
                 workers=workers,
                 on_progress=show,
             )
@@ -100,17 +107,21 @@ def _check_output(output: str) -> None:
         raise PackError("is a directory, and the archive is to be a file", where=output)
 
 
-def _checked(options: Options) -> int:
-    """Return the level, checked with the other numbers."""
+def _chosen(options: Options) -> tuple[int, int]:
+    """Return level and frame size, checked with the other numbers."""
     if options.workers < 0:
         raise SettingError(f"{options.workers} is less than 0", where="--workers")
-    level = DEFAULT_LEVEL[options.codec] if options.level is None else options.level
+    level, frame_size = options.level, options.frame_size
+    if level is None:
+        level = (BEST_LEVEL if options.best else DEFAULT_LEVEL)[options.codec]
+    if frame_size is None:
+        frame_size = BEST_FRAME_SIZE if options.best else DEFAULT_FRAME_SIZE
     levels = _LEVELS[options.codec]
     if level not in levels:
         raise SettingError(f"{level} is not within {levels[0]} and {levels[-1]} ({options.codec})", where="--level")
-    if options.frame_size not in FRAME_SIZES:
-        raise SettingError(f"{options.frame_size} is not within 4K and 128M", where="--frame-size")
-    return level
+    if frame_size not in FRAME_SIZES:
+        raise SettingError(f"{frame_size} is not within 4K and 128M", where="--frame-size")
+    return level, frame_size
 
 
 def _members(root: str, compiled: bytecode.Bytecode) -> Iterator[Input]:
@@ -122,7 +133,7 @@ def _members(root: str, compiled: bytecode.Bytecode) -> Iterator[Input]:
 
 
 def _facts(
-    described: source.Source, tree: source.Tree, target: str, level: int, options: Options
+    described: source.Source, tree: source.Tree, target: str, level: int, frame_size: int, options: Options
 ) -> dict[str, list[str]]:
     """Return what a start has to know; docs/format.md says what each means."""
     interpreter = described.interpreter
@@ -140,6 +151,6 @@ def _facts(
         "native": ["yes" if source.shared_objects(tree) else "no"],
         "bytecode": [options.bytecode],
         "level": [str(level)],
-        "frame-size": [str(options.frame_size)],
+        "frame-size": [str(frame_size)],
     }
     return {key: values for key, values in facts.items() if key == "import" or values != [""]}
