@@ -110,9 +110,11 @@ def _licences() -> Iterator[Path]:
 
 
 def _compile(work: Path) -> None:
-    """An image may run it read-only: without bytecode every start would compile it."""
-    command = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
+    """An image may run it read-only: without bytecode every start would compile it. Docstrings are left out."""
+    command = ["-m", "compileall", "-q", "-o", "2", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
     _run([*command, str(work)], {"PYTHONHASHSEED": "0"})
+    for bytecode in work.rglob("*.opt-2.pyc"):  # an interpreter without -OO looks for the plain name
+        bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))
 
 
 def _check(work: Path, codec: str) -> None:
