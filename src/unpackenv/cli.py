@@ -97,7 +97,7 @@ def _add_pack(commands: Commands) -> None:
     parser.add_argument("--codec", choices=tuple(DEFAULT_LEVEL), help="default: by the name of FILE, else zstd")
     parser.add_argument(
         "--best", action="store_true",
-        help=f"the smallest archive: highest level, frames of {BEST_FRAME_SIZE >> 20}M; packs and starts with more memory",
+        help=f"the smallest archive: highest level and frames of {BEST_FRAME_SIZE >> 20}M, which take more memory",
     )  # fmt: skip
     parser.add_argument("--level", type=int, help=f"compression level (default: {levels})")
     parser.add_argument(
