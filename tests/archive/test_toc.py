@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpackenv.archive.toc import FRAME_LIMIT, Toc
+from unpackenv.archive import toc as toc_module
+from unpackenv.archive.toc import END_OF_ARCHIVE_SIZE, FRAME_LIMIT, Toc
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, UnpackenvError
 
 COLUMNS = [name for name in vars(Toc()) if not name.startswith("_")]
@@ -264,3 +265,65 @@ def test_a_machine_of_the_other_byte_order_reads_and_writes_the_same(monkeypatch
     raw = small().encode()
     monkeypatch.setattr("sys.byteorder", "little" if struct.pack("=H", 1) == b"\0\1" else "big")
     assert swapped.encode() == raw
+
+
+# --- columns that are checked as one integer, against a loop over their rows -----------------------
+
+
+@st.composite
+def columns_and_limits(draw: st.DrawFn) -> tuple[array[int], int]:
+    code, highest = draw(st.sampled_from([("H", 2**16 - 1), ("I", 2**32 - 1), ("Q", 2**64 - 1)]))
+    limit = draw(st.integers(0, highest // 2))
+    near = st.integers(max(0, limit - 2), limit + 2)
+    below = st.integers(0, max(0, limit - 1))
+    rows = draw(st.lists(below | st.one_of(below, near, st.integers(0, highest)), max_size=9))
+    return array(code, rows), limit
+
+
+@settings(max_examples=500)
+@given(columns_and_limits())
+def test_all_below_is_what_a_loop_says(case: tuple[array[int], int]) -> None:
+    column, limit = case
+    assert toc_module._all_below(column, limit) == all(value < limit for value in column)
+
+
+def in_order(toc: Toc) -> bool:
+    limits = [*toc.file_position[1:], toc.raw_size - END_OF_ARCHIVE_SIZE]
+    ends = [position + size for position, size in zip(toc.file_position, toc.file_size)]
+    return all(end <= limit for end, limit in zip(ends, limits))
+
+
+@st.composite
+def files(draw: st.DrawFn) -> Toc:
+    """Frames and files that are in order, or nearly so, or reach beyond what 64 bits hold."""
+    toc = Toc()
+    toc.frame_raw.extend(draw(st.lists(st.integers(0, 2000), max_size=4)))
+    position = 0
+    for _ in range(draw(st.integers(0, 6))):
+        toc.file_position.append(max(0, position + draw(st.sampled_from([0, 0, 0, 512, -1]))))
+        toc.file_size.append(draw(st.integers(0, 400)))
+        position = toc.file_position[-1] + toc.file_size[-1]
+    if toc.file_size and draw(st.booleans()):
+        toc.frame_raw.append(max(0, position + draw(st.integers(-1, 1)) + END_OF_ARCHIVE_SIZE - toc.raw_size))
+    if toc.file_size and draw(st.integers(0, 3)) == 0:
+        row = draw(st.integers(0, len(toc.file_size) - 1))
+        draw(st.sampled_from([toc.file_size, toc.file_position]))[row] = draw(
+            st.sampled_from([2**62 - 1, 2**62, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+        )
+    return toc
+
+
+@settings(max_examples=1000)
+@given(files())
+def test_files_are_in_order_where_a_loop_says_so(toc: Toc) -> None:
+    assert toc._files_in_order() == in_order(toc)
+
+
+@pytest.mark.parametrize("raw_size", [0, END_OF_ARCHIVE_SIZE - 1, END_OF_ARCHIVE_SIZE])
+def test_an_empty_file_needs_a_whole_tar_stream(raw_size: int) -> None:
+    toc = Toc()
+    toc.frame_raw.append(raw_size)
+    assert toc._files_in_order()
+    toc.file_position.append(0)
+    toc.file_size.append(0)
+    assert toc._files_in_order() == (raw_size >= END_OF_ARCHIVE_SIZE)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import lzma
 import os
+import platform
 import struct
 import subprocess
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpackenv.archive import xz
+from unpackenv.archive import codecs, xz
 from unpackenv.errors import ArchiveCorrupt, MemoryBudgetExceeded
 
 RAW = b"".join(b"line %d\n" % (number * number) for number in range(40_000))
@@ -104,6 +106,32 @@ def test_stock_xz_accepts_our_streams(tmp_path: Path, size: int) -> None:
     assert [int(line[7]) for line in blocks] == [len(piece) for piece in pieces]
     # Sizes in the block headers are what lets xz decode in parallel.
     assert all(line[12] == "cu" for line in blocks)
+
+
+def sources() -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py")))[:2_000_000]
+
+
+def machine_code() -> bytes:
+    found = codecs.find_backend()
+    assert found
+    assert found.origin
+    return Path(found.origin).read_bytes()[:2_000_000]
+
+
+@pytest.mark.parametrize("kind", [sources, machine_code])
+def test_text_and_machine_code_have_filters_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[[], bytes]
+) -> None:
+    if kind is machine_code and platform.machine() != "x86_64":
+        pytest.skip("there is no x86 machine code here")
+    raw = kind()
+    (tmp_path / "ours.xz").write_bytes(written([raw]))
+    assert stock("-dc", str(tmp_path / "ours.xz")) == raw
+    shown = stock("--robot", "-lvv", str(tmp_path / "ours.xz"))
+    assert (b"--x86" in shown) == (kind is machine_code)
+    monkeypatch.setattr(xz, "_CHAINS", xz._CHAINS[:1])
+    assert (tmp_path / "ours.xz").stat().st_size < len(written([raw]))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 84, 127, 128, 65_535, 65_536])

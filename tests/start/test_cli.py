@@ -43,6 +43,17 @@ def packed(site: Path, tmp_path: Path) -> Path:
     return tmp_path / "packed.tar.zst"
 
 
+@pytest.mark.parametrize(("name", "level"), [("best.tar.zst", "22"), ("best.tar.xz", "9")])
+def test_pack_best(tmp_path: Path, name: str, level: str) -> None:
+    small = write_tree(tmp_path / "small", {"app.py": ""})
+    for options, expected in [
+        (["--best"], (level, str(64 << 20))), (["--best", "--level", "1", "--frame-size", "1M"], ("1", str(1 << 20))),
+    ]:  # fmt: skip
+        assert command("pack", small, "-o", tmp_path / name, *options).returncode == 0
+        facts = json.loads(command("inspect", tmp_path / name, "--json").stdout)["facts"]
+        assert (facts["level"], facts["frame-size"]) == ([expected[0]], [expected[1]])
+
+
 @pytest.mark.parametrize("name", ["site.tar.zst", "site.tar.xz"])
 def test_pack_unpack_and_use(site: Path, tmp_path: Path, name: str) -> None:
     archive = tmp_path / name

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processes import TAG, environment, processes_with, result_of
+from processes import IMPORT_ALL, TAG, environment, processes_with, result_of
 from support import CODECS, describe, file_input, make_tree, members_of, pack, stock_unpack
 from unpackenv.archive.reader import open_archive
 from unpackenv.start import bootstrap, crew, stamp
@@ -225,3 +225,26 @@ def test_told_to_stop_while_workers_are_started(processes: bool, monkeypatch: py
     for mate in started if processes else ():
         with pytest.raises(ChildProcessError):  # it has been waited for
             os.waitpid(mate._pid, os.WNOHANG)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_directory_that_is_not_there_yet_or_lets_nobody_in_is_waited_for(open_path: Path, there: bool) -> None:
+    """Where the umask takes rights from the owner, a thread can come between `mkdir` and `chmod`."""
+    code = f"""{IMPORT_ALL}
+import os
+from unpackenv.start.native import _when_made
+if os.geteuid() == 0: os.setgroups([]); os.setgid(54321); os.setuid(54321)
+os.chdir({str(open_path)!r})
+if {there}: os.mkdir("directory", 0)
+def ready():
+    if not {there}: os.mkdir("directory", 0)
+    os.chmod("directory", 0o700)
+os.close(_when_made(os.open, ready, "directory/file", os.O_CREAT, 0o600))
+try:
+    os.chmod("directory", 0)
+    _when_made(os.open, lambda: None, "directory/file", os.O_RDONLY)
+    result = "opened"
+except PermissionError:
+    result = "refused"
+"""
+    assert result_of(code) == "refused"

@@ -181,11 +181,13 @@ class Toc:
     def _files_in_order(self) -> bool:
         """Whether each file ends where the next one begins, or before, and the last one before the stream ends."""
         count = len(self.file_size)
+        end = self.raw_size - END_OF_ARCHIVE_SIZE
+        if not count or end < 0:
+            return not count
         positions, sizes = _lanes(self.file_position), _lanes(self.file_size)
         if (positions | sizes) & _each(3 << 62, 8, count):  # a sum would run over into the next lane
             return False
-        end = max(0, self.raw_size - END_OF_ARCHIVE_SIZE)
-        limits = positions >> 64 | (end << 64 * (count - 1) if count else 0)
+        limits = positions >> 64 | end << 64 * (count - 1)
         return _all_at_most(positions + sizes, limits, 8, count)
 
     @property

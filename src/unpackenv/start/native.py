@@ -149,7 +149,10 @@ class _Plan:
         return sorted(places, key=places.__getitem__)
 
     def prepare(self) -> None:
-        """Make the files that several workers will fill, and all directories; others wait for the former longest."""
+        """Make all directories, and the files that several workers will fill.
+
+        Those files and what they are in come first: a worker that finds its file missing waits until all is made.
+        """
         toc, tree = self.toc, self.tree
         parents = toc.dir_parent
         first: set[int] = set()
@@ -251,9 +254,12 @@ class _Plan:
 
 
 def _when_made(use: Callable[..., T], ready: Callable[[], None], *arguments: object) -> T:
-    """Call `use`, if need be again when all that the caller makes first is there."""
+    """Call `use`, if need be again when all that the caller makes first is there.
+
+    A directory may be there and not let us in yet, when the umask takes its rights from the owner, too.
+    """
     try:
         return use(*arguments)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         ready()
         return use(*arguments)
