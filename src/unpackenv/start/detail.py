@@ -32,6 +32,7 @@ def write_error(log: Log, error: UnpackenvError, attempt: Attempt) -> None:
     known.milliseconds = attempt.milliseconds
     known.lock_wait_ms = attempt.lock_wait_ms
     known.tried = attempt.tried
+    known.warnings = attempt.warnings
     if attempt.identity:
         known.archive, known.archive_size = attempt.identity.path, attempt.identity.size
         known.digest, known.key = attempt.identity.digest, attempt.identity.key
