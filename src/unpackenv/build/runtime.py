@@ -27,6 +27,8 @@ from unpackenv.errors import PackError
 
 # What of `build` an image needs: the hook is written in it.
 _OF_BUILD = ("__init__.py", "hook.py")
+# What only `build` needs, elsewhere.
+_FOR_BUILD = ("writer.py",)
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
 
@@ -62,7 +64,8 @@ def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
 def _copy_package(work: Path) -> None:
     def ignored(directory: str, names: list[str]) -> list[str]:
         kept = _OF_BUILD if os.path.basename(directory) == "build" else names
-        return [name for name in names if name not in kept or name in ("__pycache__", "backend", "py.typed")]
+        left_out = ("__pycache__", "backend", "py.typed", *_FOR_BUILD)
+        return [name for name in names if name not in kept or name in left_out]
 
     shutil.copytree(Path(unpackenv.__file__).parent, work / "unpackenv", ignore=ignored)
 

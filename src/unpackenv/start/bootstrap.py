@@ -67,8 +67,9 @@ def nothing_done(done: Report, log: Log) -> Report:
     return done
 
 
-def unpack(arguments: Mapping[str, object], attempt: Attempt) -> Report:
-    """Bring the tree to its place and log it; nothing is made importable."""
+def unpack(arguments: Mapping[str, object], attempt: Attempt | None = None) -> Report:
+    """Bring the tree to its place and log it; nothing is made importable. Who logs a failure brings the `attempt`."""
+    attempt = attempt or Attempt(Log(arguments))
     settings = Settings(arguments, interpreter=UNKNOWN_INTERPRETER)  # whoever will use it checks that
     done = provide_tree(settings, attempt)
     attempt.ended(done)
