@@ -118,7 +118,7 @@ def append(path: str, text: str, what: str) -> str:
 def encoded(value: object) -> str:
     """Return the JSON of plain values, in ASCII.
 
-    Importing `json` takes 9 ms, since it imports `re`; its encoder in C alone would take a quarter of what a line costs.
+    Importing `json` takes 9 ms, since it imports `re`; loading its encoder in C alone a quarter of what a line costs.
     """
     if isinstance(value, str):
         if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
