@@ -110,7 +110,7 @@ def append(path: str, text: str, what: str) -> str:
         finally:
             os.close(fd)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        why = error.strerror if isinstance(error, OSError) else "that is no path"
         return f"{what} {path} cannot be written ({why})"
     return "" if written == len(data) else f"{what} {path} took only a part of what there was to write"
 
