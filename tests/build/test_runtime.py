@@ -14,7 +14,7 @@ from processes import pack_tree, run, write_tree
 from unpackenv.build import runtime
 from unpackenv.errors import PackError
 
-LIMIT = 2_000_000
+LIMIT = 2_100_000
 APP = "import unpackenv; unpackenv.bootstrap({!r}, {!r}); import app; print(app.WHOSE)"
 
 
@@ -47,6 +47,7 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
         "unpackenv/build/hook.py",
     ]
     assert "unpackenv/archive/backend/LICENSE" in files
+    assert "unpackenv/archive/writer.py" not in files
     sources = {name for name in files if name.endswith(".py")}
     assert len([name for name in files if name.endswith(".pyc")]) == len(sources)
 

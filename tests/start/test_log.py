@@ -312,7 +312,7 @@ def test_many_processes_append_to_one_file(archive: Path, target: Path, tmp_path
 
 
 @pytest.mark.parametrize("form", ["text", "json", "off"])
-@pytest.mark.parametrize("kind", ["nowhere", "directory", "full", "fifo", "empty"])
+@pytest.mark.parametrize("kind", ["nowhere", "directory", "full", "fifo", "nul"])
 def test_a_file_that_cannot_be_written_stops_nothing(
     archive: Path, target: Path, tmp_path: Path, kind: str, form: str
 ) -> None:
@@ -321,12 +321,12 @@ def test_a_file_that_cannot_be_written_stops_nothing(
         file.mkdir()
     elif kind == "fifo":
         os.mkfifo(file)  # that nobody reads
-    path = {"nowhere": tmp_path / "nowhere" / "log", "full": Path("/dev/full"), "empty": Path("log\0")}.get(kind, file)
+    path = {"nowhere": tmp_path / "nowhere" / "log", "full": Path("/dev/full"), "nul": Path("log\0")}.get(kind, file)
     code = app(archive, target, "unpackenv.mark('ready'); print(report.outcome)", log=form, log_file=str(path))
     done = python(code)
     assert (done.returncode, done.stdout) == (0, "unpacked\n")
     code = {"nowhere": errno.ENOENT, "directory": errno.EISDIR, "full": errno.ENOSPC, "fifo": errno.ENXIO}.get(kind)
-    why = os.strerror(code) if code else "embedded null byte"
+    why = os.strerror(code) if code else "that is no path"
     warning = f"the log file {path} cannot be written ({why})"
     if form == "json":
         first, second = map(checked, done.stderr.splitlines())

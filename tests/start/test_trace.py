@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from containers_by_hand import log_line
-from processes import environment, pack_tree, python, result_of, write_tree
+from processes import environment, pack_tree, python, result_of, start, wait_for, write_tree
 from support import TAR_FLAG
 from unpackenv.archive import reader
 
@@ -125,6 +126,19 @@ def test_a_warm_start_leaves_the_trace_alone(archive: Path, tmp_path: Path, targ
     before = (tmp_path / "trace.json").read_bytes()
     assert "reused" in python(text).stderr
     assert (tmp_path / "trace.json").read_bytes() == before
+
+
+def test_a_start_that_waits_leaves_the_trace_alone(
+    archive: Path, tmp_path: Path, target: Path, slow: dict[str, str]
+) -> None:
+    trace = tmp_path / "trace.json"
+    first = start(
+        [sys.executable, "-c", code(archive, target, trace)], {**slow, "STALLED": "publish", "SECONDS": "0.3"}
+    )
+    wait_for((tmp_path / "started").exists, "the first start")
+    assert "waited" in python(code(archive, target, trace)).stderr
+    first.communicate(timeout=60)
+    assert "publish" in {event["name"] for event in events_of(trace)}
 
 
 @pytest.mark.parametrize("kind", ["nowhere", "directory"])

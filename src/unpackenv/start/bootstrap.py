@@ -72,7 +72,10 @@ def unpack(
     attempt: Attempt | None = None,
     around: Callable[[Callable[[], Report]], Report] = lambda work: work(),
 ) -> Report:
-    """Bring the tree to its place and log it; nothing is made importable. `around` runs the work in between."""
+    """Bring the tree to its place and log it; nothing is made importable.
+
+    Who logs a failure brings the `attempt`. `around` runs the work in between.
+    """
     logged = attempt or Attempt(Log(arguments))
     settings = Settings(arguments, interpreter=UNKNOWN_INTERPRETER)  # whoever will use it checks that
     done = around(lambda: provide_tree(settings, logged))

@@ -40,18 +40,7 @@ NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, 
 def start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
     """Unpack the archive `identity` at the first of the candidates of `attempt` that can be used."""
     attempt.measure_usage()
-    if not settings.trace:
-        return isolation.stoppable(lambda: _start(settings, identity, attempt))
-    from unpackenv.start.trace import Trace
-
-    attempt.trace = trace = Trace(settings.trace)
-    try:
-        done = isolation.stoppable(lambda: _start(settings, identity, attempt))
-    finally:
-        trace.end(attempt)
-    if trace.problem:
-        done.warnings = [*done.warnings, trace.problem]
-    return done
+    return isolation.stoppable(lambda: _start(settings, identity, attempt))
 
 
 def _start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
@@ -94,7 +83,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Att
         if done:  # another start has published it since we looked
             done.outcome = report.WAITED if waited else report.REUSED
             return done
-        result = _unpack(_arrange(place, in_place), settings, identity, attempt.trace)
+        result = _unpack(_arrange(place, in_place), settings, identity, attempt)
         done = bootstrap.find_tree([place], identity.key, settings)
         if done is None:
             raise UnpackFailed("vanished as soon as it was complete", where=place.path)
@@ -156,9 +145,10 @@ def is_site_directory(path: str) -> bool:
     return any(entry and os.path.realpath(entry) == path for entry in sys.path)
 
 
-def _unpack(staging: target.Staging, settings: Settings, identity: Identity, trace: Trace | None) -> dict[str, Any]:
+def _unpack(staging: target.Staging, settings: Settings, identity: Identity, attempt: Attempt) -> dict[str, Any]:
     """Unpack and publish, in a child where possible; on failure nothing is left."""
     isolated = isolation.is_single_threaded()
+    trace = _trace_to(settings.trace) if settings.trace else None
     job = _Job(staging, settings, identity, isolated, trace)
     try:
         return isolation.run(job.run) if isolated else job.run()
@@ -168,6 +158,15 @@ def _unpack(staging: target.Staging, settings: Settings, identity: Identity, tra
     except BaseException:
         _discard(staging)
         raise
+    finally:
+        if trace:
+            trace.end(attempt)
+
+
+def _trace_to(path: str) -> Trace:
+    from unpackenv.start.trace import Trace
+
+    return Trace(path)
 
 
 def _discard(staging: target.Staging) -> None:

@@ -32,6 +32,7 @@ def write_error(log: Log, error: UnpackenvError, attempt: Attempt) -> None:
     known.milliseconds = attempt.milliseconds
     known.lock_wait_ms = attempt.lock_wait_ms
     known.tried = attempt.tried
+    known.warnings = attempt.warnings
     if attempt.identity:
         known.archive, known.archive_size = attempt.identity.path, attempt.identity.size
         known.digest, known.key = attempt.identity.digest, attempt.identity.key
@@ -109,7 +110,7 @@ def append(path: str, text: str, what: str) -> str:
         finally:
             os.close(fd)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        why = error.strerror if isinstance(error, OSError) else "that is no path"
         return f"{what} {path} cannot be written ({why})"
     return "" if written == len(data) else f"{what} {path} took only a part of what there was to write"
 
@@ -117,7 +118,7 @@ def append(path: str, text: str, what: str) -> str:
 def encoded(value: object) -> str:
     """Return the JSON of plain values, in ASCII.
 
-    Importing `json` takes 9 ms, since it imports `re`; its encoder in C alone takes a quarter of all that a line costs.
+    Importing `json` takes 9 ms, since it imports `re`; loading its encoder in C alone a quarter of what a line costs.
     """
     if isinstance(value, str):
         if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:

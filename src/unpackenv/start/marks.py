@@ -64,4 +64,7 @@ def _text(
 def _end_of_wrapper() -> float:
     """Return when the wrapper that this process was before had done its part; 0 without one."""
     pid, _, end = os.environ.get(report.END_VARIABLE, "").partition(" ")
-    return float(end) if pid == str(os.getpid()) else 0.0
+    try:
+        return float(end) if pid == str(os.getpid()) else 0.0
+    except ValueError:
+        return 0.0

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from unpackenv.start.detail import Usage
     from unpackenv.start.importtimes import Watch
     from unpackenv.start.places import Place
-    from unpackenv.start.trace import Trace
 
 UNPACKED, REUSED, WAITED, OFF, MISSING = "unpacked", "reused", "waited", "off", "missing"
 
@@ -140,7 +139,7 @@ class Log:
 class Attempt(Clock):
     """A start on its way: its phases, and what is known of it when its line is due, however it ends."""
 
-    __slots__ = ("candidates", "identity", "lock_wait_ms", "log", "place", "trace", "tried", "usage")
+    __slots__ = ("candidates", "identity", "lock_wait_ms", "log", "place", "tried", "usage", "warnings")
 
     def __init__(self, log: Log) -> None:
         super().__init__()
@@ -150,7 +149,7 @@ class Attempt(Clock):
         self.place: Place | None = None  # of these, the one where it is at work
         self.tried: list[str] = []
         self.lock_wait_ms = 0.0
-        self.trace: Trace | None = None
+        self.warnings: list[str] = []
         self.usage: Usage | None = None
         if log.is_json:
             self.measure_usage()
@@ -169,6 +168,7 @@ class Attempt(Clock):
         done.milliseconds = self.milliseconds
         done.lock_wait_ms = self.lock_wait_ms
         done.tried = self.tried
+        done.warnings = [*done.warnings, *self.warnings]
         if self.identity:
             done.archive, done.archive_size = self.identity.path, self.identity.size
         if self.usage:

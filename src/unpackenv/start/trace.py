@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from unpackenv.start.report import Clock
+    from unpackenv.start.report import Attempt, Clock
 
 _HEAD = '{"displayTimeUnit": "ms", "traceEvents": [\n'
 _TAIL = "\n]}\n"
@@ -27,14 +27,14 @@ _BEFORE = ("check", "lock")
 
 
 class Trace:
-    """The trace of one start, on its way to the file `path`; `problem` says why it cannot be written, if so."""
+    """The trace of one start, on its way to the file `path`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._partial = f"{path}.{os.getpid()}"
         self._mine = _Mine()
         self._remove()  # what a start left that was killed, in an earlier life of this container
-        self.problem = detail.append(self._partial, _HEAD, "the trace")
+        self._problem = detail.append(self._partial, _HEAD, "the trace")
 
     # --- what is called once a frame ---
 
@@ -109,17 +109,19 @@ class Trace:
         self._add_laps(clock, tuple(clock.phases))
         self._flush(",\n")
 
-    def end(self, clock: Clock) -> None:
-        """Add those of the process that started, and give the file its name."""
+    def end(self, attempt: Attempt) -> None:
+        """Add those of the process that started, and give the file its name; what is wrong with it stops no start."""
         self._begin("start")
-        ended = self._add_laps(clock, _BEFORE)
+        ended = self._add_laps(attempt, _BEFORE)
         self._add("fork", ended, perf_counter() - ended)
         self._flush(_TAIL)
         try:
             os.rename(self._partial, self._path)
         except (OSError, ValueError) as error:
-            self.problem = self.problem or f"the trace {self._path} cannot be written ({error})"
+            self._problem = self._problem or f"the trace {self._path} cannot be written ({error})"
             self._remove()
+        if self._problem:
+            attempt.warnings.append(self._problem)
 
     def _remove(self) -> None:
         try:
@@ -163,8 +165,8 @@ class Trace:
     def _flush(self, end: str) -> None:
         text = ",\n".join(map(detail.encoded, self._mine.events)) + end
         self._mine.events = []
-        if not self.problem:
-            self.problem = detail.append(self._partial, text, "the trace")
+        if not self._problem:
+            self._problem = detail.append(self._partial, text, "the trace")
 
 
 class _Mine(_thread._local):
