@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 import timing_logs
 from timing_logs import error, mark, start
 from unpackenv.errors import TimingLogUnreadable
-from unpackenv.report.timings import log
+from unpackenv.report.timings import export, log, tables
+from unpackenv.report.timings.comparison import compare
+from unpackenv.report.timings.summary import summarize
 
 
 def line(record: dict[str, object]) -> bytes:
@@ -168,3 +170,6 @@ def test_no_line_stops_the_reading(
     counted = len(found.starts) + len(found.marks) + found.other + found.cut_off + found.unclear + found.later
     assert counted == len(path.read_bytes().splitlines(keepends=True)) or b"\r" in noise
     assert any(each.milliseconds == 100 for each in found.starts)
+    figures = summarize(found)
+    assert tables.all_tables(figures, compare(figures, figures))
+    assert json.loads(export.to_json(figures))["starts"] == len(found.starts)

@@ -111,6 +111,7 @@ UNPACK = {"check": 10.0, "unpack": 90.0}
         (start(phases={"check": 60, "import paths": 40}, cpu_ms=1.0), "check: 60 ms (60%)"),
         (error(milliseconds=600, lock_wait_ms=500.0), "another start, which held the lock: 500 ms (83%)"),
         (error(milliseconds=600), "until it failed: 540 ms (90%)"),
+        (start(phases={"unpack": 0}), "unpack: 0 ms (0%)"),
         (start("off", 0, phases={}), ""),
     ],
 )  # fmt: skip

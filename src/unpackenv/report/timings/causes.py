@@ -41,8 +41,9 @@ def waited_for(start: Start) -> str:
     text = f"{name}: {_part(steps[name], whole)}"
     if name == "lock" and start.lock_wait_ms:
         text += f", {start.lock_wait_ms:,.0f} ms of it for another start"
-    if name == "unpack" and start.cpu_ms is not None and start.workers:
-        used = start.cpu_ms / (steps[name] * start.workers)
+    had = steps[name] * start.workers
+    if name == "unpack" and start.cpu_ms is not None and had:
+        used = start.cpu_ms / had
         if used < _OF_CPUS:
             text += f", CPUs used for {used:.0%} of it: disk, or other processes"
     return text
