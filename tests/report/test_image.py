@@ -100,7 +100,7 @@ def test_hard_links_into_a_cache(tmp_path: Path) -> None:
 
 def test_nothing_is_written_elsewhere(tmp_path: Path) -> None:
     evil = saved_images.layer(
-        (INFO, b""), (f"{SITE}/../../../../../../outside", b"evil"), ("../outside", b"evil"),
+        (INFO, b""), (f"{SITE}/../outside", b"evil"), ("../outside", b"evil"),
         (f"{SITE}/out", saved_images.link(str(tmp_path), tarfile.SYMTYPE)), (f"{SITE}/out/outside", b"evil"),
     )  # fmt: skip
     later = saved_images.layer((f"{SITE}/dir", saved_images.link(str(tmp_path), tarfile.SYMTYPE)))

@@ -25,9 +25,7 @@ def add(commands: Commands) -> None:
         "subject", metavar="DIR|ARCHIVE|IMAGE.tar",
         help="a folder as `pack` takes it, an archive, or what `docker save` (or an OCI image layout) has of an image",
     )  # fmt: skip
-    parser.add_argument(
-        "--quick", action="store_true", help="measure a sample of 50 MB, and say that it is an estimate"
-    )
+    parser.add_argument("--quick", action="store_true", help="estimate by a sample how well it compresses, and say so")
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="GLOB", help="as if packed without; may be repeated"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -23,7 +22,7 @@ def has(module: str) -> bool:
 
 def bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
     """Show the progress of a step on a terminal, where what shows it is installed."""
-    if not sys.stderr.isatty() or not has("build.progress"):
+    if not has("build.progress"):
         return nullcontext(lambda done: None)
     from unpackenv.build import progress
 

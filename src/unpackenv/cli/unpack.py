@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 
 from unpackenv.cli.common import has
@@ -55,7 +54,7 @@ def _watched(archive: str, work: Callable[[], Report]) -> Report:
     """Unpack under the eyes of whoever sits at a terminal."""
     from unpackenv.archive import trailer
 
-    if not sys.stderr.isatty() or not has("build.progress"):
+    if not has("build.progress"):
         return work()
     from unpackenv.build import progress
 

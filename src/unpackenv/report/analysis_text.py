@@ -9,6 +9,7 @@ from unpackenv.report.analyze import Analysis
 from unpackenv.report.contents import Package
 
 _MOST_PACKAGES, _MOST_DUPLICATES, _MOST_ENDINGS = 12, 5, 4
+_WORTH_A_LINE = 50_000  # bytes
 _MANY = 10  # containers, for the figures of a node that has more than one
 
 
@@ -60,10 +61,9 @@ def _kinds(analysis: Analysis) -> Iterator[str]:
 def _needless(analysis: Analysis) -> Iterator[str]:
     yield ""
     yield "not needed at run time, as a rule (nothing was left out)"
-    if not analysis.needless and not analysis.duplicates:
-        yield "  nothing was found"
-    for one in analysis.needless:
-        yield f"  {one.name:46}{_megabytes(one.size):>12} in {one.files:,} files"
+    shown = [one for one in analysis.needless if one.size >= _WORTH_A_LINE]
+    for one in shown:
+        yield f"  {one.name:46}{_megabytes(one.size):>12} in {_plural(one.files, 'file')}"
         if one.exclude:
             yield "      " + " ".join(f"--exclude {_quoted(glob)}" for glob in one.exclude)
         if one.hint:
@@ -72,6 +72,8 @@ def _needless(analysis: Analysis) -> Iterator[str]:
         wasted = sum(one.wasted for one in analysis.duplicates)
         files = sum(len(one.paths) for one in analysis.duplicates)
         yield f"  {'files that are there twice or more':46}{_megabytes(wasted):>12} in {files:,} files"
+    if not shown and not analysis.duplicates:
+        yield f"  nothing of more than {_kilobytes(_WORTH_A_LINE)}"
     for duplicate in analysis.duplicates[:_MOST_DUPLICATES]:
         first, *others = duplicate.paths
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
@@ -107,7 +109,8 @@ def _measured(analysis: Analysis) -> Iterator[str]:
     runtime = f"of {_megabytes(measured.runtime)}" if measured.runtime else "that could not be made here (2 MB)"
     yield f"  packed is an archive of {_megabytes(measured.archive)} and a runtime {runtime};"
     runs = f"{min(measured.unpack):.2f} to {max(measured.unpack):.2f} s"
-    yield f"  {measured.workers} workers unpack it ({len(measured.unpack)} runs, {runs}); all times are wall time"
+    workers = _plural(measured.workers, "worker")
+    yield f"  unpacked by {workers} ({_plural(len(measured.unpack), 'run')}, {runs}); all times are wall time"
     if machine["slow"]:
         micros = machine["seconds_a_file"] * 1e6
         yield f"  warning: to make a file takes {micros:.0f} µs here, where 25 are usual, so the times say little."
@@ -128,6 +131,10 @@ def _quoted(glob: str) -> str:
 
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _kilobytes(size: int) -> str:

@@ -28,9 +28,7 @@ def _cpus() -> Iterator[Finding]:
     facts: dict[str, Any] = {"usable": usable, "machine": there, "quota": quota or None, "cgroups": _version(groups)}
     text = f"{usable} of {there} CPUs, " + (f"a quota of {quota:g}" if quota else "no quota")
     if 0 < quota < 1:
-        hint = (
-            "A start is about so much slower; a higher limit while it starts costs nothing if there is only a request"
-        )
+        hint = f"Unpacking takes about {1 / quota:.1f} times as long as with one; raise the limit (--cpus, limits.cpu)"
         yield Finding("CPU", WARNING, f"{text}: less than one", hint, facts=facts)
     else:
         yield Finding("CPU", OK, text, facts=facts)
