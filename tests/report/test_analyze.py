@@ -118,6 +118,7 @@ def test_needless(littered: Path, tmp_path: Path) -> None:
     assert not [one for one in found["duplicates"] if "small" in str(one["paths"])]
 
 
+@pytest.mark.slow
 def test_what_is_named_is_what_exclude_leaves_out(littered: Path, tmp_path: Path) -> None:
     """The globs, given to `pack`, take exactly the bytes that were named."""
     for number, one in enumerate(analyzed(littered)["needless"]):
@@ -152,6 +153,7 @@ def test_symbols(tmp_path: Path) -> None:
     assert (site / "native.so").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_exclude(littered: Path) -> None:
     found = analyzed(littered, "--exclude", "tests", "--exclude", "*.js")
     assert not [one for one in found["needless"] if one["name"] == "tests"]
@@ -203,6 +205,7 @@ def large_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_quick_is_an_estimate_and_close(large_site: Path) -> None:
     whole, quick = analyzed(large_site), analyzed(large_site, "--quick")
     assert not whole["measured"]["estimate"]
@@ -215,6 +218,7 @@ def test_quick_is_an_estimate_and_close(large_site: Path) -> None:
     assert whole["advice"]["saved"] > 40e6
 
 
+@pytest.mark.slow
 def test_circumstances(small_site: Path) -> None:
     done = run(wrapper("analyze", small_site, "--containers", 5, "--link", 100))
     assert re.search(r"^  pull at 100 Mbit/s", done.stdout, re.MULTILINE)
@@ -261,6 +265,7 @@ def test_an_archive(small: dict[str, Any], small_archive: Path) -> None:
     assert small_archive.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_archive_of_tar(small: dict[str, Any], small_site: Path, tmp_path: Path) -> None:
     archive = tmp_path / "packages.tar.xz"
     subprocess.run(["tar", "-C", small_site.parent, "-cJf", archive, small_site.name], check=True)
@@ -289,6 +294,7 @@ def test_an_image(small: dict[str, Any], small_site: Path, tmp_path: Path, write
     assert "It has them at /packages, /usr/lib/python3/dist-packages" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_tree_for_another_python(small_site: Path, tmp_path: Path) -> None:
     """It need not run here to be looked at."""
     site = shutil.copytree(small_site, tmp_path / "lib/python3.6/site-packages")
@@ -297,6 +303,7 @@ def test_a_tree_for_another_python(small_site: Path, tmp_path: Path) -> None:
     assert [package["name"] for package in analyzed(tmp_path)["packages"]]
 
 
+@pytest.mark.slow
 def test_settings_of_starts_do_not_matter(small_archive: Path, tmp_path: Path) -> None:
     variables = {"UNPACKENV_DIGEST": "0" * 64, "UNPACKENV_TARGET": tmp_path / "mine", "UNPACKENV": "off"}
     assert analyzed(small_archive, **variables)["packages"]
@@ -336,6 +343,7 @@ def test_at_a_terminal(small_site: Path) -> None:
     assert "\x1b" not in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_slow_file_system_is_told_of(small_site: Path, tmp_path: Path) -> None:
     """Where each file takes long to make, times say little, and that is said."""
     slow = "import unpackenv.report.scratch as scratch\nscratch.SLOW = 0\n"
@@ -348,6 +356,7 @@ def test_a_slow_file_system_is_told_of(small_site: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.renderer
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_big_environment(renderer_site: Path, renderer_python: str) -> None:
     """The renderer's packages are worth it, also to look at from another Python."""

@@ -23,10 +23,10 @@ PERCENT = re.compile(r"\b\d{1,3}%")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some hundred files of 40 MB together. Shared: never write to it."""
+    """Two hundred files of 20 MB together. Shared: never write to it."""
     root = tmp_path_factory.mktemp("packages") / "site"
     noise = random.Random(1).randbytes(1 << 20)
-    for number in range(400):
+    for number in range(200):
         file = root / f"package{number % 10}" / f"data{number}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(noise[number << 10 :][:100_000])
@@ -79,7 +79,7 @@ def test_unpack(archive: Path, tmp_path: Path, slow: str) -> None:
     shown = terminal.run("unpack", archive, "-C", tmp_path / "tree", *options, PYTHONPATH=slow)
     assert shown.returncode == 0, shown.raw
     seen = {int(percent[:-1]) for percent in PERCENT.findall(shown.text)}
-    assert len(seen) > 5, shown.text
+    assert len(seen) > 3, shown.text
     assert max(seen) > 60
     before, _, line = shown.raw.rpartition('{"unpackenv"')
     fields = json.loads('{"unpackenv"' + line)
@@ -90,6 +90,7 @@ def test_unpack(archive: Path, tmp_path: Path, slow: str) -> None:
     assert processes_with(str(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_unpack_an_archive_of_tar(site: Path, tmp_path: Path, slow: str) -> None:
     """How much there will be, nobody knows."""
     archive = tmp_path / "packages.tar.gz"
