@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import resource
 import signal
 import sys
@@ -92,14 +91,13 @@ class Survey:
 def in_turn(
     commands: Sequence[Command], rounds: int, fresh: Fresh, seldom: Collection[str] = ()
 ) -> dict[str, list[Usage]]:
-    """Run all in turn, each in a directory of its own; a slow minute of the machine then hits all alike.
+    """Run A B C, A B C, …, each in a directory of its own; a slow minute of the machine then hits all alike.
 
-    Each round has an order of its own, the same in every run: memory and caches are not the same after every command,
-    so none may always follow the same one. Those named in `seldom` run in every third round only.
+    Those named in `seldom` run in every third round only.
     """
     usages: dict[str, list[Usage]] = {command.name: [] for command in commands}
     for number in range(rounds):
-        for command in random.Random(number).sample(commands, len(commands)):
+        for command in commands:
             if number % SELDOM and command.name in seldom:
                 continue
             _say(f"round {number + 1} of {rounds}: {command.name}")
@@ -109,7 +107,7 @@ def in_turn(
 
 
 def watched_in_turn(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, list[tuple[Usage, Peak]]]:
-    """Run all in turn, as `in_turn` does, and look at memory meanwhile: for commands that take a minute."""
+    """Run A B C, A B C, …, as `in_turn` does, and look at memory meanwhile: for commands that take a minute."""
     found: dict[str, list[tuple[Usage, Peak]]] = {command.name: [] for command in commands}
     for number in range(rounds):
         for command in commands:
