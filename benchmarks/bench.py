@@ -78,7 +78,7 @@ def main() -> None:
 def _measure(options: argparse.Namespace, cpus: int) -> None:
     file_system = freshfs.choose(options.fs)
     renderer = Renderer()
-    facts = {
+    facts: dict[str, Any] = {
         "command": _command(),
         "commit": peers.first_line("git", "-C", str(install.PROJECT), "describe", "--always", "--dirty"),
         "machine": _machine(renderer.python),
@@ -86,8 +86,7 @@ def _measure(options: argparse.Namespace, cpus: int) -> None:
         "rounds": options.rounds,
         "file_system": file_system.name,
     }
-    introduction = _introduction(facts, file_system)
-    print(introduction, flush=True)
+    print(_introduction(facts, file_system), flush=True)
     started = time.monotonic()
     found: dict[str, Part] = {}
     sections = []
@@ -95,11 +94,12 @@ def _measure(options: argparse.Namespace, cpus: int) -> None:
         found[name] = PARTS[name](renderer, Options(options.rounds, file_system))
         sections.append("\n\n".join([f"## {name}", PARTS[name].__doc__ or "", *found[name].text]))
         print(f"\n{sections[-1]}", flush=True)
+        facts["machine"] = _machine(renderer.python)  # with what has been installed meanwhile
         _save({**facts, "seconds": time.monotonic() - started}, found)
     claims = f"## Must show\n\n{claims_table(claim for part in found.values() for claim in part.claims)}"
     print(f"\n{claims}\n\nRaw figures: {RESULTS}")
     if options.write:
-        DOCUMENT.write_text("\n\n".join([introduction.rstrip(), claims, *sections]) + "\n")
+        DOCUMENT.write_text("\n\n".join([_introduction(facts, file_system).rstrip(), claims, *sections]) + "\n")
         print(f"Written: {DOCUMENT}")
 
 
