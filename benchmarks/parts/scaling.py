@@ -90,7 +90,8 @@ def _model_text(inputs: model.Inputs, usages: dict[str, list[Usage]]) -> list[st
     return [
         "### A model of more CPUs",
         _MODEL,
-        table(("input", "s"), [(name, seconds(value)) for name, value in measured]) + f"\n\n{inputs.frames} frames.",
+        table(("input", "s"), [(name, seconds(value)) for name, value in measured]),
+        f"{inputs.frames} frames.",
         model.FORMULA,
         _LIMITS,
         table(header, rows),
