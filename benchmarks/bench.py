@@ -45,7 +45,7 @@ CAVEATS = """\
 - {cpus} CPUs for every command, ours and the others', and every sample a fresh process. File system, where nothing else
   is said: {file_system}.
 - The page cache is warm, but for the part *caches*: the archive or tree is read once before each sample.
-- The commands take turns (A B C, A B C, …). Figures are medians with the least and the most, of {rounds} rounds where
+- The commands take turns (A B C, C B A, A B C, …). Figures are medians with the least and the most, of {rounds} rounds where
   nothing else is said; ratios are taken within a round, and their median is given.
 - All archives hold the same files: the tree that our default archive unpacks to, with its unchecked-hash bytecode.
   Peers that install from wheels, and those that leave bytecode out, unpack fewer; *files* is how many were there in the
@@ -96,7 +96,8 @@ def _measure(options: argparse.Namespace, cpus: int) -> None:
         print(f"\n{sections[-1]}", flush=True)
         facts["machine"] = _machine(renderer.python)  # with what has been installed meanwhile
         _save({**facts, "seconds": time.monotonic() - started}, found)
-    claims = f"## Must show\n\n{claims_table(claim for part in found.values() for claim in part.claims)}"
+    shown = [claim for part in found.values() for claim in part.claims]
+    claims = f"## Must show\n\n{claims_table(shown) if shown else 'Nothing, of what was measured.'}"
     print(f"\n{claims}\n\nRaw figures: {RESULTS}")
     if options.write:
         DOCUMENT.write_text("\n\n".join([_introduction(facts, file_system).rstrip(), claims, *sections]) + "\n")

@@ -28,6 +28,7 @@ def scaling(renderer: Renderer, options: Options) -> Part:
     available = cpus()
     workers = [1 << power for power in range(len(available).bit_length())]
     commands = [_command(renderer, form, number, available) for form in _FORMS for number in workers]
+    measure.warm_up(commands[0], options.fresh)
     usages = measure.in_turn(commands, options.rounds, options.fresh)
     rows = []
     for form in _FORMS:
