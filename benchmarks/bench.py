@@ -45,8 +45,8 @@ CAVEATS = """\
 - {cpus} CPUs for every command, ours and the others', and every sample a fresh process. File system, where nothing else
   is said: {file_system}.
 - The page cache is warm, but for the part *caches*: the archive or tree is read once before each sample.
-- The commands take turns (A B C, C B A, A B C, …). Figures are medians with the least and the most, of {rounds} rounds where
-  nothing else is said; ratios are taken within a round, and their median is given.
+- The commands take turns (A B C, C B A, A B C, …). Figures are medians with the least and the most, of {rounds} rounds
+  where nothing else is said; ratios are taken within a round, and their median is given.
 - All archives hold the same files: the tree that our default archive unpacks to, with its unchecked-hash bytecode.
   Peers that install from wheels, and those that leave bytecode out, unpack fewer; *files* is how many were there in the
   end, with those of a cache and of an interpreter.
