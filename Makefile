@@ -38,7 +38,7 @@ format: $(VENV)/.build,lint ## put right what ruff can by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.build,test ## measure against the alternatives on the renderer's packages
+bench: $(VENV)/.build,test ## measure beside every alternative
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 images: $(VENV)/.build,test ## build the renderer's images and measure them in containers; root, dockerd, docker-registry, mmdebstrap

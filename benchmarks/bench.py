@@ -45,8 +45,8 @@ CAVEATS = """\
 - {cpus} CPUs for every command, ours and the others', and every sample a fresh process. File system, where nothing else
   is said: {file_system}.
 - The page cache is warm, but for the part *caches*: the archive or tree is read once before each sample.
-- The commands take turns (A B C, A B C, …). Figures are medians with the least and the most, of {rounds} rounds where
-  nothing else is said; ratios are taken within a round, and their median is given.
+- The commands take turns (A B C, C B A, A B C, …). Figures are medians with the least and the most, of {rounds} rounds
+  where nothing else is said; ratios are taken within a round, and their median is given.
 - All archives hold the same files: the tree that our default archive unpacks to, with its unchecked-hash bytecode.
   Peers that install from wheels, and those that leave bytecode out, unpack fewer; *files* is how many were there in the
   end, with those of a cache and of an interpreter.
@@ -78,7 +78,7 @@ def main() -> None:
 def _measure(options: argparse.Namespace, cpus: int) -> None:
     file_system = freshfs.choose(options.fs)
     renderer = Renderer()
-    facts = {
+    facts: dict[str, Any] = {
         "command": _command(),
         "commit": peers.first_line("git", "-C", str(install.PROJECT), "describe", "--always", "--dirty"),
         "machine": _machine(renderer.python),
@@ -86,8 +86,7 @@ def _measure(options: argparse.Namespace, cpus: int) -> None:
         "rounds": options.rounds,
         "file_system": file_system.name,
     }
-    introduction = _introduction(facts, file_system)
-    print(introduction, flush=True)
+    print(_introduction(facts, file_system), flush=True)
     started = time.monotonic()
     found: dict[str, Part] = {}
     sections = []
@@ -95,11 +94,13 @@ def _measure(options: argparse.Namespace, cpus: int) -> None:
         found[name] = PARTS[name](renderer, Options(options.rounds, file_system))
         sections.append("\n\n".join([f"## {name}", PARTS[name].__doc__ or "", *found[name].text]))
         print(f"\n{sections[-1]}", flush=True)
+        facts["machine"] = _machine(renderer.python)  # with what has been installed meanwhile
         _save({**facts, "seconds": time.monotonic() - started}, found)
-    claims = f"## Must show\n\n{claims_table(claim for part in found.values() for claim in part.claims)}"
+    shown = [claim for part in found.values() for claim in part.claims]
+    claims = f"## Must show\n\n{claims_table(shown) if shown else 'Nothing, of what was measured.'}"
     print(f"\n{claims}\n\nRaw figures: {RESULTS}")
     if options.write:
-        DOCUMENT.write_text("\n\n".join([introduction.rstrip(), claims, *sections]) + "\n")
+        DOCUMENT.write_text("\n\n".join([_introduction(facts, file_system).rstrip(), claims, *sections]) + "\n")
         print(f"Written: {DOCUMENT}")
 
 

@@ -132,11 +132,12 @@ def _image(work: Path) -> Path:
 @contextlib.contextmanager
 def _mounted(root: Path, *arguments: str | Path) -> Iterator[Path]:
     root.mkdir()
-    _quietly("mount", *arguments, root)
     try:
+        _quietly("mount", *arguments, root)
         yield root
     finally:
-        _unmount(root)
+        if root.is_mount():  # also when it was told to stop while mount ran
+            _unmount(root)
 
 
 def _unmount(root: Path) -> None:

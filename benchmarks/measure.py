@@ -91,13 +91,14 @@ class Survey:
 def in_turn(
     commands: Sequence[Command], rounds: int, fresh: Fresh, seldom: Collection[str] = ()
 ) -> dict[str, list[Usage]]:
-    """Run A B C, A B C, …, each in a directory of its own; a slow minute of the machine then hits all alike.
+    """Run A B C, C B A, A B C, …, each in a directory of its own.
 
+    A slow minute of the machine then hits all alike, and so does what one leaves behind in the kernel for the next.
     Those named in `seldom` run in every third round only.
     """
     usages: dict[str, list[Usage]] = {command.name: [] for command in commands}
     for number in range(rounds):
-        for command in commands:
+        for command in reversed(commands) if number % 2 else commands:
             if number % SELDOM and command.name in seldom:
                 continue
             _say(f"round {number + 1} of {rounds}: {command.name}")
@@ -106,8 +107,15 @@ def in_turn(
     return usages
 
 
+def warm_up(command: Command, fresh: Fresh) -> None:
+    """Run it once for nothing: the first run on a file system after a while takes up to twice as long."""
+    _say(f"for nothing: {command.name}")
+    with fresh() as directory:
+        run(command, directory)
+
+
 def watched_in_turn(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, list[tuple[Usage, Peak]]]:
-    """Run A B C, A B C, …, as `in_turn` does, and look at memory meanwhile: for commands that take a minute."""
+    """Run A B C, A B C, …, and look at memory meanwhile: for commands that take a minute."""
     found: dict[str, list[tuple[Usage, Peak]]] = {command.name: [] for command in commands}
     for number in range(rounds):
         for command in commands:

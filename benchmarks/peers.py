@@ -248,16 +248,11 @@ def last_line(text: str) -> str:
 
 
 def versions(python: str) -> dict[str, str]:
-    """Return the version of each tool that is there."""
+    """Return the version of each tool that is there; those that are installed on first use are there after it."""
     flags = {"bsdtar": "--version", "unsquashfs": "-version", "unzip": "-v"}
     tools = {tool: flags.get(tool, "--version") for tool in ("tar", "xz", "zstd", "cp", *flags)}
     found = {tool: first_line(tool, flag) for tool, flag in tools.items() if shutil.which(tool)}
-    for package in ("shiv", "pex", "pyinstaller", "uv"):
-        try:
-            found[package] = toolbox.version(toolbox.installed(python, package), package)
-        except Unavailable:  # its line in the table says why
-            pass
-    return found
+    return {**found, **toolbox.versions(python)}
 
 
 def first_line(*command: str) -> str:

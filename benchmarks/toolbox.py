@@ -7,19 +7,30 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache import execute, key, once
+from cache import CACHE, execute, key, once
 
-
-def version(directory: Path, name: str) -> str:
-    """Return the version of what `installed` returned."""
-    return next((found.version for found in importlib.metadata.distributions(name=name, path=[str(directory)])), "?")
+TOOLS = ("shiv", "pex", "pyinstaller", "uv")
 
 
 def installed(python: str, name: str) -> Path:
     """Return a directory with the package `name` for the interpreter `python`; raises `Unavailable`."""
     requirement = _requirement(name)
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--target"]
-    return once(f"tool-{name}-{key(python, requirement)}", lambda place: execute([*pip, place, requirement]))
+    return once(_directory(python, name), lambda place: execute([*pip, place, requirement]))
+
+
+def versions(python: str) -> dict[str, str]:
+    """Return the version of each that is installed by now."""
+    found: dict[str, str] = {}
+    for name in TOOLS:
+        place = str(CACHE / _directory(python, name))
+        for package in importlib.metadata.distributions(name=name, path=[place]):
+            found[name] = package.version
+    return found
+
+
+def _directory(python: str, name: str) -> str:
+    return f"tool-{name}-{key(python, _requirement(name))}"
 
 
 def run(python: str, name: str, arguments: Sequence[object], module: str = "") -> None:

@@ -33,6 +33,7 @@ def places(renderer: Renderer, options: Options) -> Part:
         ours = cold_start(renderer, OURS, renderer.zstd, UNPACKENV_IN_PLACE="yes" if kind.is_merged else "no")
         others, without = peers.commands(renderer, peers.MAIN)
         missing |= without
+        measure.warm_up(ours, fresh_for(kind, renderer))
         columns[kind.name] = measure.in_turn([ours, *others], options.rounds, fresh_for(kind, renderer))
     what = "\n".join(f"- {kind.name}: {kind.what}" for kind in freshfs.KINDS if kind.name in columns)
     overlay = walls(columns.get("overlayfs", {}))
@@ -50,6 +51,7 @@ def caches(renderer: Renderer, options: Options) -> Part:
     columns: dict[str, dict[str, list[measure.Usage]]] = {}
     others, missing = peers.commands(renderer, peers.MAIN)
     commands = [cold_start(renderer, OURS, renderer.zstd), *others]
+    measure.warm_up(commands[0], options.fresh)
     for state in _STATES:
         if state == DROPPED and not measure.can_drop_caches():
             missing[DROPPED] = "takes root"

@@ -28,6 +28,7 @@ def scaling(renderer: Renderer, options: Options) -> Part:
     available = cpus()
     workers = [1 << power for power in range(len(available).bit_length())]
     commands = [_command(renderer, form, number, available) for form in _FORMS for number in workers]
+    measure.warm_up(commands[0], options.fresh)
     usages = measure.in_turn(commands, options.rounds, options.fresh)
     rows = []
     for form in _FORMS:
@@ -90,7 +91,8 @@ def _model_text(inputs: model.Inputs, usages: dict[str, list[Usage]]) -> list[st
     return [
         "### A model of more CPUs",
         _MODEL,
-        table(("input", "s"), [(name, seconds(value)) for name, value in measured]) + f"\n\n{inputs.frames} frames.",
+        table(("input", "s"), [(name, seconds(value)) for name, value in measured]),
+        f"{inputs.frames} frames.",
         model.FORMULA,
         _LIMITS,
         table(header, rows),

@@ -10,6 +10,7 @@ from cache import Unavailable
 from parts.common import OURS, OURS_XZ, Options, Part, cold_start, left_out, plain, walls
 from tables import Claim, megabytes, ratio, seconds, spread, table
 from unpackenv.archive import trailer
+from unpackenv.build import pack
 from workload import Packed, Renderer
 
 FRAME_MEBIBYTES = (4, 8, 12, 16, 24)
@@ -51,14 +52,24 @@ def sizes(renderer: Renderer, _: Options) -> Part:
 
 def frames(renderer: Renderer, options: Options) -> Part:
     """What does the size of the frames cost and gain?"""
-    return _settings(
-        renderer, options, {f"{size} MiB": renderer.packed("--frame-size", f"{size}M") for size in FRAME_MEBIBYTES}
-    )
+    archives = {
+        f"{size} MiB": _packed(renderer, "--frame-size", f"{size}M", size << 20 == pack.DEFAULT_FRAME_SIZE)
+        for size in FRAME_MEBIBYTES
+    }
+    return _settings(renderer, options, archives)
 
 
 def levels(renderer: Renderer, options: Options) -> Part:
     """What does the level of the compression cost and gain?"""
-    return _settings(renderer, options, {f"level {level}": renderer.packed("--level", level) for level in LEVELS})
+    archives = {
+        f"level {level}": _packed(renderer, "--level", level, level == pack.DEFAULT_LEVEL[trailer.ZSTD])
+        for level in LEVELS
+    }
+    return _settings(renderer, options, archives)
+
+
+def _packed(renderer: Renderer, option: str, value: object, is_default: bool) -> Packed:
+    return renderer.packed() if is_default else renderer.packed(option, value)
 
 
 def _settings(renderer: Renderer, options: Options, archives: Mapping[str, Packed]) -> Part:
