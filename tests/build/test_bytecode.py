@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from unpackenv.build import bytecode, source
+from unpackenv.build import bytecode, scan, source
 from unpackenv.errors import PackError, SettingError
 
 TAG = sys.implementation.cache_tag
@@ -63,7 +63,7 @@ def compiled(
     staging = root.parent / "staging"
     shutil.rmtree(staging, ignore_errors=True)
     described = source.recognise(str(root), python)
-    return bytecode.compile_tree(source.scan(described), described, mode, str(staging), workers)
+    return bytecode.compile_tree(scan.scan(described), described, mode, str(staging), workers)
 
 
 def laid_out(root: Path, result: bytecode.Bytecode) -> Path:
@@ -274,7 +274,7 @@ def test_interpreter_is_isolated_but_for_its_hash_seed(tree: Path, monkeypatch: 
     described = with_interpreter(tree, script)
     write(tree / "json.py", "raise SystemExit('imported while compiling')\n")
     write(tree / "top.py", "x = 1 is 1\n")
-    result = bytecode.compile_tree(source.scan(described), described, "timestamp", str(tree.parent / "staging"), 1)
+    result = bytecode.compile_tree(scan.scan(described), described, "timestamp", str(tree.parent / "staging"), 1)
     assert len(result.overlay) == 4
     options, *settings, said = seen.read_text().split("\n", 3)
     assert settings == ["PYTHONHASHSEED=0", "PYTHONUTF8=1"]
@@ -339,7 +339,7 @@ def test_none_leaves_bytecode_out(tree: Path) -> None:
 
 def test_keep_changes_nothing(tree: Path) -> None:
     described = source.recognise(str(with_old_bytecode(tree)))
-    scanned = source.scan(described)
+    scanned = scan.scan(described)
     assert bytecode.compile_tree(scanned, described, "keep", "", 1) == bytecode.Bytecode(scanned, {}, [])
 
 
@@ -442,13 +442,13 @@ def with_interpreter(tree: Path, script: str) -> source.Source:
 def test_interpreter_that_dies(tree: Path, script: str, said: str) -> None:
     described = with_interpreter(tree, f"cat > /dev/null; echo '\"\"'; {script}")
     with pytest.raises(PackError, match=said) as caught:
-        bytecode.compile_tree(source.scan(described), described, "unchecked-hash", str(tree.parent / "staging"), 2)
+        bytecode.compile_tree(scan.scan(described), described, "unchecked-hash", str(tree.parent / "staging"), 2)
     assert caught.value.where == str(tree / "package/__init__.py")
 
 
 def test_source_that_vanishes(tree: Path) -> None:
     described = source.recognise(str(tree))
-    scanned = source.scan(described)
+    scanned = scan.scan(described)
     (tree / "package/inner.py").unlink()
     with pytest.raises(PackError, match="No such file") as caught:
         bytecode.compile_tree(scanned, described, "unchecked-hash", str(tree.parent / "staging"), 1)
@@ -460,7 +460,7 @@ def test_progress(stateful: Path) -> None:
     seen: list[tuple[int, int]] = []
     staging = str(stateful.parent / "staging")
     bytecode.compile_tree(
-        source.scan(described), described, "timestamp", staging, 2, lambda done, total: seen.append((done, total))
+        scan.scan(described), described, "timestamp", staging, 2, lambda done, total: seen.append((done, total))
     )
     assert seen == [(3, 10), (6, 10), (9, 10), (10, 10)]
 

@@ -21,7 +21,7 @@ import terminal
 from processes import environment, run, wrapper, write_tree
 from support import describe
 from unpackenv.archive import codecs, reader
-from unpackenv.build import source
+from unpackenv.build import scan, source
 from unpackenv.report import advice, contents
 from unpackenv.report.advice import Circumstances
 from unpackenv.report.measure import Layer, Measured
@@ -147,7 +147,7 @@ def test_symbols(tmp_path: Path) -> None:
     shutil.copy(backend.origin, site / "native.so")
     before = (site / "native.so").read_bytes()
     described = source.as_is(str(site))
-    (found,) = contents.needless(described, source.scan(described))
+    (found,) = contents.needless(described, scan.scan(described))
     subprocess.run(["strip", "--strip-unneeded", "-o", tmp_path / "stripped.so", site / "native.so"], check=True)
     assert found.size == len(before) - (tmp_path / "stripped.so").stat().st_size > 100_000
     assert (site / "native.so").read_bytes() == before

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from unpackenv.build.source import Entry, Source, Tree, in_order, without
+from unpackenv.build.scan import Entry, Tree, in_order, without
+from unpackenv.build.source import Source
 from unpackenv.errors import PackError, SettingError
 
 MODES = ("unchecked-hash", "checked-hash", "timestamp", "keep", "none")

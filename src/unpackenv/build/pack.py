@@ -15,7 +15,7 @@ from unpackenv.archive import trailer, writer
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK
 from unpackenv.archive.toc import FRAME_LIMIT
 from unpackenv.archive.writer import Input, Written
-from unpackenv.build import bytecode, progress, source
+from unpackenv.build import bytecode, checks, progress, scan, source
 from unpackenv.errors import PackError, SettingError
 
 # Measured on the renderer's packages, see docs/design.md: the smallest archive that still packs at
@@ -74,8 +74,8 @@ def pack(directory: str, output: str, options: Options) -> Packed:
     _check_output(output)
     workers = options.workers or len(os.sched_getaffinity(0))
     described = source.recognise(directory, options.python)
-    tree = source.scan(described, options.exclude, os.path.abspath(output))
-    source.check_extensions(described, tree)
+    tree = scan.scan(described, options.exclude, os.path.abspath(output))
+    checks.check_extensions(described, tree)
     target = os.path.abspath(options.target) if options.target else described.target
     with tempfile.TemporaryDirectory(prefix="unpackenv-") as staging:
         with progress.step("compile", sum(entry.path.endswith(".py") for entry in tree.entries)) as show:
@@ -94,8 +94,8 @@ def pack(directory: str, output: str, options: Options) -> Packed:
                 workers=workers,
                 on_progress=show,
             )
-    packages = source.packages(compiled.tree, described)
-    return Packed(output, described, written, packages, compiled.failed, tree.unused, source.warnings(described, tree))
+    packages = scan.packages(compiled.tree, described)
+    return Packed(output, described, written, packages, compiled.failed, tree.unused, checks.warnings(described, tree))
 
 
 def _check_output(output: str) -> None:
@@ -124,7 +124,7 @@ def _chosen(options: Options) -> tuple[int, int]:
     return level, frame_size
 
 
-def members(root: str, entries: Iterable[source.Entry], overlay: Mapping[str, str]) -> Iterator[Input]:
+def members(root: str, entries: Iterable[scan.Entry], overlay: Mapping[str, str]) -> Iterator[Input]:
     """Yield the entries of the tree at `root` as what is written; the data of those in `overlay` is there."""
     for entry in entries:
         path = os.fsencode(entry.path)
@@ -134,7 +134,7 @@ def members(root: str, entries: Iterable[source.Entry], overlay: Mapping[str, st
 
 
 def _facts(
-    described: source.Source, tree: source.Tree, target: str, level: int, frame_size: int, options: Options
+    described: source.Source, tree: scan.Tree, target: str, level: int, frame_size: int, options: Options
 ) -> dict[str, list[str]]:
     """Return what a start has to know; docs/format.md says what each means."""
     interpreter = described.interpreter
@@ -148,8 +148,8 @@ def _facts(
         "soabi": [interpreter.soabi],
         "machine": [interpreter.machine],
         "system": [interpreter.system],
-        "libc": [source.needed_libc(described, tree)],
-        "native": ["yes" if source.shared_objects(tree) else "no"],
+        "libc": [checks.needed_libc(described, tree)],
+        "native": ["yes" if checks.shared_objects(tree) else "no"],
         "bytecode": [options.bytecode],
         "level": [str(level)],
         "frame-size": [str(frame_size)],

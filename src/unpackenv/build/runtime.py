@@ -32,7 +32,7 @@ _LEFT_OUT = (
     "__pycache__", "backend", "py.typed", "writer.py", "pack.py", "analyze.py", "timings.py", "runtime.py",
 )  # fmt: skip
 # What only helps to look into a container.
-_TO_LOOK_INTO_IT = ("report", "verify.py")
+_TO_LOOK_INTO_IT = ("report", "verify.py", "compare.py", "frames.py", "pooled.py")
 _DOCTOR = ("__init__.py", "doctor.py", "doctor_limits.py", "doctor_places.py", "findings.py")
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 

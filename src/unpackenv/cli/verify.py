@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.archive import reader, verify
+    from unpackenv.archive import compare, reader, verify
     from unpackenv.start import places, target
     from unpackenv.start.settings import Settings
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         tag = archive.facts.get("python", [""])[0]
         # What else is in a directory that was filled in place is none of the archive's business.
         extra = not target.is_shared(options.target)
-        differences = verify.compare_tree(archive, options.target, tag, extra=extra, on_progress=show)
+        differences = compare.compare_tree(archive, options.target, tag, extra=extra, on_progress=show)
     for difference in differences:
         print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
     if not differences:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unpackenv.build import progress, source
+from unpackenv.build import progress, scan
 from unpackenv.report import advice, contents, measure, scratch
 from unpackenv.report.advice import Advice, Circumstances
 from unpackenv.report.contents import Duplicate, Kind, Needless, Package
@@ -48,7 +48,7 @@ def analyze(
     with tempfile.TemporaryDirectory(prefix="unpackenv-") as work:
         subject = open_subject(path, site, work)
         described = subject.source
-        tree = source.scan(described, exclude)
+        tree = scan.scan(described, exclude)
         # What is left out is in the archive that there is: another one has to be made.
         archive = "" if exclude else subject.archive
         place = scratch.choose(measure.scratch_needed(tree))

@@ -15,8 +15,9 @@ from importlib.metadata import Distribution
 from itertools import accumulate
 
 from unpackenv.archive.toc import Toc
-from unpackenv.build import source
-from unpackenv.build.source import Entry, Source, Tree
+from unpackenv.build import checks, scan
+from unpackenv.build.scan import Entry, Tree
+from unpackenv.build.source import Source
 
 _ELF = b"\x7fELF"
 _SMALLEST_PROGRAM = _SMALLEST_DUPLICATE = 4096
@@ -122,12 +123,12 @@ def _owners(described: Source, tree: Tree) -> Callable[[str], str]:
             for file in distribution.files or () if name else ():
                 path = os.path.normpath(os.path.join(import_path, str(file)))
                 listed[path] = name
-                by_top[source.package_of(path, described)][name] += 1
+                by_top[scan.package_of(path, described)][name] += 1
     # What was made later, such as bytecode, nobody lists.
     top = {package: names.most_common(1)[0][0] for package, names in by_top.items()}
 
     def owner(path: str) -> str:
-        package = source.package_of(path, described)
+        package = scan.package_of(path, described)
         return listed.get(path) or top.get(package, package)
 
     return owner
@@ -174,7 +175,7 @@ def kinds(described: Source, tree: Tree) -> list[Kind]:
 
 
 def _kind(described: Source, entry: Entry) -> str:
-    if source.is_shared_object(entry.path) or _is_program(described, entry):
+    if checks.is_shared_object(entry.path) or _is_program(described, entry):
         return _NATIVE
     code = _CODE.get(os.path.splitext(entry.path)[1])
     if code:
@@ -200,7 +201,7 @@ def needless(described: Source, tree: Tree) -> list[Needless]:
     """Return what is not needed at run time as a rule, largest first; some of it may be in several of them."""
     found = []
     for name, globs, hint in NEEDLESS:
-        entries, used = source.left_out(described, tree, globs)
+        entries, used = scan.left_out(described, tree, globs)
         files = [entry for entry in entries if entry.kind == "file"]
         if files:
             found.append(Needless(name, len(files), sum(entry.size for entry in files), used, hint))

@@ -25,8 +25,9 @@ from unpackenv.archive.tarstream import DIRECTORY
 from unpackenv.archive.toc import Toc
 from unpackenv.archive.writer import Input
 from unpackenv.build import pack as packing
-from unpackenv.build import progress, runtime, source
-from unpackenv.build.source import Entry, Source
+from unpackenv.build import progress, runtime, scan, source
+from unpackenv.build.scan import Entry
+from unpackenv.build.source import Source
 from unpackenv.errors import PackError
 from unpackenv.start import bootstrap, preflight
 from unpackenv.start.report import Attempt, Log, Report
@@ -94,7 +95,7 @@ class Measured:
         return statistics.median(self.unpack)
 
 
-def measure(described: Source, tree: source.Tree, archive: str, scratch: str, *, quick: bool) -> Measured:
+def measure(described: Source, tree: scan.Tree, archive: str, scratch: str, *, quick: bool) -> Measured:
     """Measure a tree, and `archive`, which is made of it unless there is one; `scratch` is an empty directory.
 
     With `quick`, layer and archive are made at levels that are quick, and their sizes corrected by what a sample
@@ -128,7 +129,7 @@ def measure(described: Source, tree: source.Tree, archive: str, scratch: str, *,
     )
 
 
-def scratch_needed(tree: source.Tree) -> int:
+def scratch_needed(tree: scan.Tree) -> int:
     """Return the bytes that measuring takes on the disk: the layer, the archive, and what is unpacked of both."""
     return on_disk(tree.entries) * (_RUNS + 2)
 
@@ -148,7 +149,7 @@ def unpack(archive: str, to: str) -> Report:
     )
 
 
-def _correction(described: Source, tree: source.Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
+def _correction(described: Source, tree: scan.Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
     """Compress some frames of a tree at both levels; return their bytes, and the ratios for gzip and archive."""
     whole = sum(_BLOCK + entry.size for entry in tree.entries)
     stride = -(-whole // (_FRAME * _SAMPLES))
@@ -211,7 +212,7 @@ def _file(path: str) -> Input:
     return Input("file", b"site-packages.tar", 0o644, 0, os.path.getsize(path), source=path)
 
 
-def _pack(described: Source, tree: source.Tree, level: int, to: str) -> Toc:
+def _pack(described: Source, tree: scan.Tree, level: int, to: str) -> Toc:
     with progress.bar("pack", sum(entry.size for entry in tree.entries)) as show:
         written = writer.write(
             to,
@@ -234,7 +235,7 @@ def _runtime(scratch: str) -> Layer | None:
     except PackError:
         return None
     described = source.as_is(directory)
-    entries = source.scan(described).entries
+    entries = scan.scan(described).entries
     return _layer(packing.members(directory, entries, {}), _EXACT.gzip, "layer, runtime", scratch)
 
 

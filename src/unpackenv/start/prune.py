@@ -13,7 +13,8 @@ import time
 from unpackenv.archive import facts as facts_text
 from unpackenv.errors import ArchiveCorrupt, LockTimeout, TargetRefused
 from unpackenv.start import lock, places, stamp
-from unpackenv.start.target import OURS, Sibling, remove_tree
+from unpackenv.start.removal import remove_tree
+from unpackenv.start.target import OURS, Sibling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
