@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak fuzz lint format bench images clean
+.PHONY: help demo test soak fuzz lint format docs bench images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
@@ -37,6 +37,9 @@ lint: $(VENV)/.build,lint ## ruff and mypy
 format: $(VENV)/.build,lint ## put right what ruff can by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(VENV)/.build,docs ## build the documents into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/.build,test ## measure beside every alternative
 	$(BIN)/python benchmarks/bench.py $(ARGS)

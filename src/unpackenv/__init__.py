@@ -39,24 +39,25 @@ def bootstrap(
     """Unpack the environment if it is not there yet, and make it importable.
 
     Call it before the application's first import. Every argument left out is taken from
-    `UNPACKENV_<NAME>` in the environment, else from what `pack` recorded, else a default:
+    `UNPACKENV_<NAME>` in the environment, else from what `pack` recorded, else a default.
 
-    archive: the archive; by default a well-known name beside the calling file, then in /opt/unpackenv.
-    target: directory to unpack into; by default one named by the digest under /opt/unpackenv/env,
-        the user's cache, or the temporary directory, the first that is writable.
-    digest: accept only the archive with this sha256, in hex, as `unpackenv inspect` prints it.
-    missing: "ignore" makes a start without an archive a no-op; by default it is an error.
-    in_place: replace files one by one in a target that is already in use.
-    force: unpack whatever the checks before it say of interpreter, mount, room and memory.
-    sync: wait until the tree is on the disk, so that it need not be looked at after a reboot.
-    workers: how many workers unpack; by default as many as CPUs, CPU quota and memory allow.
-    parallel: "processes" or "threads"; by default what measures faster.
-    memory: budget in bytes for the buffers of all workers together.
-    lock_timeout: seconds to wait for another start that is unpacking the same target.
-    log: "text", "json" or "off": the timing line on stderr.
-    log_file: a file to which each line is appended as JSON, whatever `log` says.
-    imports: how many of the slowest imports `mark("ready")` tells; by default imports are not measured.
-    trace: a file for a trace of the unpack, by worker and frame, in Chrome's format.
+    Args:
+        archive: the archive; by default a well-known name beside the calling file, then in /opt/unpackenv.
+        target: directory to unpack into; by default one named by the digest under /opt/unpackenv/env,
+            the user's cache, or the temporary directory, the first that is writable.
+        digest: accept only the archive with this sha256, in hex, as `unpackenv inspect` prints it.
+        missing: "ignore" makes a start without an archive a no-op; by default it is an error.
+        in_place: replace files one by one in a target that is already in use.
+        force: unpack whatever the checks before it say of interpreter, mount, room and memory.
+        sync: wait until the tree is on the disk, so that it need not be looked at after a reboot.
+        workers: how many workers unpack; by default as many as CPUs, CPU quota and memory allow.
+        parallel: "processes" or "threads"; by default what measures faster.
+        memory: budget in bytes for the buffers of all workers together.
+        lock_timeout: seconds to wait for another start that is unpacking the same target.
+        log: "text", "json" or "off": the timing line on stderr.
+        log_file: a file to which each line is appended as JSON, whatever `log` says.
+        imports: how many of the slowest imports `mark("ready")` tells; by default imports are not measured.
+        trace: a file for a trace of the unpack, by worker and frame, in Chrome's format.
 
     Returns a `Report`; a second call that names neither archive nor target returns the first one's. Raises
     `UnpackenvError`: its subclasses in `unpackenv.errors` say what can go wrong. With
