@@ -39,7 +39,7 @@ format: $(VENV)/.build,lint ## put right what ruff can by itself
 	$(BIN)/ruff format
 
 docs: $(VENV)/.build,docs ## build the documents into build/site; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.build,test ## measure beside every alternative
 	$(BIN)/python benchmarks/bench.py $(ARGS)
