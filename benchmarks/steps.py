@@ -1,64 +1,123 @@
 """Take the steps of a cold start one by one, in one thread: `python steps.py ARCHIVE DIRECTORY` prints their seconds.
 
-It runs in the interpreter of a workload; wall time is that of the processor here, since all is in the page cache.
+It runs in the interpreter of a workload; wall time is that of the processor here, since all is in the page cache. The
+calls are those of `unpackenv.start.native` and `unpackenv.start.tree`, with a timer between them.
 """
 
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import sys
 import time
+from bisect import bisect_left
 
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.toc import Toc
+from unpackenv.start import tree
+
+now = time.perf_counter
 
 
 def main(path: str, directory: str) -> None:
     gc.disable()
     with open_archive(path):  # imports what it needs
         pass
-    begin = time.perf_counter()
+    begin = now()
     archive = open_archive(path)
-    opened = time.perf_counter() - begin
+    opened = now() - begin
     with archive:
         columns = archive.toc.encode()
-        begin = time.perf_counter()
+        begin = now()
         toc = Toc.decode(columns)
-        parsed = time.perf_counter() - begin
-        found = {"open": opened, "parse": parsed, "files": len(toc.file_names), "members": toc.member_count}
-        print(json.dumps({**found, **_frames(archive), **_directories(archive, directory)}))
+        parsed = now() - begin
+        begin = now()
+        toc.frame_starts()
+        paths = [path.rstrip(b"/") for path in toc.dir_paths()]
+        took = {"open": opened, "parse": parsed, "paths": now() - begin}
+        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        begin = now()
+        for row in range(1, len(paths)):
+            os.mkdir(paths[row], toc.dir_mode[row] | 0o700, dir_fd=root)
+        took["make directories"] = now() - begin
+        took.update(_frames(archive, root, paths))
+        begin = now()
+        for row in range(len(paths) - 1, 0, -1):
+            os.utime(paths[row], (toc.dir_mtime[row],) * 2, dir_fd=root, follow_symlinks=False)
+        took["end directories"] = now() - begin
+        os.close(root)
+    counts = {
+        "files": len(toc.file_names),
+        "members": toc.member_count,
+        "directories": len(paths) - 1,
+        "frames": len(toc.frame_raw),
+        "stored": sum(toc.frame_stored),
+        "unpacked": toc.unpacked_size,
+    }
+    print(json.dumps({**counts, **took}))
 
 
-def _frames(archive: Archive) -> dict[str, float]:
-    """Read, check and decode all frames; buffers are as a worker has them, and used once before."""
-    toc, decode = archive.toc, archive.decoder()
+def _frames(archive: Archive, root: int, paths: list[bytes]) -> dict[str, float]:
+    """Read, check and decode all frames, and write the files that begin in them, cut off where their frame ends."""
+    toc, decode, starts = archive.toc, archive.decoder(), archive.toc.frame_starts()
     buffer = memoryview(bytearray(max(toc.frame_raw)))
     stored = memoryview(bytearray(max(toc.frame_stored)))
-    checked = decoded = 0.0
-    decode(archive.read_frame(0, stored), buffer[: toc.frame_raw[0]])
+    took = dict.fromkeys(
+        ("read", "hash", "decode", "open directories", "create", "write", "times", "close", "python"), 0.0
+    )
+    decode(archive.read_frame(0, stored), buffer[: toc.frame_raw[0]])  # buffers as a worker has them, used before
     for number, size in enumerate(toc.frame_raw):
-        begin = time.perf_counter()
+        begin = now()
         frame = archive.read_frame(number, stored)
-        middle = time.perf_counter()
+        read = now()
+        hashlib.sha256(frame).digest()  # `read_frame` does that, too
+        hashed = now()
         decode(frame, buffer[:size])
-        checked += middle - begin
-        decoded += time.perf_counter() - middle
-    return {"hash": checked, "decode": decoded, "frames": len(toc.frame_raw)}
+        decoded = now()
+        took["read"] += (read - begin) - (hashed - read)
+        took["hash"] += hashed - read
+        took["decode"] += decoded - hashed
+        inner = _write(toc, buffer[:size], starts[number], root, paths, took)
+        took["python"] += (now() - decoded) - inner
+    return took
 
 
-def _directories(archive: Archive, directory: str) -> dict[str, float]:
-    """Make all directories, and set their times as at the end of an unpack."""
-    begin = time.perf_counter()
-    fd = os.open(directory, os.O_RDONLY)
-    paths = [path.rstrip(b"/") for path in archive.toc.dir_paths()[1:]]
-    for path in paths:
-        os.mkdir(path, dir_fd=fd)
-    for path in reversed(paths):
-        os.utime(path, (0, 0), dir_fd=fd)
-    os.close(fd)
-    return {"directories": time.perf_counter() - begin}
+def _write(toc: Toc, raw: memoryview, start: int, root: int, paths: list[bytes], took: dict[str, float]) -> float:
+    """Write the files that begin in a frame, and return the seconds that all calls took."""
+    directory = current = -1
+    total = 0.0
+    for row in range(bisect_left(toc.file_position, start), bisect_left(toc.file_position, start + len(raw))):
+        data = raw[toc.file_position[row] - start :][: toc.file_size[row]]
+        begin = now()
+        if toc.file_dir[row] != current:
+            if directory >= 0:
+                os.close(directory)
+            current = toc.file_dir[row]
+            directory = os.open(paths[current] or b".", tree._DIRECTORY, dir_fd=root)
+        opened = now()
+        fd = os.open(toc.file_names[row], tree._CREATE, toc.file_mode[row], dir_fd=directory)
+        created = now()
+        if data:
+            os.write(fd, data)
+        written = now()
+        os.utime(fd, (toc.file_mtime[row],) * 2)
+        timed = now()
+        os.close(fd)
+        closed = now()
+        for name, seconds in (
+            ("open directories", opened - begin),
+            ("create", created - opened),
+            ("write", written - created),
+            ("times", timed - written),
+            ("close", closed - timed),
+        ):
+            took[name] += seconds
+        total += closed - begin
+    if directory >= 0:
+        os.close(directory)
+    return total
 
 
 if __name__ == "__main__":

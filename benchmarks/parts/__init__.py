@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parts import cold, imports, log, memory, packing, places, scaling, sizes, toc, warm
+from parts import cold, imports, log, memory, packing, places, scaling, sizes, steps, warm
 from parts.common import Options, Part
 from workload import Renderer
 
@@ -20,7 +20,7 @@ PARTS: dict[str, Callable[[Renderer, Options], Part]] = {
     "warm": warm.warm,
     "log": log.log,
     "imports": imports.imports,
-    "toc": toc.toc,
+    "steps": steps.steps,
     "pack": packing.packing,
     "scaling": scaling.scaling,
 }

@@ -9,7 +9,7 @@ import measure
 import model
 from measure import Command, Usage
 from parts.common import Options, Part, cold_start, cpus, medians, on_cpus, plain, walls
-from parts.toc import steps
+from parts.steps import taken
 from tables import count, seconds, spread, table
 from workload import Renderer
 
@@ -54,12 +54,12 @@ def scaling(renderer: Renderer, options: Options) -> Part:
 
 def _inputs(renderer: Renderer, options: Options, runs: list[Usage]) -> model.Inputs:
     """Return what the model needs: medians of runs with one worker, and of the steps taken one by one."""
-    taken = [steps(renderer, options) for _ in range(options.rounds)]
-    step = {name: statistics.median(one[name] for one in taken) for name in taken[0]}
+    rounds = [taken(renderer, options) for _ in range(options.rounds)]
+    step = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
     return model.Inputs(
         wall=medians(runs, lambda usage: usage.wall),
         unpack=medians(runs, _unpack_phase),
-        directories=step["directories"],
+        directories=step["make directories"] + step["end directories"],
         decode=step["decode"],
         hash=step["hash"],
         kernel=medians(runs, lambda usage: usage.system),

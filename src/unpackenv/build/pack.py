@@ -23,7 +23,7 @@ from unpackenv.errors import PackError, SettingError
 DEFAULT_LEVEL = {trailer.ZSTD: 19, trailer.XZ: 6}
 DEFAULT_FRAME_SIZE = 12 << 20
 BEST_LEVEL = {trailer.ZSTD: 22, trailer.XZ: 9}
-BEST_FRAME_SIZE = 64 << 20
+BEST_FRAME_SIZE = {trailer.ZSTD: 128 << 20, trailer.XZ: 64 << 20}
 FRAME_SIZES = range(1 << 12, FRAME_LIMIT + 1)
 _LEVELS = {trailer.ZSTD: range(1, 23), trailer.XZ: range(10)}
 _KINDS = {"dir": DIRECTORY, "file": FILE, "symlink": SYMLINK, "hardlink": HARD_LINK}
@@ -115,7 +115,7 @@ def _chosen(options: Options) -> tuple[int, int]:
     if level is None:
         level = (BEST_LEVEL if options.best else DEFAULT_LEVEL)[options.codec]
     if frame_size is None:
-        frame_size = BEST_FRAME_SIZE if options.best else DEFAULT_FRAME_SIZE
+        frame_size = BEST_FRAME_SIZE[options.codec] if options.best else DEFAULT_FRAME_SIZE
     levels = _LEVELS[options.codec]
     if level not in levels:
         raise SettingError(f"{level} is not within {levels[0]} and {levels[-1]} ({options.codec})", where="--level")

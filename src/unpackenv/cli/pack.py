@@ -18,6 +18,7 @@ _BIGGEST = 8
 
 def add(commands: Commands) -> None:
     """Add the command."""
+    best = ", ".join(f"{most >> 20}M for {codec}" for codec, most in BEST_FRAME_SIZE.items())
     levels = ", ".join(f"{codec} {level}" for codec, level in DEFAULT_LEVEL.items())
     parser = commands.add_parser(
         "pack",
@@ -31,7 +32,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--codec", choices=tuple(DEFAULT_LEVEL), help="default: by the name of FILE, else zstd")
     parser.add_argument(
         "--best", action="store_true",
-        help=f"the smallest archive: highest level and frames of {BEST_FRAME_SIZE >> 20}M, which take more memory",
+        help=f"a small archive: highest level and frames of {best}, which take more memory, also at the start",
     )  # fmt: skip
     parser.add_argument("--level", type=int, help=f"compression level (default: {levels})")
     parser.add_argument(
