@@ -333,7 +333,7 @@ def test_signature_is_the_table_of_settings() -> None:
     parameters = inspect.signature(unpackenv.bootstrap).parameters
     assert list(parameters) == [setting.name for setting in TABLE]
     assert all(parameter.default is None for parameter in parameters.values())
-    documented = re.findall(r"^(\w+): ", inspect.getdoc(unpackenv.bootstrap) or "", re.MULTILINE)
+    documented = re.findall(r"^    (\w+): ", inspect.getdoc(unpackenv.bootstrap) or "", re.MULTILINE)
     assert documented == list(parameters)
 
 
