@@ -128,7 +128,7 @@ def _history(groups: Sequence[Group], summary: Summary) -> _Chart | None:
         times = [datetime.fromtimestamp(time, timezone.utc) for time, _ in dated]
         axes.scatter(
             times, [duration for _, duration in dated], s=12, alpha=0.5, linewidths=0,
-            color=_outcome_colour(group.outcome), label=outcome_word(group.outcome), rasterized=len(dated) > _MANY,
+            color=_outcome_colour(group.outcome), label=_label(outcome_word(group.outcome)), rasterized=len(dated) > _MANY,
         )  # fmt: skip
     axes.grid(visible=True, axis="y")
     _durations_on(axes.yaxis, axes, [start.milliseconds for group in groups for start in group.starts])
@@ -229,7 +229,7 @@ class _Colours:
     def legend(self, figure: Figure) -> None:
         """Explain the colours above the figure."""
         shown = list(self._used.items())[:_LONGEST_LEGEND]
-        handles = [mpl.patches.Patch(color=colour, label=name[:_LONGEST_NAME]) for name, colour in shown]
+        handles = [mpl.patches.Patch(color=colour, label=_label(name[:_LONGEST_NAME])) for name, colour in shown]
         figure.legend(handles=handles, loc="outside upper left", ncols=8, frameon=False, columnspacing=1.2)
 
 
@@ -253,3 +253,8 @@ def _durations_on(axis: mpl.axis.Axis, axes: Axes, values: Sequence[float]) -> N
 
 def _outcome_colour(outcome: str) -> str:
     return OUTCOME_COLOURS.get(outcome, "#999999")
+
+
+def _label(name: str) -> str:
+    """Return a name for a legend, which leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
