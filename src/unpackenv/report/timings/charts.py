@@ -128,7 +128,8 @@ def _history(groups: Sequence[Group], summary: Summary) -> _Chart | None:
         times = [datetime.fromtimestamp(time, timezone.utc) for time, _ in dated]
         axes.scatter(
             times, [duration for _, duration in dated], s=12, alpha=0.5, linewidths=0,
-            color=_outcome_colour(group.outcome), label=_label(outcome_word(group.outcome)), rasterized=len(dated) > _MANY,
+            color=_outcome_colour(group.outcome), label=_label(outcome_word(group.outcome)),
+            rasterized=len(dated) > _MANY,
         )  # fmt: skip
     axes.grid(visible=True, axis="y")
     _durations_on(axes.yaxis, axes, [start.milliseconds for group in groups for start in group.starts])
