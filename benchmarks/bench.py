@@ -96,11 +96,12 @@ def _measure(options: argparse.Namespace, cpus: int) -> None:
         print(f"\n{sections[-1]}", flush=True)
         facts["machine"] = _machine(renderer.python)  # with what has been installed meanwhile
         _save({**facts, "seconds": time.monotonic() - started}, found)
-    shown = [claim for part in found.values() for claim in part.claims]
-    claims = f"## Must show\n\n{claims_table(shown) if shown else 'Nothing, of what was measured.'}"
+        shown = [claim for part in found.values() for claim in part.claims]
+        claims = f"## Must show\n\n{claims_table(shown) if shown else 'Nothing, of what was measured.'}"
+        if options.write:  # as far as it has come
+            DOCUMENT.write_text("\n\n".join([_introduction(facts, file_system).rstrip(), claims, *sections]) + "\n")
     print(f"\n{claims}\n\nRaw figures: {RESULTS}")
     if options.write:
-        DOCUMENT.write_text("\n\n".join([_introduction(facts, file_system).rstrip(), claims, *sections]) + "\n")
         print(f"Written: {DOCUMENT}")
 
 

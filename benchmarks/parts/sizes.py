@@ -14,7 +14,7 @@ from unpackenv.build import pack
 from workload import Packed, Renderer
 
 FRAME_MEBIBYTES = (4, 8, 12, 16, 24)
-LEVELS = (3, 9, 15, 17, 19, 22)
+LEVELS = (3, 9, 15, 17, 19, 20, 22)
 BEST, PEER = "unpackenv, --best", "XZ_OPT=-T0 tar -Jcf"
 
 
@@ -53,7 +53,9 @@ def sizes(renderer: Renderer, _: Options) -> Part:
 def frames(renderer: Renderer, options: Options) -> Part:
     """What does the size of the frames cost and gain?"""
     archives = {
-        f"{size} MiB": _packed(renderer, "--frame-size", f"{size}M", size << 20 == pack.DEFAULT_FRAME_SIZE)
+        f"{size} MiB": _packed(
+            renderer, "--frame-size", f"{size}M", size << 20 == pack.DEFAULT_FRAME_SIZE[trailer.ZSTD]
+        )
         for size in FRAME_MEBIBYTES
     }
     return _settings(renderer, options, archives)

@@ -138,6 +138,7 @@ class UnpackFailed(UnpackenvError):
     """The operating system refused a step of the unpack, or a worker died."""
 
     reason = "unpack-failed"
+    advice = "Start again, or name another target with UNPACKENV_TARGET"
 
 
 class LockTimeout(UnpackenvError):

@@ -135,7 +135,8 @@ def import_zstandard() -> ModuleType:
     except ImportError as error:
         raise ArchiveUnsupported(
             f"it is compressed with zstd and this interpreter cannot import zstandard ({error})",
-            hint="Install zstandard, or pack with --codec xz, which needs only the standard library",
+            hint="Install zstandard; write a runtime with the Python that starts it; or pack with --codec xz, "
+            "which needs only the standard library",
         ) from error
     return zstandard
 

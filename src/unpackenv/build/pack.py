@@ -20,8 +20,8 @@ from unpackenv.errors import PackError, SettingError
 
 # Measured on the renderer's packages, see docs/design.md: the smallest archive that still packs at
 # an acceptable speed, and whose frames leave a start of two workers well within its memory.
-DEFAULT_LEVEL = {trailer.ZSTD: 19, trailer.XZ: 6}
-DEFAULT_FRAME_SIZE = 12 << 20
+DEFAULT_LEVEL = {trailer.ZSTD: 20, trailer.XZ: 6}
+DEFAULT_FRAME_SIZE = {trailer.ZSTD: 16 << 20, trailer.XZ: 12 << 20}  # xz takes a dictionary as large beside it
 BEST_LEVEL = {trailer.ZSTD: 22, trailer.XZ: 9}
 BEST_FRAME_SIZE = {trailer.ZSTD: 128 << 20, trailer.XZ: 64 << 20}
 FRAME_SIZES = range(1 << 12, FRAME_LIMIT + 1)
@@ -115,7 +115,7 @@ def _chosen(options: Options) -> tuple[int, int]:
     if level is None:
         level = (BEST_LEVEL if options.best else DEFAULT_LEVEL)[options.codec]
     if frame_size is None:
-        frame_size = BEST_FRAME_SIZE[options.codec] if options.best else DEFAULT_FRAME_SIZE
+        frame_size = (BEST_FRAME_SIZE if options.best else DEFAULT_FRAME_SIZE)[options.codec]
     levels = _LEVELS[options.codec]
     if level not in levels:
         raise SettingError(f"{level} is not within {levels[0]} and {levels[-1]} ({options.codec})", where="--level")

@@ -73,8 +73,7 @@ def recognise(path: str, python: str | None = None) -> Source:
     Raises `PackError` if there is no such directory or interpreter, or if the tree is for another Python.
     """
     root = os.path.abspath(path)
-    if not os.path.isdir(root):
-        raise PackError("is not a directory", where=root)
+    _check_root(root)
     venv = venv_settings(root)
     is_venv = venv is not None
     interpreter = _ask(_interpreter_path(root, python, is_venv))
@@ -96,8 +95,7 @@ def as_is(path: str, import_paths: Sequence[str] | None = None) -> Source:
     `import_paths` are those relative to it, where they are known. Raises `PackError` if there is no such directory.
     """
     root = os.path.abspath(path)
-    if not os.path.isdir(root):
-        raise PackError("is not a directory", where=root)
+    _check_root(root)
     install_root, libs = _site_directories(root)
     return Source(
         root=root,
@@ -107,6 +105,15 @@ def as_is(path: str, import_paths: Sequence[str] | None = None) -> Source:
         target="",
         interpreter=_ask(sys.executable),
     )
+
+
+def _check_root(root: str) -> None:
+    if not os.path.exists(root):
+        raise PackError("does not exist", where=root, hint="Name the folder that holds the installed packages")
+    if not os.path.isdir(root):
+        raise PackError(
+            "is not a directory", where=root, hint="Name a folder; an archive of tar has to be unpacked first (tar -xf)"
+        )
 
 
 def venv_settings(root: str) -> dict[str, str] | None:

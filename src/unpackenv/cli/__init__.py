@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0].partition("=")[0] in {setting.option for setting in TABLE}:
         parser.error("the command to become goes behind `--`: python -m unpackenv [options] -- CMD ARG…")
+    if arguments and not arguments[0].startswith("-") and not has(f"cli.{arguments[0]}"):
+        parser.error(_no_command(arguments[0]))
     options = parser.parse_args(arguments)
     on_stderr = Log({})
     on_stderr.file = ""  # that is for starts
@@ -62,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
         if has(f"cli.{name}"):
             import_module(f"unpackenv.cli.{name}").add(commands)
     return parser
+
+
+def _no_command(name: str) -> str:
+    if name in _COMMANDS:
+        return f"{name} is not in this runtime, to keep it small; run it where unpackenv is installed"
+    return f"there is no command {name!r}; to start a program put -- before it: python -m unpackenv -- {name} …"
 
 
 def _entrypoint_help() -> str:

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             "there is no doctor in it, to keep it small",
             where=os.path.dirname(os.path.dirname(os.path.abspath(unpackenv.__file__))),
             hint="Write a runtime that has one (unpackenv runtime --doctor DIR), mount it into the container, and say "
-            "PYTHONPATH=DIR python -m unpackenv doctor",
+            "PYTHONPATH=DIR python -m unpackenv doctor (docker run --entrypoint python …)",
         )
     from unpackenv.report import doctor
 

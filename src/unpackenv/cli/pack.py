@@ -18,7 +18,10 @@ _BIGGEST = 8
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    best = ", ".join(f"{most >> 20}M for {codec}" for codec, most in BEST_FRAME_SIZE.items())
+    usual, best = (
+        ", ".join(f"{codec} {most >> 20}M" for codec, most in sizes.items())
+        for sizes in (DEFAULT_FRAME_SIZE, BEST_FRAME_SIZE)
+    )
     levels = ", ".join(f"{codec} {level}" for codec, level in DEFAULT_LEVEL.items())
     parser = commands.add_parser(
         "pack",
@@ -32,17 +35,24 @@ def add(commands: Commands) -> None:
     parser.add_argument("--codec", choices=tuple(DEFAULT_LEVEL), help="default: by the name of FILE, else zstd")
     parser.add_argument(
         "--best", action="store_true",
-        help=f"a small archive: highest level and frames of {best}, which take more memory, also at the start",
+        help=f"the highest level and the largest frames ({best}): smaller, slower to pack, more memory at the start",
     )  # fmt: skip
-    parser.add_argument("--level", type=int, help=f"compression level (default: {levels})")
+    parser.add_argument("--level", type=int, help=f"compression level, zstd 1 to 22, xz 0 to 9 (default: {levels})")
     parser.add_argument(
         "--frame-size", type=size, metavar="SIZE",
-        help=f"raw size of what is decoded at once, such as 8M (default: {DEFAULT_FRAME_SIZE >> 20}M)",
+        help=f"a start decodes frames of this size, each worker one at a time; larger is smaller on disk (default: {usual})",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: all CPUs")
-    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="leave out; may be repeated")
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="GLOB",
+        help="leave out files and folders whose name, or path in SRC, matches, such as tests or '*.pyi'; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--target", default="", metavar="DIR", help="where to unpack by default")
-    parser.add_argument("--bytecode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
+    parser.add_argument(
+        "--bytecode", choices=MODES, default=MODES[0],
+        help=f"compile what has none, never compared with its source (unchecked-hash), by content (checked-hash) or by time "
+        f"(timestamp); keep what is there, or pack none (default: {MODES[0]})",
+    )  # fmt: skip
     parser.add_argument(
         "--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this)"
     )
@@ -56,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
     codec = options.codec or ("xz" if options.output.endswith(".xz") else "zstd")
     if not options.output.endswith({"xz": (".xz", ".txz"), "zstd": (".zst", ".tzst")}[codec]):
-        print(f"warning: {options.output} is named like something else than {codec}, which it will be", file=sys.stderr)
+        print(f"warning: {options.output} will be compressed with {codec}, whatever its name says", file=sys.stderr)
     chosen = pack.Options(
         codec=codec,
         best=options.best,
@@ -79,7 +89,8 @@ def run(options: argparse.Namespace) -> int:
     toc, described = packed.written.toc, packed.source
     ratio = packed.written.size / max(1, toc.unpacked_size)
     print(f"{packed.path}: {megabytes(packed.written.size)}, {ratio:.1%} of {megabytes(toc.unpacked_size)}")
-    counts = f"{len(toc.file_names)} files, {len(toc.frame_raw)} frames"
+    frames = len(toc.frame_raw)
+    counts = f"{len(toc.file_names)} files, {frames} frame{'s' * (frames != 1)}"
     print(f"  {counts}, {described.kind}, for {described.interpreter.cache_tag}")
     biggest = list(packed.packages.items())[:_BIGGEST]
     print("  largest: " + ", ".join(f"{name} {megabytes(size)}" for name, size in biggest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from unpackenv.cli.common import bar
 from unpackenv.errors import TreeMismatch
@@ -18,7 +19,8 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "verify",
         help="check an archive, or a tree against its archive",
-        description="Check every frame and every member of an archive; with --target, compare a tree with the archive.",
+        description="Check every frame and every member of an archive; with --target, compare a tree with the archive. "
+        "Exits with 1 if the tree differs, with 125 if the archive is damaged.",
     )
     parser.add_argument("archive", metavar="ARCHIVE", nargs="?", default="", help="default: as for a start")
     parser.add_argument("--target", metavar="DIR", help="the tree to compare")
@@ -49,6 +51,11 @@ def run(options: argparse.Namespace) -> int:
         differences = compare.compare_tree(archive, options.target, tag, extra=extra, on_progress=show)
     for difference in differences:
         print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
-    if not differences:
+    if differences:
+        print(
+            f"{options.target}: {len(differences)} differences. Remove it, and the next start unpacks again",
+            file=sys.stderr,
+        )
+    else:
         print(f"{options.target}: complete and unaltered")
     return 1 if differences else 0

@@ -56,7 +56,7 @@ def _start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
     raise TargetNotWritable(
         "no default place can be used",
         where=", ".join(attempt.tried),
-        hint="Name a writable directory with UNPACKENV_TARGET, such as a volume or a tmpfs",
+        hint="Name a writable directory with UNPACKENV_TARGET, such as a volume or a tmpfs that is mounted exec",
     )
 
 

@@ -10,9 +10,8 @@ from unpackenv.start.settings import Settings
 
 HOME = "/opt/unpackenv"
 CACHE_TAG = "CACHEDIR.TAG"
-NAMES = tuple(
-    f"{stem}.tar{suffix}" for stem in ("site-packages", "packages", "venv") for suffix in (".zst", ".xz", ".gz", "")
-)
+_STEMS, _SUFFIXES = ("site-packages", "packages", "venv"), (".tar.zst", ".tar.xz", ".tar.gz", ".tar")
+NAMES = tuple(stem + suffix for stem in _STEMS for suffix in _SUFFIXES)
 
 
 def find_archive(settings: Settings) -> str:
@@ -26,7 +25,7 @@ def find_archive(settings: Settings) -> str:
             return settings.archive
         raise ArchiveNotFound(
             "there is no archive",
-            where=settings.archive,
+            where=os.path.abspath(settings.archive),
             hint="Check UNPACKENV_ARCHIVE and the COPY of the image build",
         )
     directories = [directory for directory in (settings.beside, HOME) if directory]
@@ -36,7 +35,7 @@ def find_archive(settings: Settings) -> str:
             if os.path.exists(path):
                 return path
     raise ArchiveNotFound(
-        f"no archive ({NAMES[0]}, …)",
+        f"no archive: none of {', '.join(_STEMS)} with {', '.join(_SUFFIXES)}",
         where=" and ".join(directories),
         hint="Name it with UNPACKENV_ARCHIVE; on a machine that has the packages installed set UNPACKENV=off",
     )

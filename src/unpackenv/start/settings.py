@@ -53,6 +53,12 @@ def _seconds(value: str) -> float:
     return seconds
 
 
+def _digest(value: str) -> str:
+    if len(value) != 64 or value.strip("0123456789abcdefABCDEF"):  # nor is "", from a variable that nobody set
+        raise ValueError("a sha256 in hex, 64 digits")
+    return value
+
+
 def _choice(*choices: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         if value not in choices:
@@ -94,7 +100,7 @@ TABLE = (
     Setting(
         "target", _text, "", "the directory to unpack into; default: the recorded one, else one named by the digest"
     ),
-    Setting("digest", _text, "", "accept only the archive with this digest (hex sha256, as `inspect` prints it)"),
+    Setting("digest", _digest, "", "accept only the archive with this digest (hex sha256, as `inspect` prints it)"),
     Setting("missing", _choice("error", "ignore"), "error", "what to do without an archive: error, or ignore"),
     Setting("in_place", _switch, False, "replace files one by one in a target that is already in use"),
     Setting("force", _switch, False, "unpack whatever the checks before it say of interpreter, mount, room and memory"),
