@@ -40,18 +40,18 @@ def add(commands: Commands) -> None:
     parser.add_argument("--level", type=int, help=f"compression level, zstd 1 to 22, xz 0 to 9 (default: {levels})")
     parser.add_argument(
         "--frame-size", type=size, metavar="SIZE",
-        help=f"a start decodes frames of this size, each worker one at a time; larger is smaller on disk (default: {usual})",
+        help=f"what a worker decodes at once, such as 8M; larger is smaller on disk, and takes more memory (default: {usual})",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: all CPUs")
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="GLOB",
-        help="leave out files and folders whose name, or path in SRC, matches, such as tests or '*.pyi'; may be repeated",
+        help="leave out files and folders whose name or path in SRC matches, such as tests or '*.pyi'; may be repeated",
     )  # fmt: skip
     parser.add_argument("--target", default="", metavar="DIR", help="where to unpack by default")
     parser.add_argument(
         "--bytecode", choices=MODES, default=MODES[0],
-        help=f"compile what has none, never compared with its source (unchecked-hash), by content (checked-hash) or by time "
-        f"(timestamp); keep what is there, or pack none (default: {MODES[0]})",
+        help="compile what has none, to be compared with its source never (unchecked-hash), by content (checked-hash) "
+        f"or by time (timestamp); keep what is there; or pack none (default: {MODES[0]})",
     )  # fmt: skip
     parser.add_argument(
         "--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this)"
