@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--level", type=int, help=f"compression level, zstd 1 to 22, xz 0 to 9 (default: {levels})")
     parser.add_argument(
         "--frame-size", type=size, metavar="SIZE",
-        help=f"what a worker decodes at once, such as 8M; larger is smaller on disk, and takes more memory (default: {usual})",
+        help=f"what a worker decodes at once, such as 8M; larger: smaller on disk, more memory (default: {usual})",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: all CPUs")
     parser.add_argument(
