@@ -106,6 +106,9 @@ def test_commands_of_a_runtime(written: runtime.Runtime, tmp_path: Path) -> None
     pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
     without_packages("-m", "unpackenv", "unpack", tmp_path / "archive", "-C", tmp_path / "tree", path=written.path)
     assert (tmp_path / "tree/app.py").read_text() == "WHOSE = 'packed'\n"
+    done = run([sys.executable, "-m", "unpackenv", "verify", tmp_path / "archive"], {"PYTHONPATH": written.path})
+    assert done.returncode == 2
+    assert "verify is not in this runtime, to keep it small; run it where unpackenv is installed" in done.stderr
 
 
 def test_a_read_only_runtime_has_all_its_bytecode(written: runtime.Runtime) -> None:

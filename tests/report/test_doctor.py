@@ -165,6 +165,14 @@ def test_a_setting_that_cannot_be(archive: Path) -> None:
     assert (found.returncode, found.problems) == (1, ["setting"])
 
 
+def test_a_setting_that_is_mistyped(archive: Path, target: Path) -> None:
+    found = doctor("--archive", archive, "--target", target, UNPACKENV_LOGFILE="starts.log")
+    assert found.only("settings")["text"] == "UNPACKENV_LOGFILE is the name of no setting"
+    assert found.returncode == 0
+    known = doctor("--archive", archive, "--target", target, UNPACKENV_LOG_FILE=target.parent / "starts.log")
+    assert all(one["topic"] != "settings" for one in known.found["findings"])
+
+
 def test_off(archive: Path, target: Path) -> None:
     found = doctor("--archive", archive, "--target", target, UNPACKENV="off")
     assert found.returncode == 0

@@ -278,3 +278,18 @@ def test_inspect_shows_what_links_lead_to(tmp_path: Path) -> None:
     (hard,) = (line for line in lines if " hard link " in line)
     assert hard.startswith(f"{(site / 'again').stat().st_mode & 0o777:04o} ")
     assert " -> " in hard
+
+
+def test_a_program_without_the_dashes_before_it() -> None:
+    done = command("python", "app.py")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no command 'python'" in done.stderr
+    assert "put -- before it: python -m unpackenv -- python" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "says"), [("absent", "does not exist"), ("a.tar", "has to be unpacked first")])
+def test_only_folders_are_packed(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "a.tar").write_bytes(b"")
+    done = command("pack", tmp_path / name, "-o", tmp_path / "out.tar.zst")
+    assert done.returncode == 125
+    assert says in done.stderr

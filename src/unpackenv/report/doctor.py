@@ -23,7 +23,9 @@ from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch
 from unpackenv.report import doctor_limits, doctor_places
 from unpackenv.report.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
 from unpackenv.start import bootstrap, cold, mounts, places, stamp
-from unpackenv.start.settings import Settings, is_off
+from unpackenv.start.importpaths import SITE_VARIABLE
+from unpackenv.start.report import END_VARIABLE
+from unpackenv.start.settings import TABLE, Settings, is_off
 
 if TYPE_CHECKING:
     from unpackenv.archive.trailer import Identity
@@ -44,6 +46,7 @@ def examine(arguments: Mapping[str, object]) -> Diagnosis:
     found += _interpreter()
     found += _standard_library()
     found += doctor_limits.examine()
+    found += _unknown_settings(os.environ)
     try:
         settings = Settings(arguments)
         outcome = _start(settings, found)
@@ -107,6 +110,14 @@ def _standard_library() -> Iterator[Finding]:
     )
     hint = f"Compile it when the image is built: RUN python -m compileall -q {library}"
     yield Finding("stdlib", WARNING, text, hint, facts=facts)
+
+
+def _unknown_settings(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """A start says nothing of a variable whose name is mistyped."""
+    known = {*(setting.variable for setting in TABLE), END_VARIABLE, SITE_VARIABLE}
+    for name in sorted(environ):
+        if name.startswith("UNPACKENV_") and name not in known:
+            yield Finding("settings", NOTE, f"{name} is the name of no setting", "See python -m unpackenv --help")
 
 
 # --- the start ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from matplotlib.ticker import StrMethodFormatter
 from unpackenv.report.timings.causes import PHASES
 from unpackenv.report.timings.log import UNTIL_FAILED, Start
 from unpackenv.report.timings.summary import PERCENTILES, Group, Summary
-from unpackenv.report.timings.tables import milliseconds, outcome_word
+from unpackenv.report.timings.tables import counted, milliseconds, outcome_word
 from unpackenv.report.timings.trace import Trace
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
@@ -111,7 +111,7 @@ def _distribution(groups: Sequence[Group]) -> _Chart | None:
         axes.vlines(group.whole.p50, row - 0.36, row + 0.36, color="black")
         label = f"half within {milliseconds(group.whole.p50)} ms"
         axes.annotate(label, (group.whole.p50, row - 0.36), (3, 0), textcoords="offset points", va="top")
-    _name_rows(axes, [f"{outcome_word(group.outcome)}\n{len(group.starts):,} starts" for group in groups])
+    _name_rows(axes, [f"{outcome_word(group.outcome)}\n{counted(len(group.starts), 'start')}" for group in groups])
     _durations_on(axes.xaxis, axes, [start.milliseconds for group in groups for start in group.starts])
     axes.set_xlabel("duration of the start in milliseconds")
     return chart
@@ -160,7 +160,7 @@ def _phases(groups: Sequence[Group]) -> _Chart | None:
         axes.margins(x=0.1)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(_NUMBER)
-        axes.set_title(f"{outcome_word(group.outcome)}: {len(group.starts):,} starts", loc="left", fontsize=9)
+        axes.set_title(f"{outcome_word(group.outcome)}: {counted(len(group.starts), 'start')}", loc="left", fontsize=9)
     chart.axes[-1].set_xlabel("milliseconds since the begin of the start; each outcome has a scale of its own")
     colours.legend(chart.figure)
     return chart

@@ -121,7 +121,7 @@ def read(paths: Sequence[str]) -> Log:
     raise TimingLogUnreadable(
         f"no start is in {lines} lines",
         where=", ".join(log.names),
-        hint="Starts write what can be read here with UNPACKENV_LOG=json"
+        hint="Starts write what can be read here with UNPACKENV_LOG=json or UNPACKENV_LOG_FILE"
         + (f"; {log.text_lines} of the lines are of UNPACKENV_LOG=text, which is for people" if log.text_lines else ""),
     )
 

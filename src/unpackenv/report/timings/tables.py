@@ -45,14 +45,14 @@ OUTCOMES = {
     "missing": "no archive, and UNPACKENV_MISSING=ignore",
     "error": "the start failed",
 }
-PERCENTILES = "p90: nine of ten starts took no longer (nearest rank, so it is a start that took place)."
+PERCENTILES = "p50: half of the starts took no longer; p90: nine of ten (nearest rank, so each is of a real start)."
 
 
 def headline(summary: Summary) -> str:
     """Return a sentence on what was read."""
     counts = ", ".join(f"{len(group.starts):,} {outcome_word(group.outcome)}" for group in summary.groups)
     log = summary.log
-    text = f"{len(log.starts):,} starts{_span(summary)}: {counts}."
+    text = f"{counted(len(log.starts), 'start')}{_span(summary)}: {counts}."
     left = {"are not of unpackenv": log.other, "are cut off": log.cut_off, "cannot be understood": log.unclear,
             "are of a later version": log.later}  # fmt: skip
     told = [f"{count:,} {what}" for what, count in left.items() if count]
@@ -62,6 +62,11 @@ def headline(summary: Summary) -> str:
 def outcome_word(outcome: str) -> str:
     """Return the word for people."""
     return "failed" if outcome == "error" else outcome
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, in words."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _span(summary: Summary) -> str:
