@@ -16,6 +16,8 @@ from parts import PARTS, common, steps, warm
 from processes import environment, write_tree
 from workload import Workload
 
+pytestmark = pytest.mark.slow  # half a minute, all parts together; no benchmark runs on another Python than the default
+
 SITE = {f"package{number % 5}/module{number}.py": f"VALUE = {number}\n" * 50 for number in range(60)}
 # The others are about certain packages: installed ones, or a tree that takes long to make.
 ON_ANY_TREE = [name for name in PARTS if name not in ("workloads", "memory", "imports")]
