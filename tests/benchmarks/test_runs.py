@@ -12,7 +12,7 @@ import cache
 import freshfs
 import measure
 import peers
-from parts import PARTS, common, steps, warm
+from parts import PARTS, common, log, steps, warm
 from processes import environment, write_tree
 from workload import Workload
 
@@ -26,7 +26,7 @@ ON_ANY_TREE = [name for name in PARTS if name not in ("workloads", "memory", "im
 @pytest.fixture
 def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workload:
     """A small tree for the interpreter that runs the tests, and only peers that are programs."""
-    for module in (steps, warm):
+    for module in (log, steps, warm):
         monkeypatch.setattr(module, "LEAST_ROUNDS", 2)
     for module in (cache, sys.modules["workload"]):
         monkeypatch.setattr(module, "CACHE", tmp_path / "cache")

@@ -14,7 +14,7 @@ from processes import pack_tree, run, write_tree
 from unpackenv.build import runtime
 from unpackenv.errors import PackError
 
-LIMIT = 2_100_000
+LIMIT = 2_000_000
 APP = "import unpackenv; unpackenv.bootstrap({!r}, {!r}); import app; print(app.WHOSE)"
 
 
