@@ -45,7 +45,7 @@ def bootstrap(
         archive: the archive; by default a well-known name beside the calling file, then in /opt/unpackenv.
         target: directory to unpack into; by default one named by the digest under /opt/unpackenv/env,
             the user's cache, or the temporary directory, the first that is writable.
-        digest: accept only the archive with this sha256, in hex, as `unpackenv inspect` prints it.
+        digest: accept only the archive with this sha256, in hex, as `unpackenv inspect` prints it; by default "any".
         missing: "ignore" makes a start without an archive a no-op; by default it is an error.
         in_place: replace files one by one in a target that is already in use.
         force: unpack whatever the checks before it say of interpreter, mount, room and memory.

@@ -263,8 +263,9 @@ def test_a_wrapper_without_its_dashes_is_told_of_them(arguments: list[str]) -> N
 
 def test_a_name_that_promises_another_format_is_told(tmp_path: Path) -> None:
     site = write_tree(tmp_path / "site", {"app.py": ""})
-    assert "named like something else than zstd" in command("pack", site, "-o", tmp_path / "x.zip").stderr
-    assert "named like" not in command("pack", site, "-o", tmp_path / "x.tar.zst").stderr
+    told = command("pack", site, "-o", tmp_path / "x.zip").stderr
+    assert "x.zip will be compressed with zstd, whatever its name says" in told
+    assert "whatever its name says" not in command("pack", site, "-o", tmp_path / "x.tar.zst").stderr
 
 
 def test_inspect_shows_what_links_lead_to(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_examples_in_text(tmp_path: Path, target: Path, slow: dict[str, str]) ->
     wait_for((tmp_path / "started").exists, "the first start")
     written.append(run(waiting).stderr)
     first.communicate(timeout=60)
-    written.append(run(wrapper("--archive", archive, "--digest", "00", "--", "true")).stderr)
+    written.append(run(wrapper("--archive", archive, "--digest", "0" * 64, "--", "true")).stderr)
     (code,) = (block for block in fenced("python") if "mark" in block)
     env = environment(UNPACKENV_ARCHIVE=archive, UNPACKENV_TARGET=target, UNPACKENV_IMPORTS=3)
     written += python(code, env).stderr.splitlines(keepends=True)[1:]

@@ -141,7 +141,7 @@ def on_disk(entries: Iterable[Entry]) -> int:
 
 def unpack(archive: str, to: str) -> Report:
     """Unpack an archive as a start does, for whatever interpreter it is, whatever the environment asks of starts."""
-    arguments = {"archive": archive, "target": to, "digest": "", "in_place": False, "sync": False, "log": "off"}
+    arguments = {"archive": archive, "target": to, "digest": "any", "in_place": False, "sync": False, "log": "off"}
     size = trailer.identify(archive).facts.get("unpacked-size")
     attempt = Attempt(Log(arguments, {}))
     return bootstrap.unpack(

@@ -54,8 +54,10 @@ def _seconds(value: str) -> float:
 
 
 def _digest(value: str) -> str:
+    if value == "any":
+        return ""
     if len(value) != 64 or value.strip("0123456789abcdefABCDEF"):  # nor is "", from a variable that nobody set
-        raise ValueError("a sha256 in hex, 64 digits")
+        raise ValueError("a sha256 in hex, 64 digits, or any")
     return value
 
 
@@ -100,7 +102,7 @@ TABLE = (
     Setting(
         "target", _text, "", "the directory to unpack into; default: the recorded one, else one named by the digest"
     ),
-    Setting("digest", _digest, "", "accept only the archive with this digest (hex sha256, as `inspect` prints it)"),
+    Setting("digest", _digest, "", "the digest of the only archive to accept, as `inspect` prints it; default: any"),
     Setting("missing", _choice("error", "ignore"), "error", "what to do without an archive: error, or ignore"),
     Setting("in_place", _switch, False, "replace files one by one in a target that is already in use"),
     Setting("force", _switch, False, "unpack whatever the checks before it say of interpreter, mount, room and memory"),

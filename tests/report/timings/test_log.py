@@ -135,9 +135,13 @@ def test_several_logs_and_standard_input(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_no_start_in_it(tmp_path: Path) -> None:
-    with pytest.raises(TimingLogUnreadable, match=r"no start is in 3 lines.*UNPACKENV_LOG=json; 2 of the lines are"):
+    with pytest.raises(
+        TimingLogUnreadable, match=r"no start is in 3 lines.*LOG=json or UNPACKENV_LOG_FILE; 2 of the lines are"
+    ):
         read(tmp_path, b"unpackenv: reused\nx | unpackenv: ready 12 ms after the start\nhello\n")
-    with pytest.raises(TimingLogUnreadable, match=r"no start is in 0 lines.*with UNPACKENV_LOG=json$"):
+    with pytest.raises(
+        TimingLogUnreadable, match=r"no start is in 0 lines.*with UNPACKENV_LOG=json or UNPACKENV_LOG_FILE$"
+    ):
         read(tmp_path, b"")
     with pytest.raises(FileNotFoundError):
         log.read([str(tmp_path / "nowhere")])
