@@ -37,7 +37,7 @@ _ZSTD_LEVEL = 3  # of BuildKit with compression=zstd
 _PIECE = 1 << 20
 _RUNS, _SECONDS_FOR_RUNS = 3, 5.0
 _BLOCK = 512
-_FRAME, _SAMPLES = packing.DEFAULT_FRAME_SIZE[trailer.ZSTD], 5  # so many frames are a sample
+_FRAME, _SAMPLES = packing.DEFAULT_FRAME_SIZE[trailer.ZSTD], 4  # so many frames are a sample
 
 
 class Levels(NamedTuple):
