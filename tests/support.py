@@ -35,6 +35,16 @@ ODD_NAMES = (
 )
 
 
+def make(root: Path, *paths: str, data: str = "") -> Path:
+    """Make files, or directories where a path ends with a slash, below `root`; returns `root`."""
+    for path in paths:
+        place = root / path
+        (place if path.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
+        if not path.endswith("/"):
+            place.write_text(data)
+    return root
+
+
 def make_tree(root: Path) -> Path:
     """Make a tree with every kind of member that an archive can hold, and return it."""
     package = root / "package"

@@ -10,22 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from support import make
 from unpackenv.build import checks, scan, source
 from unpackenv.errors import PackError
 
 VERSION = f"3.{sys.version_info.minor}"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 LIB = f"lib/python{VERSION}/site-packages"
-
-
-def make(root: Path, *paths: str, data: str = "") -> Path:
-    """Make files, or directories where a path ends with a slash, below `root`; returns `root`."""
-    for path in paths:
-        place = root / path
-        (place if path.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
-        if not path.endswith("/"):
-            place.write_text(data)
-    return root
 
 
 @pytest.mark.parametrize(

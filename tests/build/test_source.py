@@ -9,22 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from support import make
 from unpackenv.build import source
 from unpackenv.errors import PackError
 
 VERSION = f"3.{sys.version_info.minor}"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 LIB = f"lib/python{VERSION}/site-packages"
-
-
-def make(root: Path, *paths: str, data: str = "") -> Path:
-    """Make files, or directories where a path ends with a slash, below `root`; returns `root`."""
-    for path in paths:
-        place = root / path
-        (place if path.endswith("/") else place.parent).mkdir(parents=True, exist_ok=True)
-        if not path.endswith("/"):
-            place.write_text(data)
-    return root
 
 
 def test_flat_tree(tmp_path: Path) -> None:
@@ -107,7 +98,7 @@ def test_interpreter_that_is_too_old(tmp_path: Path) -> None:
 
 
 def test_no_such_directory(tmp_path: Path) -> None:
-    with pytest.raises(PackError, match="is not a directory"):
+    with pytest.raises(PackError, match="does not exist"):
         source.recognise(str(tmp_path / "missing"))
 
 
