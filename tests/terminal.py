@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from processes import environment
@@ -31,12 +31,15 @@ class Shown:
 
 
 def run(
-    *arguments: object, meanwhile: Callable[[subprocess.Popen[str]], None] = lambda process: None, **variables: object
+    *arguments: object,
+    meanwhile: Callable[[subprocess.Popen[str]], None] = lambda process: None,
+    before: Sequence[str] = (),
+    **variables: object,
 ) -> Shown:
-    """Run `unpackenv ARGUMENTS…` at a terminal of its own; call `meanwhile` with the process while it runs."""
+    """Run `BEFORE… unpackenv ARGUMENTS…` at a terminal of its own; call `meanwhile` with the process while it runs."""
     leader, follower = pty.openpty()
     env = environment(TERM="xterm", COLUMNS=100, LINES=30, **variables)
-    command = [sys.executable, "-m", "unpackenv", *map(str, arguments)]
+    command = [*before, sys.executable, "-m", "unpackenv", *map(str, arguments)]
     screen: list[bytes] = []
     process = subprocess.Popen(
         command, env=env, cwd="/", stdin=follower, stdout=subprocess.PIPE, stderr=follower, text=True,

@@ -138,6 +138,14 @@ def test_nothing_in_a_log(archive: Path, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_nothing_in_the_log_of_a_container_that_has_a_terminal(archive: Path) -> None:
+    before = ["unshare", "--pid", "--fork", "--kill-child"]
+    if run([*before, "true"]).returncode:
+        pytest.skip("this user cannot make a PID namespace")
+    shown = terminal.run("verify", archive, before=before)
+    assert (shown.returncode, shown.raw) == (0, "")
+
+
 def test_nothing_without_rich(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "rich").mkdir()
     (tmp_path / "rich" / "__init__.py").write_text("raise ImportError('not here')\n")

@@ -299,6 +299,7 @@ def test_digest(archive: Path, target: Path, start: str) -> None:
     if start == "warm":
         result_of(boot(archive, target))
     assert result_of(boot(archive, target, digest=digest.upper()))["digest"] == digest
+    assert result_of(boot(archive, target, digest="any"), environment(UNPACKENV_DIGEST=""))["digest"] == digest
     if start == "cold":
         shutil.rmtree(target)
     error = raised(boot(archive, target), environment(UNPACKENV_DIGEST="0" * 64))
@@ -383,6 +384,8 @@ def test_a_pin_is_no_call_that_names_nothing(archive: Path, target: Path) -> Non
     code = boot(archive, target) + "\nimport unpackenv\n"
     assert result_of(f"{code}result = unpackenv.bootstrap(digest=report.digest.upper()) is report") is True
     assert raised(f"{code}unpackenv.bootstrap(digest='0' * 64)")["type"] == "DigestMismatch"
+    assert result_of(f"{code}result = unpackenv.bootstrap(digest='any') is report") is True
+    assert raised(f"{code}unpackenv.bootstrap(digest='')")["type"] == "SettingError"
 
 
 # --- what is logged ------------------------------------------------------------------------------

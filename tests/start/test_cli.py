@@ -167,6 +167,23 @@ def test_verify_finds_what_is_wrong(packed: Path, tmp_path: Path) -> None:
     assert done.stderr.startswith(f"unpackenv: error: {packed}")
 
 
+def test_verify_takes_a_digest_as_a_start_does(packed: Path) -> None:
+    digest = json.loads(command("inspect", packed, "--json").stdout)["digest"]
+    for accepted in digest, digest.upper(), "any":
+        assert command("verify", packed, "--digest", accepted).returncode == 0
+    for refused, says in ("", "'' is not a sha256"), ("12ab", "'12ab' is not a sha256"), ("0" * 64, digest):
+        done = command("verify", packed, "--digest", refused)
+        assert done.returncode == 125
+        assert says in done.stderr
+
+
+@pytest.mark.parametrize("name", ["inspect", "verify"])
+def test_settings_of_starts_do_not_keep_one_from_reading_an_archive(packed: Path, name: str) -> None:
+    env = environment(UNPACKENV_DIGEST="", UNPACKENV_WORKERS="many", UNPACKENV_ARCHIVE=packed)
+    for arguments in [packed], []:
+        assert command(name, *arguments, env=env).returncode == 0
+
+
 def test_verify_of_a_directory_that_others_use_too(packed: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -175,7 +192,15 @@ def test_verify_of_a_directory_that_others_use_too(packed: Path, tmp_path: Path)
     done = command("verify", packed, "--target", tree)
     assert (done.returncode, done.stdout) == (0, f"{tree}: complete and unaltered\n"), done.stderr
     next(tree.rglob("*.py")).write_text("altered")
-    assert command("verify", packed, "--target", tree).returncode == 1
+    done = command("verify", packed, "--target", tree)
+    stamp = tree / ".unpackenv.stamp"
+    assert (done.returncode, done.stderr) == (
+        1, f"{tree}: 1 difference. Remove {stamp}, and the next start unpacks again\n"
+    )  # fmt: skip
+    stamp.unlink()
+    assert command("unpack", packed, "-C", tree, "--in-place").returncode == 0
+    assert command("verify", packed, "--target", tree).returncode == 0
+    assert (tree / "of-others.txt").read_text() == "not from the archive"
 
 
 @pytest.mark.parametrize(
@@ -254,11 +279,25 @@ def test_pack_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "out") == os.listdir(tmp_path / "temporary") == []
 
 
-@pytest.mark.parametrize("arguments", [["--target", "x", "python"], ["--archive=x", "--"], ["--target"]])
+@pytest.mark.parametrize("arguments", [["--target", "x", "python"], ["--archive=x"], ["--target"]])
 def test_a_wrapper_without_its_dashes_is_told_of_them(arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 2
     assert "goes behind `--`" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--"], ["--target", "x", "--"]])
+def test_a_wrapper_without_a_command_is_told(arguments: list[str]) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert "there is no command behind `--`" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["-h", "--help", "--version"])
+def test_help_is_help_whatever_follows(option: str) -> None:
+    done = command(option, "--", "false")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(("usage: unpackenv", "unpackenv 0"))
 
 
 def test_a_name_that_promises_another_format_is_told(tmp_path: Path) -> None:

@@ -301,6 +301,13 @@ def test_what_no_application_could_start_with_does_not_stop_tools(
     assert run([auto, "-m", "unpackenv", "hook", "--remove"], env).returncode == 0
 
 
+def test_a_setting_that_nobody_can_read_is_told(image: Path) -> None:
+    install(image)
+    done = run([image, "-c", "print('application')"], {**ENV, "UNPACKENV_DIGEST": ""})
+    assert (done.returncode, done.stdout) == (0, "application\n")
+    assert done.stderr.startswith("unpackenv: warning: UNPACKENV_DIGEST: '' is not a sha256")
+
+
 @pytest.mark.parametrize(
     ("script", "imports"), [("bin/poetry", True), ("bin/pip", False), ("poetry", True), ("pip", True)]
 )

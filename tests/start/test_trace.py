@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from containers_by_hand import log_line
 from processes import environment, pack_tree, python, result_of, start, wait_for, write_tree
 from support import TAR_FLAG
 from unpackenv.archive import reader
+from unpackenv.start import trace as tracing
 
 STEPS = ("read", "verify", "decode", "write")
 
@@ -118,6 +120,14 @@ def test_a_start_that_fails_leaves_its_trace(tree: Path, tmp_path: Path, target:
     assert python(code(archive, target, trace)).returncode == 1
     failed = max(event["args"].get("frame", -1) for event in events_of(trace) if event["name"] == "verify")
     assert failed > 0
+
+
+def test_traces_of_two_containers_with_one_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has process IDs of its own, and neither removes what the other has begun."""
+    for host in "one", "two":
+        monkeypatch.setattr(os, "uname", lambda host=host: SimpleNamespace(nodename=host))
+        tracing.Trace(str(tmp_path / "trace.json"))
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_warm_start_leaves_the_trace_alone(archive: Path, tmp_path: Path, target: Path) -> None:

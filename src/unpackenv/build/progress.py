@@ -1,6 +1,7 @@
 """Telling a person how far a long step is: a bar on a terminal.
 
-The bar is `rich`'s (extra `build`). Where stderr is no terminal, as in the log of a container, there is none.
+The bar is `rich`'s (extra `build`). Where stderr is no terminal there is none, nor for the first process of a
+container: with `docker run --tty` its log is a terminal.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def watched(name: str, total: int | None, work: Callable[[], T]) -> T:
 
 
 def _bar(total: int | None, *, auto_refresh: bool = True) -> Progress | None:
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.getpid() == 1:
         return None
     try:
         from rich.console import Console

@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[-1:] == ["--"] and arguments[0].startswith("-"):
+        parser.error("there is no command behind `--`: python -m unpackenv [options] -- CMD ARG…")
     if arguments and arguments[0].partition("=")[0] in {setting.option for setting in TABLE}:
         parser.error("the command to become goes behind `--`: python -m unpackenv [options] -- CMD ARG…")
     if arguments and not arguments[0].startswith("-") and not has(f"cli.{arguments[0]}"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from unpackenv.start.settings import Settings
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -27,6 +30,14 @@ def bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
     from unpackenv.build import progress
 
     return progress.bar(name, total)
+
+
+def archive_settings(archive: str, digest: str | None = None) -> Settings:
+    """Return what a command that only reads an archive needs to find it; other variables are for starts."""
+    from unpackenv.start.settings import Settings
+
+    environ = {name: value for name, value in os.environ.items() if name == "UNPACKENV_ARCHIVE"}
+    return Settings({"archive": archive or None, "digest": digest}, environ)
 
 
 def positive(text: str) -> int:

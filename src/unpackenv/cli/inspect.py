@@ -7,6 +7,8 @@ import json
 import os
 from typing import Any
 
+from unpackenv.cli.common import archive_settings
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.archive.toc import Toc
@@ -28,9 +30,8 @@ def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.archive import reader
     from unpackenv.start import places
-    from unpackenv.start.settings import Settings
 
-    with reader.open_archive(places.find_archive(Settings({"archive": options.archive or None}))) as archive:
+    with reader.open_archive(places.find_archive(archive_settings(options.archive))) as archive:
         toc = archive.toc
         frames = [{"stored": stored, "raw": raw} for stored, raw in zip(toc.frame_stored, toc.frame_raw)]
         members = [_described(toc, *member) for member in toc.paths()] if options.files else []

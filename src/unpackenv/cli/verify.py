@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from unpackenv.cli.common import bar
+from unpackenv.cli.common import archive_settings, bar
 from unpackenv.errors import TreeMismatch
 
 TYPE_CHECKING = False
@@ -24,27 +24,27 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("archive", metavar="ARCHIVE", nargs="?", default="", help="default: as for a start")
     parser.add_argument("--target", metavar="DIR", help="the tree to compare")
-    parser.add_argument("--digest", default="", help="the digest that the archive must have")
+    parser.add_argument("--digest", help="the digest that the archive must have")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.archive import compare, reader, verify
-    from unpackenv.start import places, target
-    from unpackenv.start.settings import Settings
+    from unpackenv.start import places, stamp, target
 
-    path = places.find_archive(Settings({"archive": options.archive or None}))
+    settings = archive_settings(options.archive, options.digest)
+    path = places.find_archive(settings)
     if options.target is None:
-        with reader.open_archive(path, options.digest) as archive:
+        with reader.open_archive(path, settings.digest) as archive:
             size = archive.toc.raw_size
         with bar("verify", size) as show:
-            verify.verify_archive(path, options.digest, show)
+            verify.verify_archive(path, settings.digest, show)
         print(f"{path}: sound")
         return 0
     if not os.path.isdir(options.target):
         raise TreeMismatch("there is no such tree", where=options.target)
-    with reader.open_archive(path, options.digest) as archive, bar("verify", archive.toc.raw_size) as show:
+    with reader.open_archive(path, settings.digest) as archive, bar("verify", archive.toc.raw_size) as show:
         tag = archive.facts.get("python", [""])[0]
         # What else is in a directory that was filled in place is none of the archive's business.
         extra = not target.is_shared(options.target)
@@ -52,10 +52,10 @@ def run(options: argparse.Namespace) -> int:
     for difference in differences:
         print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
     if differences:
-        print(
-            f"{options.target}: {len(differences)} differences. Remove it, and the next start unpacks again",
-            file=sys.stderr,
-        )
+        count = f"{len(differences)} difference" + ("s" if len(differences) > 1 else "")
+        # What others have in a directory that was filled in place must not go with it.
+        what = "it" if extra else os.path.join(options.target, stamp.NAME)
+        print(f"{options.target}: {count}. Remove {what}, and the next start unpacks again", file=sys.stderr)
     else:
         print(f"{options.target}: complete and unaltered")
     return 1 if differences else 0

@@ -37,9 +37,9 @@ def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
     if is_off():
         return nothing_done(Report(report.OFF), Log(arguments))
     if _first and arguments.get("archive") is None and arguments.get("target") is None:
-        digest = str(arguments.get("digest") or "")
-        if digest:
-            _check_digest(digest, _first[0].digest, _first[0].archive or _first[0].target)
+        wanted = Settings({"digest": arguments.get("digest")}, {}).digest
+        if wanted:
+            _check_digest(wanted, _first[0].digest, _first[0].archive or _first[0].target)
         return _first[0]
     attempt = Attempt(Log(arguments))
     try:

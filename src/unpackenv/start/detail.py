@@ -15,7 +15,10 @@ from unpackenv.start.report import Attempt, Log, Report
 
 SCHEMA = 1
 # Not blocking, because a FIFO that nobody reads must not stop a start.
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+# Windows, where an application's `mark()` must not fail either, has none of these.
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_APPEND |= _CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 _warned: set[str] = set()
 
@@ -244,7 +247,7 @@ def _throttled_ms(stat: str) -> float | None:
 
 def _read(path: str) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | _CLOEXEC)
     except OSError:
         return b""
     try:

@@ -11,7 +11,7 @@ import os
 import sys
 
 from unpackenv.archive import trailer
-from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, UnpackenvError
+from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
 from unpackenv.start import bootstrap, importpaths, places, report
 from unpackenv.start.report import Attempt, Log
 from unpackenv.start.settings import Settings, is_off
@@ -61,6 +61,8 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
         bootstrap.hooked = done.import_paths
         bootstrap.finish(settings, done, attempt)
     except UnpackenvError as error:
+        if isinstance(error, SettingError) and not auto:
+            report.write_line(f"unpackenv: warning: {error}")  # whoever wrote it has to know why nothing is found
         if auto and not tool_in(_command_line()):
             hint = "UNPACKENV=off starts the interpreter without it"
             error.hint = f"{error.hint}. {hint}" if error.hint else hint

@@ -11,6 +11,7 @@ from unpackenv.start.report import Log
 READY = "ready"
 
 _points: list[dict[str, object]] = []
+_ready: list[float] = []
 
 
 def mark(name: str) -> None:
@@ -27,6 +28,8 @@ def mark(name: str) -> None:
         report.write_line(_text(name, process_ms, bootstrap_ms, import_ms, imports))
     if name == READY:
         _points.clear()
+        report.watches.clear()
+        _ready.append(time.monotonic())
 
 
 def _imports(name: str) -> tuple[float | None, list[dict[str, object]]]:
@@ -34,7 +37,7 @@ def _imports(name: str) -> tuple[float | None, list[dict[str, object]]]:
     if not report.watches:
         # What the wrapper has become need not call `bootstrap`: its first mark does instead.
         count = os.environ.get("UNPACKENV_IMPORTS", "")
-        if name != READY and count.isdigit():
+        if name != READY and not _ready and count.isdigit():
             report.watch_imports(int(count))
         return None, []
     watch = report.watches[0]

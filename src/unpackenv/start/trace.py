@@ -31,7 +31,8 @@ class Trace:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._partial = f"{path}.{os.getpid()}"
+        # Containers that share a volume may have the same process IDs.
+        self._partial = f"{path}.{os.uname().nodename}.{os.getpid()}"
         self._mine = _Mine()
         self._remove()  # what a start left that was killed, in an earlier life of this container
         self._problem = detail.append(self._partial, _HEAD, "the trace")
