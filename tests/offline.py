@@ -46,10 +46,10 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 def _wheels(requirements: Path) -> Path:
     """Return a directory with the wheels of all that is not ours."""
     python = f"{sys.version}\n"
-    key = python + requirements.read_text() + (PROJECT / "pyproject.toml").read_text()
+    key = f"{python}with hatchling\n" + requirements.read_text() + (PROJECT / "pyproject.toml").read_text()
 
     def download(to: Path) -> None:
-        wanted = [f"{PROJECT}[build]", "--requirement", requirements]
+        wanted = [f"{PROJECT}[build]", "hatchling>=1.26", "--requirement", requirements]
         _run(*PIP, "wheel", "--wheel-dir", to, *wanted)
         for own in to.glob("unpackenv-*"):
             own.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,18 +12,22 @@ import pytest
 import docker_client
 import documented
 from docker_client import Docker
+from documented import DOCKER_MD, PROJECT, line_of
 from engine import Engine
 from processes import wait_for
 
+README = PROJECT / "README.md"
 RECIPES = documented.recipes()
 RUNS = [(recipe.heading, words) for recipe in RECIPES.values() for words in recipe.runs]
 
 
 def test_they_are_all_found() -> None:
-    fences = documented.DOCKER_MD.read_text().count("```dockerfile")
-    assert len([recipe for recipe in RECIPES.values() if recipe.dockerfile]) == fences >= 6
+    text = DOCKER_MD.read_text()
+    assert len([recipe for recipe in RECIPES.values() if recipe.dockerfile]) == text.count("```dockerfile") >= 6
     assert all(recipe.runs for recipe in RECIPES.values())
-    assert [path.name for path in documented.documents()] == ["README.md", "docker.md"]
+    assert len(RUNS) == text.count("    docker run ")
+    having = [path.name for path in documented.documents() if "```dockerfile" in path.read_text().lower()]
+    assert having == ["README.md", "docker.md"]
 
 
 def test_the_shortest_has_four_other_lines_than_one_without_unpackenv() -> None:
@@ -57,18 +62,39 @@ def tree_in(stderr: str) -> str:
 
 
 def test_readme(engine: Engine, docker: Docker, python_images: None, context: Path) -> None:
-    (dockerfile,) = documented.dockerfiles(documented.PROJECT / "README.md")
-    tag = docker_client.build(engine, "readme", dockerfile, context)
+    tag = docker_client.build(engine, "readme", line_of(README, "FROM python"), context)
     done = docker.run(tag)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["flask"].startswith("/opt/unpackenv/env/")
 
 
+def test_the_hook_of_the_readme(engine: Engine, docker: Docker, python_images: None, context: Path) -> None:
+    dockerfile = line_of(README, "FROM python") + line_of(README, "RUN python -m unpackenv hook")
+    tag = docker_client.build(engine, "readme-hook", dockerfile, context)
+    done = docker.run(tag, "-I", "/srv/app.py", options=["--entrypoint=python"])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["flask"].startswith("/opt/unpackenv/env/")
+
+
+def test_from_a_clone_beside_the_dockerfile(
+    engine: Engine, docker: Docker, python_images: None, tmp_path: Path
+) -> None:
+    clone = line_of(DOCKER_MD, "COPY unpackenv unpackenv")
+    assert all(f"`{line}`" in README.read_text() for line in clone.splitlines())
+    for path in ("pyproject.toml", "README.md", "LICENSE"):
+        (tmp_path / "unpackenv").mkdir(exist_ok=True)
+        shutil.copy(PROJECT / path, tmp_path / "unpackenv")
+    shutil.copytree(PROJECT / "src", tmp_path / "unpackenv" / "src")
+    tag = docker_client.build(engine, "clone", f"FROM python:3.12\n{clone}", tmp_path)
+    done = docker.run(tag, "unpackenv", "--version")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_line_that_compiles_the_standard_library(
     engine: Engine, docker: Docker, python_images: None, tmp_path: Path
 ) -> None:
-    (line,) = [line.strip() for line in documented.DOCKER_MD.read_text().splitlines() if "RUN python -m comp" in line]
-    compiled = docker_client.build(engine, "compiled", f"FROM python:3.12-slim\n{line}\n", tmp_path)
+    line = line_of(DOCKER_MD, "RUN python -m compileall")
+    compiled = docker_client.build(engine, "compiled", f"FROM python:3.12-slim\n{line}", tmp_path)
     written = []
     for tag in "python:3.12-slim", compiled:
         container = docker.start(tag, "python", "-c", "import asyncio, json")

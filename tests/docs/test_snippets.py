@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+import documented
+import snippets
+from documented import PROJECT
 from processes import environment
 
-PROJECT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("five-minutes.md", "recipes.md")
-FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+DOCUMENTS = [PROJECT / "docs" / name for name in ("five-minutes.md", "recipes.md")]
 
 
 @pytest.fixture(scope="session")
@@ -21,29 +19,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the blocks of each section print, by its heading."""
     folder = tmp_path_factory.mktemp("newcomer")
     (folder / "unpackenv").symlink_to(PROJECT)
-    lines = ["set -eu"]
-    for document in DOCUMENTS:
-        for section in re.split(r"^## ", (PROJECT / "docs" / document).read_text(), flags=re.MULTILINE):
-            heading = section.partition("\n")[0]
-            lines.append(f"printf '%s\\n' '\036{heading}'")
-            for language, title, text in FENCE.findall(section):
-                if language == "sh":
-                    lines.append(text)
-                elif title:
-                    (folder / title).write_text(text)
-    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"  # the first has a python3 that can make a venv
-    done = subprocess.run(
-        ["sh", "-c", "\n".join(lines)],
-        cwd=folder,
-        env=environment(PATH=path, HOME=folder, PIP_DISABLE_PIP_VERSION_CHECK=1),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-    )
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout
-    return {part.partition("\n")[0]: part.partition("\n")[2] for part in done.stdout.split("\036")[1:]}
+    env = environment(PATH=snippets.PATH, HOME=folder, PIP_DISABLE_PIP_VERSION_CHECK=1)
+    return documented.run(DOCUMENTS, folder, env)
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("snippets")]

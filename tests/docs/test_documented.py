@@ -1,0 +1,64 @@
+"""No block of a document goes untested: each is run, or named in one list with the reason; each document runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import documented
+import snippets
+from documented import ELSEWHERE, NOT_RUN, PROJECT, SHOWN
+
+NEWCOMER = ("five-minutes.md", "recipes.md")  # from an empty directory, in test_snippets.py
+BLOCKS = [snippet for document in documented.documents() for snippet in documented.snippets(document)]
+COMMANDS = [snippet for snippet in BLOCKS if snippet.language == "sh"]
+RUN = sorted(
+    {snippet.document for snippet in BLOCKS if snippet.runs and snippet.language in ("sh", "python")}
+    - {snippet.document for snippet in COMMANDS if snippet.needs_docker}
+)
+
+
+def test_every_block_says_what_it_is() -> None:
+    assert {snippet.language for snippet in BLOCKS} <= {"sh", "python", "dockerfile", *SHOWN}
+    for document in documented.documents():
+        fences = len(re.findall(r"^\s*```", document.read_text(), re.MULTILINE))
+        assert fences == 2 * sum(snippet.fenced for snippet in BLOCKS if snippet.document == document), document
+
+
+def test_what_is_shown_has_no_commands() -> None:
+    programs = {line.split()[0] for snippet in COMMANDS for line in snippet.lines if line.strip()} - {"}"}
+    for snippet in BLOCKS:
+        if snippet.language in SHOWN:
+            first = {line.split()[0] for line in snippet.text.splitlines() if line.strip()}
+            assert not first & {*programs, "$", "#"}, snippet
+
+
+def test_lines_of_a_dockerfile_are_built_elsewhere() -> None:
+    assert [snippet.text for snippet in BLOCKS if snippet.language == "dockerfile" and snippet.runs] == []
+
+
+@pytest.mark.parametrize(("name", "beginning"), [*ELSEWHERE, *NOT_RUN])
+def test_what_is_named_is_there(name: str, beginning: str) -> None:
+    lines = [line for snippet in BLOCKS if snippet.document.name == name for line in snippet.lines]
+    assert any(line.startswith(beginning) for line in lines)
+    test = ELSEWHERE.get((name, beginning))
+    assert test is None or (PROJECT / test).exists()
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return snippets.fill(tmp_path_factory.mktemp("documents"))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("documents")
+@pytest.mark.parametrize("document", [path for path in RUN if path.name not in NEWCOMER], ids=lambda path: path.name)
+def test_it_runs(bench: Path, document: Path) -> None:
+    said = documented.run([document], bench, snippets.env(bench))
+    if document.name == "README.md":
+        assert "demo/demo.sh" in said["See it work"]
+        outcomes = re.findall(r"^unpackenv: (\w+) ", said["Use it"], re.MULTILINE)
+        assert outcomes == ["unpacked", "reused", "reused", "unpacked"]  # Python, the wrapper and what it starts, `-C`
+        assert "verdict: don't" in said["Use it"]
