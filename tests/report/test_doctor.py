@@ -278,6 +278,75 @@ def test_a_target_of_somebody_else(archive: Path, target: Path) -> None:
     assert doctor("--strict", "--archive", archive, "--target", target).returncode == 1
 
 
+def test_a_tree_of_before_the_machine_restarted(archive: Path, target: Path, tmp_path: Path, mount: Mount) -> None:
+    """A start counts it, and renews its stamp; where it cannot, every start counts it."""
+    assert start("--archive", archive, "--target", target) == ""
+    (tmp_path / "boot_id").write_text("01234567-89ab-cdef-0123-456789abcdef\n")
+    rebooted: list[object] = ["unshare", "--mount", "sh", "-c"]
+    boot_id = f"mount --bind {tmp_path}/boot_id /proc/sys/kernel/random/boot_id"
+    if not IS_ROOT or run([*rebooted, boot_id]).returncode:
+        pytest.skip("cannot make a mount namespace here")
+
+    def after_restart(setup: str = "true") -> Diagnosis:
+        command = wrapper("doctor", "--json", "--archive", archive, "--target", target)
+        return Diagnosis(run([*rebooted, f'{boot_id} && {setup} && exec "$@"', "sh", *command]))
+
+    fixed = after_restart(f"mount --bind {target} {target} && mount -o remount,ro,bind {target}")
+    assert fixed.returncode == 0
+    assert "its stamp cannot be renewed: every start counts them" in fixed.only("tree", "warning")["text"]
+    renewed = after_restart()
+    assert "so its files were counted; its stamp tells the next start" in renewed.only("tree", "note")["text"]
+    assert renewed.of("tree", "warning") == []
+    again = after_restart()
+    assert again.only("tree")["level"] == "ok"
+    (target / "data").unlink()
+    cut_off = doctor("--archive", archive, "--target", target)  # which is another boot again
+    assert "has a tree of another archive, or one that cannot be used" in cut_off.only("tree", "note")["text"]
+    assert cut_off.found["summary"].startswith(f"A start here unpacks to {target}")
+
+
+# --- what is written beside the tree -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("topic", "variable"), [("log file", "UNPACKENV_LOG_FILE"), ("trace", "UNPACKENV_TRACE")])
+def test_files_that_a_start_writes(
+    archive: Path, target: Path, tmp_path: Path, mount: Mount, topic: str, variable: str
+) -> None:
+    """Where one cannot be written, the doctor warns of it, and so does a start."""
+    written, fixed = tmp_path / "written", tmp_path / "fixed"
+    for directory in written, fixed:
+        directory.mkdir()
+    mount("-t", "tmpfs", "-o", "ro", "none", fixed)
+    named = ("--archive", archive)
+    for number, path in enumerate((written / "file", fixed / "file", tmp_path / "nowhere" / "file", written)):
+        here = target.with_name(f"tree-{number}")  # a warm start writes no trace
+        found = doctor(*named, "--target", here, **{variable: path})
+        assert found.returncode == 0
+        one = found.only(topic)
+        assert one["facts"] == {"path": str(path)}
+        assert os.listdir(written) == []
+        done = run(wrapper("--log", "json", *named, "--target", here, "--", "true"), environment(**{variable: path}))
+        (warning,) = json.loads(done.stderr)["warnings"] or [""]
+        assert one["level"] == ("warning" if warning else "ok"), (path, one, warning)
+        assert bool(warning) == (number > 0)
+        if warning:
+            assert warning.startswith(f"the {topic} {path}")
+            assert one["text"].startswith(f"the {topic} {path} cannot be written (")
+        else:
+            (written / "file").unlink()
+
+
+def test_a_log_that_is_there_is_left_as_it_is(archive: Path, target: Path, tmp_path: Path) -> None:
+    log = tmp_path / "starts.log"
+    log.write_text("a line\n")
+    before = log.stat()
+    named = ("--archive", archive, "--target", target, "--log-file")
+    assert doctor(*named, log).only("log file")["level"] == "ok"
+    assert (log.read_text(), log.stat().st_mtime_ns) == ("a line\n", before.st_mtime_ns)
+    os.mkfifo(tmp_path / "unread")
+    assert "No such device or address" in doctor(*named, tmp_path / "unread").only("log file", "warning")["text"]
+
+
 # --- limits ------------------------------------------------------------------------------------
 
 
@@ -361,6 +430,22 @@ def test_without_psutil(archive: Path, target: Path, tmp_path: Path) -> None:
     found = doctor(*named, PYTHONPATH=f"{tmp_path / 'hidden'}:{environment()['PYTHONPATH']}")
     assert found.returncode == 0
     assert "psutil is not installed" in found.only("machine", "note")["text"]
+
+
+def test_where_psutil_finds_nothing(archive: Path, target: Path, tmp_path: Path) -> None:
+    """Sandboxes leave out what they like of /proc; the doctor says so, and goes on."""
+    (tmp_path / "root").mkdir()
+    bare = Container(tmp_path / "root", proc=False)
+    bare.bind(archive, "/opt/archive", read_only=True)
+    bare.tmpfs("/temporary")
+    env = environment(HOME="/", TMPDIR="/temporary")
+    found = Diagnosis(bare.run(wrapper("doctor", "--json", "--archive", "/opt/archive"), env))
+    assert "psutil cannot tell here what the machine does (" in found.only("machine", "note")["text"]
+    assert found.returncode == 0
+    empty = ["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null /proc/meminfo && exec "$@"', "sh"]
+    found = Diagnosis(run([*empty, *wrapper("doctor", "--json", "--archive", archive, "--target", target)]))
+    assert "MemTotal" in found.only("machine", "note")["text"]
+    assert found.returncode == 0
 
 
 # --- where it runs -----------------------------------------------------------------------------

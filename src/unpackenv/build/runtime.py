@@ -33,7 +33,10 @@ _LEFT_OUT = (
 )  # fmt: skip
 # What only helps to look into a container.
 _TO_LOOK_INTO_IT = ("report", "verify.py", "compare.py", "frames.py", "pooled.py")
-_DOCTOR = ("__init__.py", "doctor.py", "doctor_limits.py", "doctor_places.py", "findings.py")
+_DOCTOR = (
+    "__init__.py", "doctor.py", "doctor_files.py", "doctor_limits.py", "doctor_places.py", "doctor_tree.py",
+    "findings.py", "words.py",
+)  # fmt: skip
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
 

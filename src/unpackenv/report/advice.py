@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unpackenv.report.measure import Measured
+from unpackenv.report.words import counted
 
 # Less than this is not worth an archive, a runtime and an unpack: 0.16 s of a link of 1 Gbit/s.
 WORTH_SAVING = 20_000_000
@@ -76,8 +77,8 @@ def _verdict(small: bool, slow: bool, saved: float, break_even: int, containers:
     if small:
         return f"don't: a plain image is better, there is too little to save ({_megabytes(max(0, saved))})"
     if slow:
-        return f"don't: a plain image is better for {_containers(containers)} per pull"
-    return f"worth it for {_containers(containers)} per pull, and up to {break_even}"
+        return f"don't: a plain image is better for {counted(containers, 'container')} per pull"
+    return f"worth it for {counted(containers, 'container')} per pull, and up to {break_even}"
 
 
 def _of_saving(measured: Measured, saved: float) -> str:
@@ -97,8 +98,8 @@ def _of_break_even(break_even: int, circumstances: Circumstances) -> str:
     if not break_even:
         return "so even the first container of a pull is up later than with a plain image"
     return (
-        f"so up to {_containers(break_even)} per pull and node, one after the other, are up earlier than with a plain "
-        "image; where nodes keep the image and start more, plain is faster"
+        f"so up to {counted(break_even, 'container')} per pull and node, one after the other, are up earlier than with "
+        "a plain image; where nodes keep the image and start more, plain is faster"
     )
 
 
@@ -116,10 +117,6 @@ def _of_disk(measured: Measured) -> str:
         f"each container has a tree of its own of {_megabytes(measured.plain.disk)}, unless they share a volume; "
         "a plain layer is there once for all of them"
     )
-
-
-def _containers(count: int) -> str:
-    return f"{count} container{'' if count == 1 else 's'}"
 
 
 def _megabytes(size: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from unpackenv.report import advice
 from unpackenv.report.analyze import Analysis
 from unpackenv.report.contents import Package
+from unpackenv.report.words import counted
 
 _MOST_PACKAGES, _MOST_DUPLICATES, _MOST_ENDINGS = 12, 5, 4
 _WORTH_A_LINE = 50_000  # bytes
@@ -23,10 +24,11 @@ def _head(analysis: Analysis) -> Iterator[str]:
     subject = analysis.subject
     files = sum(kind.files for kind in analysis.kinds)
     size = sum(kind.size for kind in analysis.kinds)
-    yield f"{subject.path}: {files:,} files, {_megabytes(size)}, {len(analysis.packages)} packages"
+    yield f"{subject.path}: {counted(files, 'file')}, {_megabytes(size)}, {counted(len(analysis.packages), 'package')}"
     if subject.kind == "image":
         facts = subject.facts
-        yield f"  of {facts['site']}, in an image of {facts['layers']} layers and {_megabytes(facts['size'])}"
+        layers = counted(facts["layers"], "layer")
+        yield f"  of {facts['site']}, in an image of {layers} and {_megabytes(facts['size'])}"
         for site, site_size in facts["sites"].items():
             if site != facts["site"]:
                 yield f"  not looked at (--site {site}): {_megabytes(site_size)}"
@@ -63,7 +65,7 @@ def _needless(analysis: Analysis) -> Iterator[str]:
     yield "not needed at run time, as a rule (nothing was left out)"
     shown = [one for one in analysis.needless if one.size >= _WORTH_A_LINE]
     for one in shown:
-        yield f"  {one.name:46}{_megabytes(one.size):>12} in {_plural(one.files, 'file')}"
+        yield f"  {one.name:46}{_megabytes(one.size):>12} in {counted(one.files, 'file')}"
         if one.exclude:
             yield "      " + " ".join(f"--exclude {_quoted(glob)}" for glob in one.exclude)
         if one.hint:
@@ -109,8 +111,8 @@ def _measured(analysis: Analysis) -> Iterator[str]:
     runtime = f"of {_megabytes(measured.runtime)}" if measured.runtime else "that could not be made here (2 MB)"
     yield f"  packed is an archive of {_megabytes(measured.archive)} and a runtime {runtime};"
     runs = f"{min(measured.unpack):.2f} to {max(measured.unpack):.2f} s"
-    workers = _plural(measured.workers, "worker")
-    yield f"  unpacked by {workers} ({_plural(len(measured.unpack), 'run')}, {runs}); all times are wall time"
+    workers = counted(measured.workers, "worker")
+    yield f"  unpacked by {workers} ({counted(len(measured.unpack), 'run')}, {runs}); all times are wall time"
     if machine["slow"]:
         micros = machine["seconds_a_file"] * 1e6
         yield f"  warning: to make a file takes {micros:.0f} µs here, where 25 are usual, so the times say little."
@@ -131,10 +133,6 @@ def _quoted(glob: str) -> str:
 
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _kilobytes(size: int) -> str:

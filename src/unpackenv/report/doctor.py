@@ -20,9 +20,10 @@ import unpackenv
 from unpackenv.archive import codecs, interpreter, trailer
 from unpackenv.build import hook
 from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch, UnpackenvError
-from unpackenv.report import doctor_limits, doctor_places
+from unpackenv.report import doctor_files, doctor_limits, doctor_places, doctor_tree
 from unpackenv.report.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
-from unpackenv.start import bootstrap, cold, mounts, places, stamp
+from unpackenv.report.words import counted
+from unpackenv.start import cold, mounts, places
 from unpackenv.start.importpaths import SITE_VARIABLE
 from unpackenv.start.report import END_VARIABLE
 from unpackenv.start.settings import TABLE, Settings, is_off
@@ -49,6 +50,7 @@ def examine(arguments: Mapping[str, object]) -> Diagnosis:
     found += _unknown_settings(os.environ)
     try:
         settings = Settings(arguments)
+        found += doctor_files.examine(settings)
         outcome = _start(settings, found)
     except UnpackenvError as error:
         found.append(of_error("settings", error))
@@ -57,12 +59,8 @@ def examine(arguments: Mapping[str, object]) -> Diagnosis:
         outcome = "would fail"
     elif _is_off():
         outcome = "does nothing, as UNPACKENV=off says; without that it " + outcome
-    counts = f"{_plural(problems, 'problem')}, {_plural(warnings, 'warning')}"
+    counts = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}"
     return Diagnosis(found, f"A start here {outcome}: {counts}")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 # --- the interpreter ---------------------------------------------------------------------------
@@ -140,7 +138,8 @@ def _start(settings: Settings, found: list[Finding]) -> str:
     found += _backend(identity)
     found += _match(identity, settings)
     candidates = places.candidates(settings, identity)
-    tree = _tree(candidates, identity.key, settings, found)
+    of_trees, tree = doctor_tree.examine(candidates, identity.key, settings)
+    found += of_trees
     opened = _open(identity, settings, found)
     try:
         looked, target = doctor_places.examine(candidates, opened.check if opened else None, settings)
@@ -161,7 +160,8 @@ def _start(settings: Settings, found: list[Finding]) -> str:
 def _without_archive(settings: Settings, error: ArchiveNotFound, found: list[Finding]) -> str:
     """A named target may hold a tree that came without its archive."""
     named = [places.named(settings)] if settings.target else []
-    tree = _tree(named, "", settings, found)
+    of_trees, tree = doctor_tree.examine(named, "", settings)
+    found += of_trees
     if tree:
         return f"takes the tree that is at {tree}"
     if settings.missing == "ignore":
@@ -179,7 +179,8 @@ def _archive(identity: Identity) -> Finding:
             "archive", NOTE, f"{text}, made by tar: what is in it is learnt while it is unpacked", facts=facts
         )
     files, size = (int(identity.facts[key][0]) for key in ("files", "unpacked-size"))
-    text += f" ({identity.footer.codec}), {files:,} files of {size / 1e6:,.1f} MB, digest {identity.digest[:12]}…"
+    text += f" ({identity.footer.codec}), {counted(files, 'file')} of {size / 1e6:,.1f} MB"
+    text += f", digest {identity.digest[:12]}…"
     return Finding("archive", OK, text, facts=facts)
 
 
@@ -212,26 +213,6 @@ def _match(identity: Identity, settings: Settings) -> Iterator[Finding]:
     hint = "Run it with the interpreter and on the base image that it was packed for, or pack it for these"
     facts = {"fact": fact, "packed": packed, "found": running}
     yield Finding("match", WARNING if settings.force else PROBLEM, text, hint, "interpreter-mismatch", facts)
-
-
-def _tree(candidates: list[places.Place], key: str, settings: Settings, found: list[Finding]) -> str:
-    """Return where there is a tree already; one that is not to be used is worth a word."""
-    try:
-        done = bootstrap.find_tree(candidates, key, settings)
-    except UnpackenvError as error:
-        found.append(of_error("tree", error))
-        return ""
-    if done:
-        found.append(Finding("tree", OK, f"{done.target}: complete, {done.files:,} files", facts={"path": done.target}))
-        return done.target
-    for place in candidates:
-        stamped = stamp.read(place.path)
-        if stamped:
-            os.close(stamped[1])
-            found.append(
-                Finding("tree", NOTE, f"{place.path}: has a tree of another archive, or one that cannot be used")
-            )
-    return ""
 
 
 def _open(identity: Identity, settings: Settings, found: list[Finding]) -> Opened | None:

@@ -84,9 +84,14 @@ def _machine() -> Finding:
         return Finding(
             "machine", NOTE, "psutil is not installed here: no figures of the machine beside the container's"
         )
-    memory = psutil.virtual_memory()
-    load = psutil.getloadavg()[0]
-    busiest = sorted(_processes(psutil), key=lambda process: -process["seconds"])[:_BUSIEST]
+    try:
+        memory = psutil.virtual_memory()
+        load = psutil.getloadavg()[0]
+        busiest = sorted(_processes(psutil), key=lambda process: -process["seconds"])[:_BUSIEST]
+    except (OSError, RuntimeError, LookupError, ValueError, psutil.Error) as error:
+        # Of /proc a sandbox may leave out any file, or leave it empty.
+        text = f"psutil cannot tell here what the machine does ({type(error).__name__}: {error})"
+        return Finding("machine", NOTE, text)
     facts = {"load": load, "memory": memory.total, "available": memory.available, "busiest": busiest}
     text = f"load {load:.1f}, {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB of memory available"
     shown = ", ".join(f"{one['name']} (pid {one['pid']}, {one['seconds']:.1f} s)" for one in busiest)

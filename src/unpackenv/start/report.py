@@ -77,7 +77,8 @@ class Report:
         if not self.target:
             return f"unpackenv: {self.outcome}"
         phases = ", ".join(f"{name} {value:.0f}" for name, value in self.phases.items() if value >= 0.5)
-        done = f"{self.outcome} {self.files} files, {self.size / 1e6:.1f} MB, at {self.target}"
+        files = f"{self.files} file{'' if self.files == 1 else 's'}"
+        done = f"{self.outcome} {files}, {self.size / 1e6:.1f} MB, at {self.target}"
         by = f" by {self.workers} worker{'s' if self.workers > 1 else ''}" if self.workers else ""
         line = f"unpackenv: {done} in {self.milliseconds:.1f} ms{by}"
         if phases:

@@ -145,7 +145,7 @@ def test_what_cannot_be_read(tmp_path: Path, log_of_all: Path) -> None:
     (tmp_path / "text.log").write_text("unpackenv: reused 10 files in 3 ms\n")
     done = timings(tmp_path / "text.log")
     assert (done.returncode, done.stdout) == (125, "")
-    assert "text.log: no start is in 1 lines. Starts write what can be read here with UNPACKENV_LOG=json" in done.stderr
+    assert "text.log: no start is in 1 line. Starts write what can be read here with UNPACKENV_LOG=json" in done.stderr
     assert "absent.log: No such file or directory" in timings(tmp_path / "absent.log").stderr
     assert timings(log_of_all, "--html", tmp_path / "nowhere" / "page.html").returncode == 125
     assert timings().returncode == 2

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unpackenv.errors import TimingLogUnreadable
+from unpackenv.report.words import counted
 
 STDIN = "-"
 UNTIL_FAILED = "until it failed"
@@ -119,7 +120,7 @@ def read(paths: Sequence[str]) -> Log:
         return log
     lines = log.other + log.cut_off + log.unclear + log.later
     raise TimingLogUnreadable(
-        f"no start is in {lines} lines",
+        f"no start is in {counted(lines, 'line')}",
         where=", ".join(log.names),
         hint="Starts write what can be read here with UNPACKENV_LOG=json or UNPACKENV_LOG_FILE"
         + (f"; {log.text_lines} of the lines are of UNPACKENV_LOG=text, which is for people" if log.text_lines else ""),

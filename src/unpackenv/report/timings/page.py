@@ -14,6 +14,7 @@ from unpackenv.report.timings.log import Start
 from unpackenv.report.timings.summary import Summary
 from unpackenv.report.timings.tables import Bar
 from unpackenv.report.timings.trace import Trace
+from unpackenv.report.words import counted
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -67,10 +68,8 @@ def _content(summary: Summary, changes: Sequence[Change] | None, trace: Trace | 
 def _facts(start: Start) -> str:
     """What else is known of a start, as a sentence."""
     facts = [
-        f"{start.files:,} files, {start.size / 1e6:,.1f} MB" if start.files else "",
-        f"{start.workers} worker{'s' if start.workers > 1 else ''} (decided by {start.workers_why})"
-        if start.workers
-        else "",
+        f"{counted(start.files, 'file')}, {start.size / 1e6:,.1f} MB" if start.files else "",
+        f"{counted(start.workers, 'worker')} (decided by {start.workers_why})" if start.workers else "",
         f"{start.cpu_ms:,.0f} ms of CPU time" if start.cpu_ms is not None else "",
         f"throttled for {start.throttled_ms:,.0f} ms" if start.throttled_ms else "",
         f"target {start.target}" if start.target else "",

@@ -11,6 +11,7 @@ from unpackenv.report.timings.causes import PHASES, waited_for
 from unpackenv.report.timings.comparison import Change, Median
 from unpackenv.report.timings.summary import Distribution, Group, Summary
 from unpackenv.report.timings.trace import Trace
+from unpackenv.report.words import counted
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,6 @@ def headline(summary: Summary) -> str:
 def outcome_word(outcome: str) -> str:
     """Return the word for people."""
     return "failed" if outcome == "error" else outcome
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number of things, in words."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _span(summary: Summary) -> str:
