@@ -226,6 +226,9 @@ def test_circumstances(small_site: Path) -> None:
     assert [int(row[2]) for row in rows] == [1, 5, 10]
     one, five, ten = (float(row[-2]) for row in rows)
     assert one <= five <= ten
+    assert re.findall(r"^    with (\d+ containers?) on the node", done.stdout, re.MULTILINE) == [
+        "1 container", "5 containers", "10 containers"
+    ]  # fmt: skip
 
 
 def measured_of(plain: Layer, packed: Layer, unpack: float) -> Measured:

@@ -19,7 +19,8 @@ def add(commands: Commands) -> None:
         help="what is in an environment, and whether packing it is worth it",
         description="Say what is large in an environment and what nobody needs of it at run time; then make it a plain "
         "layer and an archive, here, compare what both cost, and say whether packing is worth it. Nothing is changed. "
-        "It takes as long as packing does, and room in the temporary directory (TMPDIR) for the tree five times.",
+        "It takes as long as packing does, and room in the temporary directory (TMPDIR) for the tree five times, six "
+        "for an archive or an image.",
     )
     parser.add_argument(
         "subject", metavar="DIR|ARCHIVE|IMAGE.tar",

@@ -99,13 +99,14 @@ def _measured(analysis: Analysis) -> Iterator[str]:
     yield row("in the registry (gzip)", _megabytes(plain.gzip), _megabytes(packed.gzip))
     yield row("in the registry (zstd)", _megabytes(plain.zstd), _megabytes(packed.zstd))
     yield row("image on disk", _megabytes(plain.disk), _megabytes(packed.disk))
-    for count in (1, _MANY):
-        name = f"  with {count} container{'s' if count > 1 else ''} on the node"
+    counts = sorted({1, link.containers, _MANY})
+    for count in counts:
+        name = f"  with {counted(count, 'container')} on the node"
         yield row(name, _megabytes(plain.disk), _megabytes(packed.disk + count * plain.disk))
     pulls = [advice.transfer(layer.gzip, link) + layer.seconds for layer in (plain, packed)]
     yield row(f"pull at {link.link:g} Mbit/s, with unpacking the layer", *map(_seconds, pulls))
     yield row("unpack at the start of each new container", _seconds(0), _seconds(measured.start))
-    for count in sorted({1, link.containers, _MANY}):
+    for count in counts:
         name = f"  pull and {count} container{'s, one by one' if count > 1 else ''}"
         yield row(name, _seconds(pulls[0]), _seconds(pulls[1] + count * measured.start))
     runtime = f"of {_megabytes(measured.runtime)}" if measured.runtime else "that could not be made here (2 MB)"
