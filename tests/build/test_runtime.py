@@ -66,6 +66,20 @@ def test_starts_an_archive_without_anything_installed(tmp_path: Path, codec: str
     assert shown == ["[]"]
 
 
+def test_a_runtime_of_another_python_says_so(written: runtime.Runtime, tmp_path: Path) -> None:
+    at = tmp_path / "runtime"
+    shutil.copytree(written.path, at)
+    (extension,) = at.rglob("*.so")
+    name = extension.name.split(".")
+    extension.rename(extension.with_name(".".join([name[0], "cpython-27-x86_64-linux-gnu", *name[2:]])))
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
+    code = APP.format(str(tmp_path / "archive"), str(tmp_path / "tree"))
+    done = run([sys.executable, "-S", "-s", "-c", code], {"PATH": os.defpath, "PYTHONPATH": str(at)})
+    assert done.returncode == 1
+    says = f"this interpreter, {sys.implementation.cache_tag}, cannot import zstandard (this runtime is for cpython-27-"
+    assert says in done.stderr
+
+
 def test_the_application_has_its_own_zstandard(written: runtime.Runtime, tmp_path: Path) -> None:
     files = {"app.py": "import zstandard\nWHOSE = zstandard.WHOSE\n", "zstandard/__init__.py": "WHOSE = 'own'\n"}
     pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", files))

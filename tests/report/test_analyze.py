@@ -362,12 +362,12 @@ def test_a_slow_file_system_is_told_of(small_site: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_big_environment(renderer_site: Path, renderer_python: str) -> None:
-    """The renderer's packages are worth it, also to look at from another Python."""
+    """The renderer's packages save much, also looked at from another Python; the rest is up to how fast it is here."""
     found = analyzed(renderer_site, "--quick")
     sizes = {package["name"]: package for package in found["packages"]}
     assert list(sizes)[:4] == ["kaleido", "plotly", "numpy", "pandas"]
     assert 80e6 < found["measured"]["archive"] < 110e6
     assert 30e6 < found["advice"]["saved"] < 60e6
-    assert found["advice"]["worth_it"] or found["measured"]["machine"]["slow"]
+    assert found["advice"]["worth_it"] == (found["advice"]["break_even"] >= 1)
     assert needless_of(found, "tests")["size"] > 20e6
     assert sum(one["wasted"] for one in found["duplicates"]) > 7e6

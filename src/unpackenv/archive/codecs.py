@@ -133,12 +133,24 @@ def import_zstandard() -> ModuleType:
     try:
         import zstandard
     except ImportError as error:
+        made_for = _runtime_made_for()
+        why = f"this runtime is for {made_for}" if made_for else str(error)
         raise ArchiveUnsupported(
-            f"it is compressed with zstd and this interpreter cannot import zstandard ({error})",
+            f"it is compressed with zstd and this interpreter, {sys.implementation.cache_tag}, cannot import zstandard "
+            f"({why})",
             hint="Install zstandard; write a runtime with the Python that starts it; or pack with --codec xz, "
             "which needs only the standard library",
         ) from error
     return zstandard
+
+
+def _runtime_made_for() -> str:
+    """Return the interpreters for which a runtime has the extension, "" where this is no runtime."""
+    try:
+        names = os.listdir(BACKEND_DIRECTORY)
+    except OSError:
+        return ""
+    return ", ".join(sorted(name.split(".")[1] for name in names if name.endswith(".so")))
 
 
 def find_backend() -> ModuleSpec | None:

@@ -111,8 +111,8 @@ def _open(fd: int, path: str, digest: str) -> Archive:
     if footer is None:
         raise ArchiveUnsupported(
             "it was not made by `unpackenv pack`, or its end is missing",
-            hint="An archive of plain tar can be started and unpacked, and checked with tar and sha256sum; "
-            "one that lost its end has to be copied again",
+            hint="An archive of plain tar can be started and unpacked; what its compression knows of its bytes is "
+            f"checked by `tar -tf {path} > /dev/null`. One that lost its end has to be copied again",
         )
     columns = _read(fd, footer.columns_size, footer.columns_offset)
     text = _read(fd, footer.facts_size, footer.facts_offset)
