@@ -80,6 +80,19 @@ def test_a_runtime_of_another_python_says_so(written: runtime.Runtime, tmp_path:
     assert says in done.stderr
 
 
+def test_an_extension_that_does_not_load_says_why(written: runtime.Runtime, tmp_path: Path) -> None:
+    at = tmp_path / "runtime"
+    shutil.copytree(written.path, at)
+    (extension,) = at.rglob("*.so")
+    extension.write_bytes(b"not an extension")
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
+    code = APP.format(str(tmp_path / "archive"), str(tmp_path / "tree"))
+    done = run([sys.executable, "-S", "-s", "-c", code], {"PATH": os.defpath, "PYTHONPATH": str(at)})
+    assert done.returncode == 1
+    assert f"cannot import zstandard ({extension}: " in done.stderr
+    assert "this runtime is for" not in done.stderr
+
+
 def test_the_application_has_its_own_zstandard(written: runtime.Runtime, tmp_path: Path) -> None:
     files = {"app.py": "import zstandard\nWHOSE = zstandard.WHOSE\n", "zstandard/__init__.py": "WHOSE = 'own'\n"}
     pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", files))

@@ -515,6 +515,6 @@ def test_a_runtime_with_doctor_is_still_small(with_doctor: str) -> None:
     if not shutil.which("strip"):
         pytest.skip("binutils are not installed")
     on_disk = sum(file.lstat().st_blocks * 512 for file in Path(with_doctor).rglob("*"))
-    assert on_disk < 2_300_000
+    assert on_disk < 2_200_000
     names = {path.name for path in Path(with_doctor, "unpackenv/report").glob("*.py")}
     assert "analyze.py" not in names

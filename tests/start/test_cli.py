@@ -184,6 +184,19 @@ def test_settings_of_starts_do_not_keep_one_from_reading_an_archive(packed: Path
         assert command(name, *arguments, env=env).returncode == 0
 
 
+def test_what_verify_says_of_plain_tar_checks_it(site: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "plain.tar.xz"
+    subprocess.run(["tar", "-C", site, "-Jcf", archive, "."], check=True)
+    done = command("verify", archive)
+    assert done.returncode == 125
+    (check,) = re.findall("`(tar .*?)`", done.stderr)
+    assert subprocess.run(check, shell=True).returncode == 0
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    assert subprocess.run(check, shell=True, stderr=subprocess.DEVNULL).returncode == 2
+
+
 def test_verify_of_a_directory_that_others_use_too(packed: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()

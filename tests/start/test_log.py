@@ -458,6 +458,13 @@ def test_marks_of_what_the_wrapper_has_become(slow_imports: Path, target: Path, 
     assert other["bootstrap_ms"] is None  # of another process
 
 
+def test_nothing_is_watched_after_ready(archive: Path, target: Path) -> None:
+    code = "import unpackenv; unpackenv.mark('ready'); unpackenv.mark('later'); import shlex; unpackenv.mark('last')"
+    options = ("--archive", archive, "--target", target, "--log", "json", "--imports=1", "--")
+    _, *marks = map(checked, run(wrapper(*options, sys.executable, "-c", code)).stderr.splitlines())
+    assert [line["import_ms"] for line in marks] == [None, None, None]
+
+
 def test_marks_of_an_application_that_the_hook_serves(slow_imports: Path, target: Path) -> None:
     python(app(slow_imports, target))
     hook = (

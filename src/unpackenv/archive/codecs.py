@@ -127,21 +127,27 @@ def import_zstandard() -> ModuleType:
     needs. A runtime that `unpackenv runtime` made has a copy of the extension and no package.
     """
     if "zstandard" not in sys.modules:
-        module = sys.modules.get(_BACKEND) or _load_backend()
+        try:
+            module = sys.modules.get(_BACKEND) or _load_backend()
+        except ImportError as error:
+            raise _no_zstandard(str(error)) from error
         if module:
             return module
     try:
         import zstandard
     except ImportError as error:
         made_for = _runtime_made_for()
-        why = f"this runtime is for {made_for}" if made_for else str(error)
-        raise ArchiveUnsupported(
-            f"it is compressed with zstd and this interpreter, {sys.implementation.cache_tag}, cannot import zstandard "
-            f"({why})",
-            hint="Install zstandard; write a runtime with the Python that starts it; or pack with --codec xz, "
-            "which needs only the standard library",
-        ) from error
+        raise _no_zstandard(f"this runtime is for {made_for}" if made_for else str(error)) from error
     return zstandard
+
+
+def _no_zstandard(why: str) -> ArchiveUnsupported:
+    return ArchiveUnsupported(
+        f"it is compressed with zstd and this interpreter, {sys.implementation.cache_tag}, cannot import zstandard "
+        f"({why})",
+        hint="Install zstandard; write a runtime with the Python that starts it; or pack with --codec xz, "
+        "which needs only the standard library",
+    )
 
 
 def _runtime_made_for() -> str:
@@ -167,10 +173,7 @@ def _load_backend() -> ModuleType | None:
     spec = find_backend()
     if spec is None or spec.loader is None:
         return None
-    try:
-        module = spec.loader.create_module(spec)
-        if module:
-            spec.loader.exec_module(module)
-    except ImportError:
-        return None
+    module = spec.loader.create_module(spec)
+    if module:
+        spec.loader.exec_module(module)
     return module

@@ -35,7 +35,7 @@ _LEFT_OUT = (
 _TO_LOOK_INTO_IT = ("report", "verify.py", "compare.py", "frames.py", "pooled.py")
 _DOCTOR = (
     "__init__.py", "doctor.py", "doctor_files.py", "doctor_limits.py", "doctor_places.py", "doctor_tree.py",
-    "findings.py", "words.py",
+    "findings.py",
 )  # fmt: skip
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 

@@ -31,6 +31,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.archive import compare, reader, verify
+    from unpackenv.report import counted
     from unpackenv.start import places, stamp, target
 
     settings = archive_settings(options.archive, options.digest)
@@ -52,9 +53,9 @@ def run(options: argparse.Namespace) -> int:
     for difference in differences:
         print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
     if differences:
-        count = f"{len(differences)} difference" + ("s" if len(differences) > 1 else "")
         # What others have in a directory that was filled in place must not go with it.
         what = "it" if extra else os.path.join(options.target, stamp.NAME)
+        count = counted(len(differences), "difference")
         print(f"{options.target}: {count}. Remove {what}, and the next start unpacks again", file=sys.stderr)
     else:
         print(f"{options.target}: complete and unaltered")

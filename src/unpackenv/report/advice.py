@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unpackenv.report import counted
 from unpackenv.report.measure import Measured
-from unpackenv.report.words import counted
 
 # Less than this is not worth an archive, a runtime and an unpack: 0.16 s of a link of 1 Gbit/s.
 WORTH_SAVING = 20_000_000

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unpackenv.report import advice
+from unpackenv.report import advice, counted
 from unpackenv.report.analyze import Analysis
 from unpackenv.report.contents import Package
-from unpackenv.report.words import counted
 
 _MOST_PACKAGES, _MOST_DUPLICATES, _MOST_ENDINGS = 12, 5, 4
 _WORTH_A_LINE = 50_000  # bytes

@@ -20,9 +20,8 @@ import unpackenv
 from unpackenv.archive import codecs, interpreter, trailer
 from unpackenv.build import hook
 from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch, UnpackenvError
-from unpackenv.report import doctor_files, doctor_limits, doctor_places, doctor_tree
+from unpackenv.report import counted, doctor_files, doctor_limits, doctor_places, doctor_tree
 from unpackenv.report.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
-from unpackenv.report.words import counted
 from unpackenv.start import cold, mounts, places
 from unpackenv.start.importpaths import SITE_VARIABLE
 from unpackenv.start.report import END_VARIABLE

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 
 from unpackenv.errors import UnpackenvError
+from unpackenv.report import counted
 from unpackenv.report.findings import NOTE, OK, WARNING, Finding, of_error
-from unpackenv.report.words import counted
 from unpackenv.start import bootstrap, stamp
 from unpackenv.start.places import Place
 from unpackenv.start.settings import Settings

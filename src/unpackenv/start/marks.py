@@ -11,7 +11,7 @@ from unpackenv.start.report import Log
 READY = "ready"
 
 _points: list[dict[str, object]] = []
-_ready: list[float] = []
+_reached: set[str] = set()
 
 
 def mark(name: str) -> None:
@@ -21,6 +21,7 @@ def mark(name: str) -> None:
     bootstrap_ms = (time.monotonic() - end) * 1e3 if end else None
     import_ms, imports = _imports(name)
     _points.append({"name": name, "process_ms": process_ms})
+    _reached.add(name)
     if log.is_json:
         fields = {"name": name, "process_ms": process_ms, "bootstrap_ms": bootstrap_ms, "import_ms": import_ms}
         detail.write_mark(log, {**fields, "imports": imports, "points": list(_points)})
@@ -29,7 +30,6 @@ def mark(name: str) -> None:
     if name == READY:
         _points.clear()
         report.watches.clear()
-        _ready.append(time.monotonic())
 
 
 def _imports(name: str) -> tuple[float | None, list[dict[str, object]]]:
@@ -37,7 +37,7 @@ def _imports(name: str) -> tuple[float | None, list[dict[str, object]]]:
     if not report.watches:
         # What the wrapper has become need not call `bootstrap`: its first mark does instead.
         count = os.environ.get("UNPACKENV_IMPORTS", "")
-        if name != READY and not _ready and count.isdigit():
+        if name != READY and READY not in _reached and count.isdigit():
             report.watch_imports(int(count))
         return None, []
     watch = report.watches[0]

@@ -144,6 +144,13 @@ def test_odd_logs(tmp_path: Path, records: list[dict[str, object]]) -> None:
     assert len(content) < 600_000
 
 
+def test_nothing_is_said_of_a_start_that_waited_for_nothing(tmp_path: Path) -> None:
+    starts = timing_logs.write(tmp_path / "log", [start("reused", 0, phases={"check": 0})])
+    assert "It waited for" not in write(tmp_path / "page.html", starts)
+    starts = timing_logs.write(tmp_path / "log", [start(phases={"unpack": 90})])
+    assert "It waited for unpack" in write(tmp_path / "page.html", starts)
+
+
 def test_hostile_words(tmp_path: Path) -> None:
     """What a log says is text, in tables, pictures and headings."""
     attack = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}"

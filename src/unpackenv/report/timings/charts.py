@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
+from unpackenv.report import counted
 from unpackenv.report.timings.causes import PHASES
 from unpackenv.report.timings.log import UNTIL_FAILED, Start
 from unpackenv.report.timings.summary import PERCENTILES, Group, Summary
 from unpackenv.report.timings.tables import milliseconds, outcome_word
 from unpackenv.report.timings.trace import Trace
-from unpackenv.report.words import counted
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a800")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unpackenv.errors import TimingLogUnreadable
-from unpackenv.report.words import counted
+from unpackenv.report import counted
 
 STDIN = "-"
 UNTIL_FAILED = "until it failed"

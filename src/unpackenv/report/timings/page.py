@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unpackenv.errors import ExtraMissing
+from unpackenv.report import counted
 from unpackenv.report.timings import tables
 from unpackenv.report.timings.causes import waited_for
 from unpackenv.report.timings.comparison import Change
@@ -14,7 +15,6 @@ from unpackenv.report.timings.log import Start
 from unpackenv.report.timings.summary import Summary
 from unpackenv.report.timings.tables import Bar
 from unpackenv.report.timings.trace import Trace
-from unpackenv.report.words import counted
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 

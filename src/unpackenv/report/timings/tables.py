@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Union
 
+from unpackenv.report import counted
 from unpackenv.report.timings.causes import PHASES, waited_for
 from unpackenv.report.timings.comparison import Change, Median
 from unpackenv.report.timings.summary import Distribution, Group, Summary
 from unpackenv.report.timings.trace import Trace
-from unpackenv.report.words import counted
 
 
 @dataclass(frozen=True)
