@@ -91,20 +91,37 @@ class Survey:
 def in_turn(
     commands: Sequence[Command], rounds: int, fresh: Fresh, seldom: Collection[str] = ()
 ) -> dict[str, list[Usage]]:
-    """Run A B C, C B A, A B C, …, each in a directory of its own.
+    """Run commands in turn, each in a directory of its own. Those named in `seldom` run in every third round only."""
+    usages: dict[str, list[Usage]] = {command.name: [] for command in commands}
+    for number, command in _turns(commands, rounds, seldom):
+        with fresh() as directory:
+            usages[command.name].append(replace(run(command, directory), round=number))
+    return usages
+
+
+def watched_in_turn(
+    commands: Sequence[Command], rounds: int, fresh: Fresh, seldom: Collection[str] = ()
+) -> dict[str, list[tuple[Usage, Peak]]]:
+    """Do the same, and look at memory meanwhile: for commands that take a minute."""
+    found: dict[str, list[tuple[Usage, Peak]]] = {command.name: [] for command in commands}
+    for number, command in _turns(commands, rounds, seldom):
+        with fresh() as directory:
+            usage, peak = watch(command, directory)
+            found[command.name].append((replace(usage, round=number), peak))
+    return found
+
+
+def _turns(commands: Sequence[Command], rounds: int, seldom: Collection[str]) -> Iterator[tuple[int, Command]]:
+    """Yield A B C, C B A, A B C, …, each with the number of its round.
 
     A slow minute of the machine then hits all alike, and so does what one leaves behind in the kernel for the next.
-    Those named in `seldom` run in every third round only.
     """
-    usages: dict[str, list[Usage]] = {command.name: [] for command in commands}
     for number in range(rounds):
         for command in reversed(commands) if number % 2 else commands:
             if number % SELDOM and command.name in seldom:
                 continue
             _say(f"round {number + 1} of {rounds}: {command.name}")
-            with fresh() as directory:
-                usages[command.name].append(replace(run(command, directory), round=number))
-    return usages
+            yield number, command
 
 
 def warm_up(command: Command, fresh: Fresh) -> None:
@@ -112,18 +129,6 @@ def warm_up(command: Command, fresh: Fresh) -> None:
     _say(f"for nothing: {command.name}")
     with fresh() as directory:
         run(command, directory)
-
-
-def watched_in_turn(commands: Sequence[Command], rounds: int, fresh: Fresh) -> dict[str, list[tuple[Usage, Peak]]]:
-    """Run A B C, A B C, …, and look at memory meanwhile: for commands that take a minute."""
-    found: dict[str, list[tuple[Usage, Peak]]] = {command.name: [] for command in commands}
-    for number in range(rounds):
-        for command in commands:
-            _say(f"round {number + 1} of {rounds}: {command.name}")
-            with fresh() as directory:
-                usage, peak = watch(command, directory)
-                found[command.name].append((replace(usage, round=number), peak))
-    return found
 
 
 def survey(commands: Sequence[Command], rounds: int, fresh: Fresh) -> Survey:

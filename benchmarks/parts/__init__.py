@@ -8,19 +8,20 @@ from parts import cold, imports, log, memory, packing, places, scaling, sizes, s
 from parts.common import Options, Part
 from workload import Renderer
 
+# What has to be shown first, and what takes longest last: a run that is stopped has not been for nothing.
 PARTS: dict[str, Callable[[Renderer, Options], Part]] = {
     "sizes": sizes.sizes,
     "cold": cold.cold,
     "places": places.places,
-    "caches": places.caches,
-    "workloads": cold.workloads,
-    "frames": sizes.frames,
-    "levels": sizes.levels,
     "memory": memory.memory,
     "warm": warm.warm,
     "log": log.log,
     "imports": imports.imports,
     "steps": steps.steps,
-    "pack": packing.packing,
     "scaling": scaling.scaling,
+    "caches": places.caches,
+    "workloads": cold.workloads,
+    "frames": sizes.frames,
+    "levels": sizes.levels,
+    "pack": packing.packing,
 }
