@@ -93,11 +93,6 @@ class Workload:
         words = [self.python, "-m", "unpackenv", "pack", self.tree, "--bytecode", "keep", *options, "-o"]
         return measure.Command(name, lambda at: [*words, output(at)], self.env, self.tree)
 
-    def can_pack(self, option: str) -> bool:
-        """Whether `unpackenv pack` knows an option."""
-        command = [self.python, "-m", "unpackenv", "pack", "--help"]
-        return option in subprocess.run(command, check=True, capture_output=True, text=True, env=self.env).stdout
-
 
 class Renderer(Workload):
     """The renderer's packages on CPython 3.9."""

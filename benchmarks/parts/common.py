@@ -20,6 +20,7 @@ COLD = "import sys, unpackenv; unpackenv.bootstrap(sys.argv[1], sys.argv[2])"
 WARM = "import unpackenv; unpackenv.bootstrap()"
 # By default the workers are processes where the caller has a single thread, as here.
 OURS, OURS_XZ, THREADS = "unpackenv, zstd", "unpackenv, xz", "unpackenv, zstd, threads"
+BEST = "unpackenv, --best"
 FOREIGN, FOREIGN_IN_PLACE = "unpackenv, plain-tar xz", "unpackenv, plain-tar xz, in place"
 MEMORY_LIMIT = 96e6
 

@@ -7,7 +7,7 @@ import shutil
 import measure
 import peers
 from measure import Command
-from parts.common import OURS, OURS_XZ, Options, Part, compared, left_out, plain, walls
+from parts.common import BEST, OURS, OURS_XZ, Options, Part, compared, left_out, plain, walls
 from tables import Claim, megabytes, ratio, spread, table
 from unpackenv.archive import trailer
 from workload import Renderer
@@ -24,6 +24,7 @@ def packing(renderer: Renderer, options: Options) -> Part:
 
     commands = [
         renderer.pack(OURS, lambda at: at / "packed.tar.zst"),
+        renderer.pack(BEST, lambda at: at / "packed.tar.zst", "--best"),
         renderer.pack(OURS_XZ, lambda at: at / "packed.tar.xz", "--codec", trailer.XZ),
         tar(TAR_XZ, "-J", XZ_OPT="-T 0"),
         tar(TAR_ZSTD, "--zstd", **peers.zstd_19()),
@@ -34,8 +35,6 @@ def packing(renderer: Renderer, options: Options) -> Part:
         commands.append(pack)
     else:
         missing[SQUASHFS] = "mksquashfs is not installed"
-    if renderer.can_pack("--best"):
-        commands.insert(1, renderer.pack("unpackenv, --best", lambda at: at / "packed.tar.zst", "--best"))
     seldom = {command.name for command in commands} - {OURS, TAR_XZ}
     watched = measure.watched_in_turn(commands, options.slow_rounds, options.fresh, seldom)
     times = walls({name: [usage for usage, _ in runs] for name, runs in watched.items()})

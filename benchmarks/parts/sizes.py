@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import measure
 import peers
 from cache import Unavailable
-from parts.common import OURS, OURS_XZ, Options, Part, cold_start, left_out, plain, walls
+from parts.common import BEST, OURS, OURS_XZ, Options, Part, cold_start, left_out, plain, walls
 from tables import Claim, megabytes, ratio, seconds, spread, table
 from unpackenv.archive import trailer
 from unpackenv.build import pack
@@ -15,7 +15,7 @@ from workload import Packed, Renderer
 
 FRAME_MEBIBYTES = (4, 8, 12, 16, 24)
 LEVELS = (3, 9, 15, 17, 19, 20, 22)
-BEST, PEER = "unpackenv, --best", "XZ_OPT=-T0 tar -Jcf"
+PEER = "XZ_OPT=-T0 tar -Jcf"
 
 
 def sizes(renderer: Renderer, _: Options) -> Part:
@@ -26,12 +26,9 @@ def sizes(renderer: Renderer, _: Options) -> Part:
         PEER: peers.tar_xz(renderer).stat().st_size,
         "tar --zstd -cf, level 19": peers.tar_zstd(renderer).stat().st_size,
         "tar -cf, uncompressed": peers.tar(renderer).stat().st_size,
+        BEST: renderer.packed("--best").size,
     }
     missing = {}
-    if renderer.can_pack("--best"):
-        size[BEST] = renderer.packed("--best").size
-    else:
-        missing[BEST] = "`unpackenv pack` has no such option"
     for codec in ("zstd", "xz", "lz4"):
         try:
             size[f"mksquashfs, {codec}"] = peers.squashfs(renderer, codec).stat().st_size
@@ -44,7 +41,7 @@ def sizes(renderer: Renderer, _: Options) -> Part:
         {"bytes": size},
         [
             Claim(f"default archive / {PEER}", 1.08, size[OURS] / peer),
-            Claim(f"archive of --best / {PEER}", 1.03, size[BEST] / peer if BEST in size else None),
+            Claim(f"archive of --best / {PEER}", 1.03, size[BEST] / peer),
             Claim(f"xz archive / {PEER}", 1.02, size[OURS_XZ] / peer),
         ],
     )
@@ -67,6 +64,7 @@ def levels(renderer: Renderer, options: Options) -> Part:
         f"level {level}": _packed(renderer, "--level", level, level == pack.DEFAULT_LEVEL[trailer.ZSTD])
         for level in LEVELS
     }
+    archives["--best"] = renderer.packed("--best")
     return _settings(renderer, options, archives)
 
 
