@@ -91,6 +91,9 @@ def test_an_extension_that_does_not_load_says_why(written: runtime.Runtime, tmp_
     assert done.returncode == 1
     assert f"cannot import zstandard ({extension}: " in done.stderr
     assert "this runtime is for" not in done.stderr
+    # Where zstandard is installed as well, that one will do.
+    done = run([sys.executable, "-c", code], {"PATH": os.defpath, "PYTHONPATH": str(at)})
+    assert (done.returncode, done.stdout) == (0, "packed\n"), done.stderr
 
 
 def test_the_application_has_its_own_zstandard(written: runtime.Runtime, tmp_path: Path) -> None:

@@ -126,28 +126,26 @@ def import_zstandard() -> ModuleType:
     That is its C extension alone: the package around it imports 15 ms of modules for what no start
     needs. A runtime that `unpackenv runtime` made has a copy of the extension and no package.
     """
+    broken = ""
     if "zstandard" not in sys.modules:
         try:
             module = sys.modules.get(_BACKEND) or _load_backend()
+            if module:
+                return module
         except ImportError as error:
-            raise _no_zstandard(str(error)) from error
-        if module:
-            return module
+            broken = str(error)
     try:
         import zstandard
     except ImportError as error:
         made_for = _runtime_made_for()
-        raise _no_zstandard(f"this runtime is for {made_for}" if made_for else str(error)) from error
+        why = broken or (f"this runtime is for {made_for}" if made_for else str(error))
+        raise ArchiveUnsupported(
+            f"it is compressed with zstd and this interpreter, {sys.implementation.cache_tag}, cannot import zstandard "
+            f"({why})",
+            hint="Install zstandard; write a runtime with the Python that starts it; or pack with --codec xz, "
+            "which needs only the standard library",
+        ) from error
     return zstandard
-
-
-def _no_zstandard(why: str) -> ArchiveUnsupported:
-    return ArchiveUnsupported(
-        f"it is compressed with zstd and this interpreter, {sys.implementation.cache_tag}, cannot import zstandard "
-        f"({why})",
-        hint="Install zstandard; write a runtime with the Python that starts it; or pack with --codec xz, "
-        "which needs only the standard library",
-    )
 
 
 def _runtime_made_for() -> str:
