@@ -80,7 +80,7 @@ if sys.argv[0] in ("-c", "-m"):
 def slow(tmp_path: Path) -> dict[str, str]:
     """An environment in which a cold start takes minutes: `SECONDS` at each step of the phase `STALLED`."""
     folder = write_tree(tmp_path / "slow", {"sitecustomize.py": SLOW})
-    env = environment(STARTED=tmp_path / "started", SECONDS=60, STALLED="unpack", UNPACKENV_MARK=tmp_path)
+    env = environment(STARTED=tmp_path / "started", SECONDS=60, STALLED="unpack", PROCESSES_OF=tmp_path)
     env["PYTHONPATH"] = f"{folder}:{env['PYTHONPATH']}"
     return env
 

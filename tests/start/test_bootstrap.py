@@ -316,7 +316,7 @@ def test_digest(archive: Path, target: Path, start: str) -> None:
     [
         ("workers", "-1"), ("workers", "two"), ("workers", "1.5"), ("parallel", "fibers"), ("memory", "12 parsecs"),
         ("memory", "-1M"), ("lock_timeout", "soon"), ("lock_timeout", "nan"), ("lock_timeout", "-1"),
-        ("missing", "perhaps"), ("digest", ""), ("digest", "12ab"),
+        ("missing", "perhaps"), ("digest", "12ab"),
         ("log", "xml"), ("in_place", "maybe"), ("force", "2"),
     ],
 )  # fmt: skip

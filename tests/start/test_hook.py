@@ -303,9 +303,19 @@ def test_what_no_application_could_start_with_does_not_stop_tools(
 
 def test_a_setting_that_nobody_can_read_is_told(image: Path) -> None:
     install(image)
-    done = run([image, "-c", "print('application')"], {**ENV, "UNPACKENV_DIGEST": ""})
+    done = run([image, "-c", "print('application')"], {**ENV, "UNPACKENV_DIGEST": "12"})
     assert (done.returncode, done.stdout) == (0, "application\n")
-    assert done.stderr.startswith("unpackenv: warning: UNPACKENV_DIGEST: '' is not a sha256")
+    assert done.stderr.startswith("unpackenv: warning: UNPACKENV_DIGEST: '12' is not a sha256")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_target_that_is_on_the_path(auto: Path, target: Path, there: bool) -> None:
+    if there:
+        target.mkdir()
+    env = {**ENV, "PYTHONPATH": f"{target}/../{target.name}"}
+    for _ in "cold", "warm":
+        done = run([auto, "-c", IMPORT], env)
+        assert (done.returncode, Path(done.stdout.strip()).resolve()) == (0, target / "app.py"), done.stderr
 
 
 @pytest.mark.parametrize(

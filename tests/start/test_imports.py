@@ -14,8 +14,9 @@ PACKAGE = Path(SOURCE) / "unpackenv"
 # What each layer may import of ours, beside itself.
 ALLOWED = {
     "errors": set(),
-    "archive": {"errors"},
-    "start": {"errors", "archive"},
+    "unpatched": set(),
+    "archive": {"errors", "unpatched"},
+    "start": {"errors", "unpatched", "archive"},
     "build": {"errors", "archive", "__init__"},
     "report": {"errors", "archive", "start", "build", "__init__"},
     "cli": {"errors", "archive", "start", "build", "report", "__init__"},
@@ -23,7 +24,7 @@ ALLOWED = {
     "__init__": {"errors", "start"},
 }
 # Modules that stand alone: other interpreters run them, without unpackenv.
-ALONE = ("archive/interpreter.py", "start/shim/sitecustomize.py", "build/compiler.py")
+ALONE = ("archive/interpreter.py", "start/shim/unpackenv_site.py", "build/compiler.py")
 # A warm start imports none of these.
 HEAVY = (
     "argparse", "asyncio", "collections", "contextlib", "ctypes", "dataclasses", "enum", "functools", "hashlib",
@@ -90,7 +91,7 @@ WARM = {
     "unpackenv", "unpackenv.archive", "unpackenv.archive.facts", "unpackenv.archive.interpreter",
     "unpackenv.archive.trailer", "unpackenv.errors", "unpackenv.start", "unpackenv.start.bootstrap",
     "unpackenv.start.importpaths", "unpackenv.start.places", "unpackenv.start.report", "unpackenv.start.settings",
-    "unpackenv.start.shim", "unpackenv.start.shim.sitecustomize", "unpackenv.start.stamp",
+    "unpackenv.start.shim", "unpackenv.start.shim.unpackenv_site", "unpackenv.start.stamp", "unpackenv.unpatched",
 }  # fmt: skip
 WARM_STDLIB = {"__future__", "_struct", "fcntl", "struct", "zlib"}
 

@@ -193,7 +193,7 @@ def test_what_a_killed_application_began_is_finished_or_begun_again(
     second = python(code)
     first.communicate(timeout=20)
     assert second.stdout in ("waited\n", "unpacked\n"), second.stderr
-    wait_for(lambda: not processes_with(f"UNPACKENV_MARK={tmp_path}"), "all processes to end")
+    wait_for(lambda: not processes_with(f"PROCESSES_OF={tmp_path}"), "all processes to end")
     assert leftovers(target) == []
     shutil.rmtree(target)
     assert python(code).stdout == "unpacked\n"

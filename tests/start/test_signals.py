@@ -64,7 +64,7 @@ class Started:
     """A start that stands still in a phase, and what became of it."""
 
     def __init__(self, command: list[object], env: dict[str, str], phase: str, lock: Path) -> None:
-        self._mark = f"UNPACKENV_MARK={env['UNPACKENV_MARK']}"
+        self._mark = f"PROCESSES_OF={env['PROCESSES_OF']}"
         self._held = lock.open("w") if phase == "wait" else None
         if self._held:
             fcntl.flock(self._held, fcntl.LOCK_EX)

@@ -526,14 +526,14 @@ POINTS = [
 def kill_at(tmp_path: Path, point: str, archive: Path, target: Path, **settings: object) -> None:
     """Start in a process group of its own, and have it killed at `point`."""
     killer = write_tree(tmp_path / "killer", {"sitecustomize.py": KILLER})
-    env = environment(KILL_AT=point, UNPACKENV_MARK=tmp_path)
+    env = environment(KILL_AT=point, PROCESSES_OF=tmp_path)
     env["PYTHONPATH"] = f"{killer}:{env['PYTHONPATH']}"
     given = "".join(f", {name}={value!r}" for name, value in settings.items())
     code = f"import unpackenv; unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, workers=1{given})\n"
     code += "raise SystemExit('not killed')"
     killed = run([sys.executable, "-c", code], env)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    wait_for(lambda: not processes_with(f"UNPACKENV_MARK={tmp_path}"), "the processes to end")
+    wait_for(lambda: not processes_with(f"PROCESSES_OF={tmp_path}"), "the processes to end")
 
 
 @pytest.mark.parametrize("point", POINTS)

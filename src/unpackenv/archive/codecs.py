@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from unpackenv.archive import trailer
 from unpackenv.archive.toc import FRAME_LIMIT
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ stream that is decoded in small chunks, one after the other.
 from __future__ import annotations
 
 import io
-import os
 import zlib
 from functools import partial
 
@@ -16,6 +15,7 @@ from unpackenv.archive import xz, zstd
 from unpackenv.archive.codecs import LARGEST_WINDOW, decoder, import_zstandard
 from unpackenv.archive.trailer import ZSTD
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported, MemoryBudgetExceeded
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from hashlib import sha256
 from itertools import accumulate
 
@@ -16,6 +15,7 @@ from unpackenv.errors import (
     ArchiveUnsupported,
     DigestMismatch,
 )
+from unpackenv.unpatched import os
 
 # What is at most beside the bytes that count: of a frame that does not compress, of a member in the tar stream
 # (headers with a long name and a long link target, and padding), of the streams in which an xz archive keeps facts

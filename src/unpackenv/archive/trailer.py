@@ -12,11 +12,11 @@ every frame, so the digest pins every byte of the content.
 
 from __future__ import annotations
 
-import os
 import struct
 
 from unpackenv.archive import facts as facts_text
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported
+from unpackenv.unpatched import os
 
 VERSION = 1
 MAGIC = b"unpkenv\n"

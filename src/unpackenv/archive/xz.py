@@ -8,13 +8,13 @@ stream. The container around them is small and is written and read here, after "
 from __future__ import annotations
 
 import lzma
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ package's.
 
 from __future__ import annotations
 
-import os
 import struct
 
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
+from unpackenv.unpatched import os
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 SKIPPABLE_MAGIC = 0x184D2A5E

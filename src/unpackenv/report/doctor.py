@@ -23,9 +23,7 @@ from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch
 from unpackenv.report import counted, doctor_files, doctor_limits, doctor_places, doctor_tree
 from unpackenv.report.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
 from unpackenv.start import cold, mounts, places
-from unpackenv.start.importpaths import SITE_VARIABLE
-from unpackenv.start.report import END_VARIABLE
-from unpackenv.start.settings import TABLE, Settings, is_off
+from unpackenv.start.settings import PREFIX, VARIABLES, Settings, is_off, nearest_variable
 
 if TYPE_CHECKING:
     from unpackenv.archive.trailer import Identity
@@ -110,11 +108,12 @@ def _standard_library() -> Iterator[Finding]:
 
 
 def _unknown_settings(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """A start says nothing of a variable whose name is mistyped."""
-    known = {*(setting.variable for setting in TABLE), END_VARIABLE, SITE_VARIABLE}
+    """A start names only those that are almost called like one."""
     for name in sorted(environ):
-        if name.startswith("UNPACKENV_") and name not in known:
-            yield Finding("settings", NOTE, f"{name} is the name of no setting", "See python -m unpackenv --help")
+        if name.startswith(PREFIX) and name not in VARIABLES:
+            meant = nearest_variable(name)
+            hint = f"Did you mean {meant}?" if meant else "See python -m unpackenv --help"
+            yield Finding("settings", WARNING if meant else NOTE, f"{name} is the name of no setting", hint)
 
 
 # --- the start ---------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ which else would wait while the caller writes.
 from __future__ import annotations
 
 import mmap
-import os
 
 from unpackenv.start import crew
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,42 +26,53 @@ if TYPE_CHECKING:
 _NUMBER = 8
 
 
-def decoded(pieces: Pieces, workers: int, processes: bool) -> Generator[memoryview, None, None]:
-    """Yield the pieces in order, each to be used before the next is asked for; raises what a worker raised."""
-    mates: list[_Decoder] = []
+def start(pieces: Pieces, workers: int, processes: bool) -> list[Decoder]:
+    """Start so many workers; where a limit on processes or files forbids more, those that there are will do."""
+    decoders: list[Decoder] = []
     try:
-        _start(pieces, workers, processes, mates)
-        for mate in mates:
-            mate.begin(len(mates))
+        for number in range(workers):
+            decoders.append(Decoder(pieces, number, 1 if workers > 1 else 2, decoders, processes))
+    except (OSError, RuntimeError):  # what a pipe, a fork, or the start of a thread raises
+        pass
+    return decoders
+
+
+def decoded(pieces: Pieces, decoders: list[Decoder]) -> Generator[memoryview, None, None]:
+    """Yield the pieces in order, each to be used before the next is asked for; raises what a worker raised.
+
+    Without decoders the caller decodes.
+    """
+    if not decoders:
+        yield from _decoded_here(pieces)
+        return
+    try:
+        for decoder in decoders:
+            decoder.begin(len(decoders))
         number = 0
-        while piece := mates[number % len(mates)].take():
+        while piece := decoders[number % len(decoders)].take():
             yield piece
-            mates[number % len(mates)].give_back()
+            decoders[number % len(decoders)].give_back()
             number += 1
     except BaseException:
-        for mate in mates:
-            mate.stop()
+        for decoder in decoders:
+            decoder.stop()
         raise
     finally:
-        problems = [problem for mate in mates if (problem := mate.close())]
+        problems = [problem for decoder in decoders if (problem := decoder.close())]
     if problems:
         raise problems[0]
 
 
-def _start(pieces: Pieces, workers: int, processes: bool, mates: list[_Decoder]) -> None:
-    """Start workers into `mates`; where a limit on processes or files forbids more, those that there are will do."""
-    try:
-        for number in range(workers):
-            mates.append(_Decoder(pieces, number, 1 if workers > 1 else 2, mates, processes))
-    except (OSError, RuntimeError):  # what a pipe, a fork, or the start of a thread raises
-        if not mates:
-            raise
+def _decoded_here(pieces: Pieces) -> Generator[memoryview, None, None]:
+    buffer = memoryview(mmap.mmap(-1, max(1, pieces.largest)))
+    for fill in pieces.fills(0, 1):
+        yield buffer[: fill(buffer)]
 
 
-class _Decoder:
+class Decoder:
     """One worker and the caller's ends of its pipes."""
 
-    def __init__(self, pieces: Pieces, number: int, depth: int, others: list[_Decoder], processes: bool) -> None:
+    def __init__(self, pieces: Pieces, number: int, depth: int, others: list[Decoder], processes: bool) -> None:
         self._buffers = [memoryview(mmap.mmap(-1, max(1, pieces.largest))) for _ in range(depth)]
         self._taken = 0
         self._given, self._give = os.pipe()

@@ -5,7 +5,6 @@ Only what a warm start needs is imported here; `cold` has the rest.
 
 from __future__ import annotations
 
-import os
 import sys
 
 from unpackenv.archive import interpreter, trailer
@@ -15,7 +14,7 @@ from unpackenv.start import importpaths, places, report, stamp
 from unpackenv.start.places import Place
 from unpackenv.start.report import Attempt, Log, Report
 from unpackenv.start.settings import UNKNOWN_INTERPRETER, Settings, is_off
-from unpackenv.start.shim.sitecustomize import add_site_directories
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,24 +33,27 @@ hooked: list[str] = []
 
 def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
     """See `unpackenv.bootstrap`; `arguments` are its arguments by name, `beside` the caller's directory."""
+    attempt = Attempt(Log(arguments))
+    try:
+        return _bootstrap(arguments, beside, attempt)
+    except UnpackenvError as error:
+        attempt.failed(error)
+        raise
+
+
+def _bootstrap(arguments: Mapping[str, object], beside: str, attempt: Attempt) -> Report:
     if is_off():
-        return nothing_done(Report(report.OFF), Log(arguments))
+        return nothing_done(Report(report.OFF), attempt.log)
     if _first and arguments.get("archive") is None and arguments.get("target") is None:
         wanted = Settings({"digest": arguments.get("digest")}, {}).digest
         if wanted:
             _check_digest(wanted, _first[0].digest, _first[0].archive or _first[0].target)
         return _first[0]
-    attempt = Attempt(Log(arguments))
-    try:
-        settings = Settings(arguments, beside=beside)
-        done = provide_tree(settings, attempt)
-    except UnpackenvError as error:
-        attempt.failed(error)
-        raise
+    settings = Settings(arguments, beside=beside)
+    done = provide_tree(settings, attempt)
     if done.outcome == report.MISSING:
         return nothing_done(done, attempt.log)
     if not done.milliseconds:  # else an earlier call in this process has done the rest
-        add_site_directories(done.import_paths)
         finish(settings, done, attempt)
     if not _first:
         _first.append(done)
@@ -85,6 +87,7 @@ def unpack(
 
 def provide_tree(settings: Settings, attempt: Attempt) -> Report:
     """Find the tree, or bring it to its place; what it is used for is the caller's."""
+    attempt.warnings += settings.warnings
     if sys.platform != "linux":
         return _elsewhere(settings)
     try:
@@ -113,14 +116,19 @@ def provide_tree(settings: Settings, attempt: Attempt) -> Report:
     return done
 
 
-def finish(settings: Settings, done: Report, attempt: Attempt) -> None:
-    """Make the tree importable in children and its scripts callable, and log the line of this start."""
+def finish(settings: Settings, done: Report, attempt: Attempt, *, here: bool = True) -> None:
+    """Make the tree importable in this process and its children, and its scripts callable; log the line of this start.
+
+    A process that becomes another program needs nothing `here`.
+    """
+    if here:
+        importpaths.for_this_process(done.import_paths, new=done.outcome != report.REUSED)
     if done.import_paths != hooked:
         # Forced on an interpreter that it was not packed for, it is that one which is to find it.
         python = _running(settings) if settings.force else done.python
-        importpaths.for_children(done.import_paths, python, os.environ)
+        attempt.warnings += importpaths.for_children(done.import_paths, done.plain_paths, python, os.environ)
     if done.bin:
-        importpaths.add_scripts(done.bin, os.environ)
+        attempt.warnings += importpaths.add_scripts(done.bin, os.environ)
     attempt.lap("import paths")
     attempt.ended(done)
     report.bootstrap_ended(attempt.log, settings.imports)
@@ -185,6 +193,7 @@ def _use_tree(place: Place, facts: dict[str, list[str]], stamp_fd: int) -> Repor
     done.files = int(first(facts, "files", "0"))
     done.size = int(first(facts, "unpacked-size", "0"))
     done.import_paths = [os.path.join(target, path).rstrip("/") or "/" for path in facts.get("import", [])]
+    done.plain_paths = [os.path.join(target, path).rstrip("/") or "/" for path in facts.get("plain", [])]
     done.bin = os.path.join(target, first(facts, "bin")) if first(facts, "bin") else ""
     _in_use[target] = (done, stamp_fd)
     return done

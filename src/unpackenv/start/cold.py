@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
-import time
 
 from unpackenv.archive.trailer import Identity
 from unpackenv.errors import (
@@ -18,11 +16,12 @@ from unpackenv.errors import (
     UnpackenvError,
     UnpackFailed,
 )
-from unpackenv.start import bootstrap, detail, durable, isolation, lock, preflight, report, target
+from unpackenv.start import bootstrap, detail, durable, isolation, limits, lock, notice, preflight, report, target
 from unpackenv.start.places import Place
 from unpackenv.start.report import Attempt, Clock, Report
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import Tree, translated
+from unpackenv.unpatched import os, time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +91,8 @@ def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Att
     done.outcome = report.UNPACKED
     done.warnings = [] if place.is_default else preflight.doubts(place.path)
     done.workers, done.workers_why = result["workers"], result["workers_why"]
+    if done.workers_why == limits.PROCESSES:
+        done.warnings.append("the system refused to start more workers")
     attempt.measure_usage().add_child(*result["used"])
     attempt.lap("fork", result["phases"])
     return done
@@ -99,12 +100,16 @@ def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Att
 
 def _lock(place: Place, in_place: bool, settings: Settings, attempt: Attempt) -> tuple[int, bool]:
     """Lock what the target is, and still is when the lock is ours: another start may have made it a directory."""
+
+    def on_wait(fd: int) -> None:
+        notice.waiting(attempt, lambda: lock.holder_of(fd), place.path)
+
     ever_waited = False
     while True:
         path = target.arrange(place.path, in_place, place.is_default).lock
         began, waited = time.perf_counter(), True
         try:
-            fd, waited = lock.acquire(path, settings.lock_timeout)
+            fd, waited = lock.acquire(path, settings.lock_timeout, on_wait)
         finally:
             if waited:
                 attempt.lock_wait_ms += (time.perf_counter() - began) * 1e3
@@ -147,11 +152,10 @@ def is_site_directory(path: str) -> bool:
 
 def _unpack(staging: target.Staging, settings: Settings, identity: Identity, attempt: Attempt) -> dict[str, Any]:
     """Unpack and publish, in a child where possible; on failure nothing is left."""
-    isolated = isolation.is_single_threaded()
     trace = _trace_to(settings.trace) if settings.trace else None
-    job = _Job(staging, settings, identity, isolated, trace)
+    job = _Job(staging, settings, identity, trace)
     try:
-        return isolation.run(job.run) if isolated else job.run()
+        return _run(job, attempt)
     except OSError as error:
         _discard(staging)
         raise translated(error, str(error.filename or staging.target)) from error
@@ -161,6 +165,23 @@ def _unpack(staging: target.Staging, settings: Settings, identity: Identity, att
     finally:
         if trace:
             trace.end(attempt)
+
+
+def _run(job: _Job, attempt: Attempt) -> dict[str, Any]:
+    """Run the job in a child, or here where a fork is not safe, or refused."""
+    says = notice.is_wanted(attempt)
+    text, delay = notice.unpacking(job.identity, job.staging.target), notice.AFTER_MS - attempt.milliseconds
+
+    def work() -> dict[str, Any]:
+        return notice.run(job.run, text, delay, isolated=job.isolated) if says else job.run()
+
+    if isolation.is_single_threaded():
+        try:
+            return isolation.run(work)
+        except isolation.ForkRefused as refused:
+            attempt.warnings.append(f"no process could be started ({refused}), so that this one unpacked by itself")
+    job.isolated = False
+    return work()
 
 
 def _trace_to(path: str) -> Trace:
@@ -185,13 +206,13 @@ class _Job:
         staging: target.Staging,
         settings: Settings,
         identity: Identity,
-        isolated: bool,
         trace: Trace | None,
     ) -> None:
         self.staging = staging
         self.settings = settings
         self.identity = identity
-        self.isolated = isolated
+        self.isolated = True
+        """Whether it runs in a process of its own."""
         self.trace = trace
 
     def run(self) -> dict[str, Any]:
@@ -245,6 +266,7 @@ class _Job:
                 source.unpack(tree, self._processes)
                 clock.lap("unpack")
                 facts = {"key": [self.identity.key], **source.stamp_facts()}
+                facts["plain"] = [path for path in facts["import"] if not _shadows_standard_library(fd, path)]
                 staging.publish(fd, {**facts, **durable.facts(fd, settings.sync)}, root_mode)
                 clock.lap("publish")
             finally:
@@ -261,6 +283,23 @@ def open_source(identity: Identity, settings: Settings) -> NativeSource | Foreig
     from unpackenv.start.foreign import ForeignSource
 
     return ForeignSource(identity.path, settings)
+
+
+def _shadows_standard_library(root_fd: int, path: str) -> bool:
+    """Whether a directory of the tree has a name of the standard library: before it, it would be imported instead.
+
+    Nothing but the interpreter's own tests imports `test`.
+    """
+    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    try:
+        names = {name.partition(".")[0] for name in os.listdir(fd)}
+    finally:
+        os.close(fd)
+    standard = getattr(sys, "stdlib_module_names", None)  # new in CPython 3.10
+    if standard is None:
+        library = os.path.dirname(os.__file__)
+        standard = {*sys.builtin_module_names, *(name.partition(".")[0] for name in os.listdir(library))}
+    return not names.isdisjoint(standard - {"test", "site-packages", "__pycache__"})
 
 
 def _forget_codecs(known: set[str]) -> None:

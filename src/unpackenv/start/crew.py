@@ -7,10 +7,10 @@ stop everybody, the pipe is emptied.
 from __future__ import annotations
 
 import marshal
-import os
 
 from unpackenv import errors
 from unpackenv.errors import UnpackenvError, UnpackFailed
+from unpackenv.unpatched import is_built_in, os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ _DONE = b"+"
 _PIPE_NUMBERS = 8192  # half of what fits a pipe of the usual 64 KiB
 
 
-def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, processes: bool) -> None:
+def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, processes: bool) -> int:
     """Do the jobs 0 to `jobs` - 1 with `workers` workers, each calling `work(number, take, ready)`.
+
+    Returns how many workers there were: fewer than asked for where the system refused to start more.
 
     `take()` returns the next job, or -1; `ready()` returns when `prepare()`, which the caller runs
     meanwhile, has ended. Raises the first error, after all workers have stopped.
@@ -51,6 +53,7 @@ def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, proces
         problems = [problem for mate in mates if (problem := mate.join())]
         if problems:
             raise problems[0]
+        return 1 + len(mates)
     finally:
         gate.close()
         queue.close()
@@ -171,25 +174,40 @@ class _Process:
 
 
 class _Thread:
-    """A worker in a thread of this process."""
+    """A worker in a thread of this process. It closes a pipe when it ends.
+
+    The thread is the interpreter's own: one that an application has put in its place, such as a greenlet, would
+    run only while the caller waits for an event loop.
+    """
 
     def __init__(self, body: Callable[[], None]) -> None:
-        import threading
+        import _thread
 
+        if not is_built_in(_thread.start_new_thread):
+            raise RuntimeError("the application has replaced threads")
         self._body = body
         self._problem = b""
-        self._thread = threading.Thread(target=self._run, name="unpackenv")
-        self._thread.start()
+        self._ended, self._end = os.pipe()
+        try:
+            _thread.start_new_thread(self._run, ())
+        except BaseException:
+            os.close(self._ended)
+            os.close(self._end)
+            raise
 
     def _run(self) -> None:
-        self._problem = caught(self._body)
+        try:
+            self._problem = caught(self._body)
+        finally:
+            os.close(self._end)
 
     def stop(self) -> None:
         """Nothing to do: there is no more work for it, and it ends by itself."""
 
     def join(self) -> UnpackenvError | None:
         """Wait until it has ended and return its error, if any."""
-        self._thread.join()
+        read_all(self._ended)
+        os.close(self._ended)
         return error_of(self._problem, 0)
 
 

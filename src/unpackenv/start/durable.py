@@ -10,13 +10,12 @@ before the tree is published, and there is nothing to count.
 
 from __future__ import annotations
 
-import os
-
 from unpackenv.archive import facts as facts_text
 from unpackenv.archive.facts import first
 from unpackenv.errors import UnpackFailed
 from unpackenv.start import stamp
 from unpackenv.start.target import OURS, is_shared
+from unpackenv.unpatched import os
 
 
 def facts(fd: int, sync: bool) -> dict[str, list[str]]:

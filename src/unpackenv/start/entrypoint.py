@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import _signal
 import errno
-import os
 import sys
 
 from unpackenv.archive import facts, trailer
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
-from unpackenv.start import bootstrap, places, report
+from unpackenv.start import bootstrap, importpaths, places, report
 from unpackenv.start.report import Attempt, Log, Report
-from unpackenv.start.settings import TABLE, UNKNOWN_INTERPRETER, Settings, is_off
+from unpackenv.start.settings import END_VARIABLE, TABLE, UNKNOWN_INTERPRETER, Settings, is_off, nearest
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run(options: list[str], command: list[str]) -> NoReturn:
         else:
             arguments = _arguments(options)
             attempt = Attempt(Log(arguments))
-            _bootstrap(arguments, command[0], attempt)
+            _bootstrap(arguments, command, attempt)
     except UnpackenvError as error:
         fail(error, attempt or Attempt(Log({})))
     except KeyboardInterrupt:
@@ -55,7 +55,9 @@ def _arguments(options: list[str]) -> dict[str, object]:
         name, equals, value = option.partition("=")
         setting = table.get(name)
         if setting is None:
-            raise SettingError("is no option of the wrapper", where=option, hint=f"There are {', '.join(table)}")
+            meant = nearest(name, table)
+            hint = f"Did you mean {meant}?" if meant else f"There are {', '.join(table)}"
+            raise SettingError("is no option of the wrapper", where=option, hint=hint)
         if not equals and not setting.is_switch:
             if (following := next(rest, None)) is None:
                 raise SettingError("wants a value", where=option)
@@ -64,14 +66,15 @@ def _arguments(options: list[str]) -> dict[str, object]:
     return arguments
 
 
-def _bootstrap(arguments: dict[str, object], command: str, attempt: Attempt) -> None:
+def _bootstrap(arguments: dict[str, object], command: list[str], attempt: Attempt) -> None:
     settings = Settings(arguments)
-    settings.interpreter = _other_interpreter(command, settings)
+    settings.interpreter = _other_interpreter(command[0], settings)
     done = bootstrap.provide_tree(settings, attempt)
     if done.outcome == report.MISSING:
         bootstrap.nothing_done(done, attempt.log)
     else:
-        bootstrap.finish(settings, done, attempt)
+        attempt.warnings += importpaths.blind(command)
+        bootstrap.finish(settings, done, attempt, here=False)
     _pass_on(settings, arguments)
     if done.target and os.path.exists(os.path.join(done.target, "pyvenv.cfg")):
         os.environ["VIRTUAL_ENV"] = done.target
@@ -91,7 +94,7 @@ def _pass_on(settings: Settings, arguments: dict[str, object]) -> None:
         if setting.name in ("log", "log_file", "imports") and setting.name in arguments:
             os.environ[setting.variable] = str(arguments[setting.name])
     if report.last_end:
-        os.environ[report.END_VARIABLE] = f"{os.getpid()} {report.last_end[0][0]}"
+        os.environ[END_VARIABLE] = f"{os.getpid()} {report.last_end[0][0]}"
 
 
 def _other_interpreter(command: str, settings: Settings) -> dict[str, str] | None:

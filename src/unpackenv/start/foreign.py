@@ -8,7 +8,6 @@ native archives. One writer is enough: decoding dominates.
 
 from __future__ import annotations
 
-import os
 import re
 from hashlib import sha256
 
@@ -19,6 +18,7 @@ from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, 
 from unpackenv.start import ahead, limits, preflight
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import PARTIAL, Tree, member_refused
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ class ForeignSource:
         self._job = job = _Job(tree, self._room)
         if self.trace:
             self.trace.watch_foreign(self._pieces, job)
-        pieces = ahead.decoded(self._pieces, self.workers, processes)
+        decoders = ahead.start(self._pieces, self.workers, processes)
+        if len(decoders) < self.workers:
+            self.workers, self.workers_why = max(1, len(decoders)), limits.PROCESSES
+        pieces = ahead.decoded(self._pieces, decoders)
         try:
             for piece in pieces:
                 job.take(piece)

@@ -7,7 +7,6 @@ it also bootstraps where there is no tree yet, unless a tool such as pip is star
 from __future__ import annotations
 
 import _signal
-import os
 import sys
 
 from unpackenv.archive import trailer
@@ -15,7 +14,8 @@ from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
 from unpackenv.start import bootstrap, importpaths, places, report
 from unpackenv.start.report import Attempt, Log
 from unpackenv.start.settings import Settings, is_off
-from unpackenv.start.shim.sitecustomize import add_site_directories
+from unpackenv.start.shim import unpackenv_site
+from unpackenv.unpatched import os
 
 # Interpreters that build or repair an environment, and must not depend on one.
 _TOOLS = {
@@ -32,10 +32,12 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
     `archive` and `target` serve where the environment names none. With `auto` a failure ends the
     interpreter with exit code 125: an application must not start without its packages.
     """
-    if is_off() or sys.platform != "linux":
+    if sys.platform != "linux":
         return
     attempt = None
     try:
+        if is_off():
+            return
         for name, value in (("UNPACKENV_ARCHIVE", archive), ("UNPACKENV_TARGET", target)):
             if value:  # for a `bootstrap()` in the application, too
                 os.environ.setdefault(name, value)
@@ -57,7 +59,6 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
         if done.outcome == report.MISSING:
             bootstrap.nothing_done(done, attempt.log)
             return
-        add_site_directories(done.import_paths)
         bootstrap.hooked = done.import_paths
         bootstrap.finish(settings, done, attempt)
     except UnpackenvError as error:
@@ -87,7 +88,7 @@ def _add_published(settings: Settings) -> bool:
     done = bootstrap.find_tree(candidates, key, settings)
     if done is None:
         return False
-    add_site_directories(done.import_paths)
+    importpaths.for_this_process(done.import_paths, new=False)
     bootstrap.hooked = done.import_paths
     if done.bin:
         importpaths.add_scripts(done.bin, os.environ)
@@ -96,10 +97,10 @@ def _add_published(settings: Settings) -> bool:
 
 def _add_inherited() -> bool:
     """Add what the process that started this one has unpacked, and made known in the environment."""
-    tag, *directories = os.environ.get(importpaths.SITE_VARIABLE, "").split(os.pathsep)
-    if not directories or tag != sys.implementation.cache_tag:
+    tag, directories = unpackenv_site.inherited()
+    if not directories or not unpackenv_site.is_for_this_python(tag):
         return False
-    add_site_directories(directories)
+    importpaths.for_this_process(directories, new=False)
     return True
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import _thread
 import sys
-from time import perf_counter
+
+from unpackenv.unpatched import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ class Watch:
         def timed(name: str, import_: object) -> ModuleType:
             imports = self._thread.imports
             imports.append(0.0)
-            began = perf_counter()
+            began = time.perf_counter()
             try:
                 return _find_and_load(name, import_)
             finally:
-                self._count_in(name, perf_counter() - began)
+                self._count_in(name, time.perf_counter() - began)
 
         # Where a module fails to import, the interpreter leaves frames of this file out of the traceback.
         timed.__code__ = timed.__code__.replace(co_filename="<frozen importlib._bootstrap>")

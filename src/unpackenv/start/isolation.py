@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import _signal  # `signal` imports enum, which a warm start must not pay and a cold one must not leave
 import marshal
-import os
 
 from unpackenv.errors import UnpackFailed
 from unpackenv.start import crew
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     Result = dict[str, Any]
 
 _STOP = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
+
+
+class ForkRefused(Exception):
+    """The system starts no more processes for this user or container."""
 
 
 def is_single_threaded() -> bool:
@@ -75,7 +79,7 @@ def stoppable(work: Callable[[], T]) -> T:
 
 
 def run(work: Callable[[], Result]) -> Result:
-    """Run `work` in a forked child and return its result; raises the error that it raised there.
+    """Run `work` in a forked child and return its result; raises the error that it raised there, or `ForkRefused`.
 
     If this process is told to stop, the child and all its workers are killed before that goes on.
     """
@@ -84,7 +88,7 @@ def run(work: Callable[[], Result]) -> Result:
     try:
         # A handler that ran between the fork and the next line would not know in which process it is.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, _STOP)
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
             _child(work, reader, writer, mask)
     except BaseException:
@@ -109,6 +113,13 @@ def run(work: Callable[[], Result]) -> Result:
         result: Result = marshal.loads(data[1:])
         return result
     raise crew.error_of(data[1:], status) or UnpackFailed("the process that unpacks ended without a result")
+
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except OSError as error:
+        raise ForkRefused(error.strerror) from error
 
 
 def _child(work: Callable[[], Result], reader: int, writer: int, mask: set[int]) -> None:

@@ -5,15 +5,16 @@ Both versions of cgroups are read; a limit may stand at the own cgroup or at any
 
 from __future__ import annotations
 
-import os
-
 from unpackenv.start import mounts
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 UNLIMITED = 1 << 62
+PROCESSES = "processes"
+"""What decided the number of workers where the system refused to start more of them."""
 # What a start takes beside the buffers of its workers and what it has when it asks (an interpreter,
 # its codec, the table of contents): for the paths of 30,000 files, and for each worker what it
 # changes of the memory that it was forked with. Measured as the lowest limit under which a start ends.

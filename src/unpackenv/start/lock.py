@@ -10,28 +10,36 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import stat
-import time
 
 from unpackenv.errors import LockTimeout, TargetRefused
+from unpackenv.unpatched import os, time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def acquire(path: str, timeout: float) -> tuple[int, bool]:
+def acquire(path: str, timeout: float, on_wait: Callable[[int], None] | None = None) -> tuple[int, bool]:
     """Lock the file at `path`, made if need be; return its descriptor and whether it had to wait.
 
-    `timeout` is in seconds. Raises `LockTimeout`, `TargetRefused` if something else is at `path`,
-    or `OSError` if the file cannot be made.
+    `timeout` is in seconds; `on_wait` is called again and again meanwhile, with a descriptor for `holder_of`. Raises
+    `LockTimeout`, `TargetRefused` if something else is at `path`, or `OSError` if the file cannot be made.
     """
-    deadline = time.monotonic() + timeout
+    pauses = _pauses(timeout)
     waited = False
     while True:
         fd = _open(path)
         try:
-            waited = _wait(fd, path, timeout, deadline) or waited
+            while not _try(fd, path):
+                if on_wait:
+                    on_wait(fd)
+                if not next(pauses, False):
+                    raise _timeout(fd, path, timeout)
+                waited = True
             if _is_at(fd, path):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
@@ -40,6 +48,24 @@ def acquire(path: str, timeout: float) -> tuple[int, bool]:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def holder_of(fd: int) -> str:
+    """Return who holds a lock that was opened, as its file tells it."""
+    return os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another process"
+
+
+def _pauses(timeout: float) -> Iterator[bool]:
+    """Sleep before each item, a little longer each time, until `timeout` seconds have passed.
+
+    flock has no timeout of its own, and an alarm signal would be the application's.
+    """
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while time.monotonic() < deadline:
+        time.sleep(pause)
+        yield True
+        pause = min(_LONGEST_PAUSE, pause * 2)
 
 
 def _open(path: str) -> int:
@@ -65,30 +91,29 @@ def _in_the_way(path: str) -> TargetRefused:
     )
 
 
-def _wait(fd: int, path: str, timeout: float, deadline: float) -> bool:
-    pause = 0.0
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return pause > 0
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                holder = os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another process"
-                raise LockTimeout(
-                    f"{holder} has been unpacking for longer than {timeout:g} s",
-                    where=path,
-                    hint="Raise UNPACKENV_LOCK_TIMEOUT, or look what that process waits for",
-                    holder=holder,
-                ) from None
-        except OSError as error:
-            raise TargetRefused(
-                f"is on a file system that takes no locks ({error.strerror}), and starts would disturb each other",
-                where=path,
-                hint="Name a target on another file system with UNPACKENV_TARGET",
-            ) from error
-        # flock has no timeout of its own, and an alarm signal would be the application's.
-        pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
-        time.sleep(pause)
+def _try(fd: int, path: str) -> bool:
+    """Whether the lock is this process's now."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise TargetRefused(
+            f"is on a file system that takes no locks ({error.strerror}), and starts would disturb each other",
+            where=path,
+            hint="Name a target on another file system with UNPACKENV_TARGET",
+        ) from error
+    return True
+
+
+def _timeout(fd: int, path: str, timeout: float) -> LockTimeout:
+    holder = holder_of(fd)
+    return LockTimeout(
+        f"{holder} has been unpacking for longer than {timeout:g} s",
+        where=path,
+        hint="Raise UNPACKENV_LOCK_TIMEOUT, or look what that process waits for",
+        holder=holder,
+    )
 
 
 def _is_at(fd: int, path: str) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import time
-
 from unpackenv.start import detail, report
 from unpackenv.start.report import Log
+from unpackenv.start.settings import END_VARIABLE
+from unpackenv.unpatched import os, time
 
 READY = "ready"
 
@@ -66,7 +65,7 @@ def _text(
 
 def _end_of_wrapper() -> float:
     """Return when the wrapper that this process was before had done its part; 0 without one."""
-    pid, _, end = os.environ.get(report.END_VARIABLE, "").partition(" ")
+    pid, _, end = os.environ.get(END_VARIABLE, "").partition(" ")
     try:
         return float(end) if pid == str(os.getpid()) else 0.0
     except ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from unpackenv.unpatched import os
 
 MOUNTINFO = "/proc/self/mountinfo"
 

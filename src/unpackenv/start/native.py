@@ -11,7 +11,6 @@ while it is still at step 1, and wait for its end only where a directory is not 
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 
 from unpackenv.archive import interpreter, trailer
@@ -21,6 +20,7 @@ from unpackenv.errors import UnpackenvError
 from unpackenv.start import crew, limits, preflight
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import PARTIAL, Tree, member_refused
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,9 +87,11 @@ class NativeSource:
         try:
             if tree.in_place:  # where things are found has to be known before workers are forked
                 plan.prepare()
-                crew.run(lambda: None, plan.work, frames, self.workers, processes)
+                started = crew.run(lambda: None, plan.work, frames, self.workers, processes)
             else:
-                crew.run(plan.prepare, plan.work, frames, self.workers, processes)
+                started = crew.run(plan.prepare, plan.work, frames, self.workers, processes)
+            if started < self.workers:
+                self.workers, self.workers_why = started, limits.PROCESSES
             plan.finish()
         except OSError as error:
             raise member_refused(error, os.fsdecode(error.filename) if error.filename else "the target") from error

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from unpackenv.archive.trailer import Identity
 from unpackenv.errors import ArchiveNotFound
 from unpackenv.start.settings import Settings
+from unpackenv.unpatched import os
 
 HOME = "/opt/unpackenv"
 CACHE_TAG = "CACHEDIR.TAG"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from unpackenv.archive import interpreter
 from unpackenv.errors import (
     InterpreterMismatch,
@@ -16,6 +14,7 @@ from unpackenv.errors import (
 )
 from unpackenv.start import limits, mounts
 from unpackenv.start.places import CACHE_TAG, Place, is_open, is_safe
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

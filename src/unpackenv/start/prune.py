@@ -7,14 +7,13 @@ start that comes meanwhile finds no tree, waits for the place and unpacks again.
 from __future__ import annotations
 
 import fcntl
-import os
-import time
 
 from unpackenv.archive import facts as facts_text
 from unpackenv.errors import ArchiveCorrupt, LockTimeout, TargetRefused
 from unpackenv.start import lock, places, stamp
 from unpackenv.start.removal import remove_tree
 from unpackenv.start.target import OURS, Sibling
+from unpackenv.unpatched import os, time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
+
+from unpackenv.unpatched import os
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 

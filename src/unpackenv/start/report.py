@@ -5,9 +5,10 @@ The line as JSON is made by `detail`, which is imported only where somebody aske
 
 from __future__ import annotations
 
-import os
 import sys
-import time
+
+from unpackenv.start.settings import path
+from unpackenv.unpatched import os, time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ class Report:
     bytes. `target_why` says who named the target, `workers_why` what decided their number. `tried` are
     places that could not be used, each with the reason; `warnings` say what speaks against the one
     that was named. `key` names the archive in stamps and default places: its digest, or for one made
-    by plain tar its size and time. `python` is the cache tag of the interpreter that it was packed
-    for, where that is known.
+    by plain tar its size and time. `plain_paths` are those of `import_paths` that hold no name of the
+    standard library, so that PYTHONPATH may name them. `python` is the cache tag of the interpreter
+    that it was packed for, where that is known.
 
     `cpu_ms`, `throttled_ms` (held back by a CPU quota) and `peak_rss` (bytes, of the largest process)
     are None where nobody looked: after a warm start without a log in JSON, and where the kernel does not say.
@@ -41,8 +43,8 @@ class Report:
 
     __slots__ = (
         "archive", "archive_size", "bin", "cpu_ms", "digest", "files", "import_paths", "key", "lock_wait_ms",
-        "milliseconds", "outcome", "peak_rss", "phases", "python", "size", "target", "target_why", "throttled_ms",
-        "tried", "warnings", "workers", "workers_why",
+        "milliseconds", "outcome", "peak_rss", "phases", "plain_paths", "python", "size", "target", "target_why",
+        "throttled_ms", "tried", "warnings", "workers", "workers_why",
     )  # fmt: skip
 
     def __init__(self, outcome: str) -> None:
@@ -54,6 +56,7 @@ class Report:
         self.target = ""
         self.target_why = ""
         self.import_paths: list[str] = []
+        self.plain_paths: list[str] = []
         self.bin = ""
         self.python = ""
         self.files = 0
@@ -90,8 +93,8 @@ class Report:
         return line + (f"; warning: {' and '.join(self.warnings)}" if self.warnings else "")
 
     def fields(self) -> dict[str, object]:
-        """Return everything, as plain values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Return everything that a line of the log tells, as plain values."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "plain_paths"}
 
 
 class Clock:
@@ -126,8 +129,12 @@ class Log:
     __slots__ = ("file", "form")
 
     def __init__(self, arguments: Mapping[str, object], environ: Mapping[str, str] = os.environ) -> None:
-        self.form = str(arguments.get("log") or environ.get("UNPACKENV_LOG", "text"))
+        self.form = str(arguments.get("log") or environ.get("UNPACKENV_LOG") or "text")
         self.file = str(arguments.get("log_file") or environ.get("UNPACKENV_LOG_FILE", ""))
+        try:
+            self.file = path(self.file)
+        except ValueError:  # the settings say what is wrong with it
+            self.file = ""
         if sys.platform == "win32":  # nothing of what the lines in JSON tell is there
             self.form, self.file = self.form.replace("json", "text"), ""
 
@@ -140,7 +147,7 @@ class Log:
 class Attempt(Clock):
     """A start on its way: its phases, and what is known of it when its line is due, however it ends."""
 
-    __slots__ = ("candidates", "identity", "lock_wait_ms", "log", "place", "tried", "usage", "warnings")
+    __slots__ = ("candidates", "has_said", "identity", "lock_wait_ms", "log", "place", "tried", "usage", "warnings")
 
     def __init__(self, log: Log) -> None:
         super().__init__()
@@ -151,6 +158,7 @@ class Attempt(Clock):
         self.tried: list[str] = []
         self.lock_wait_ms = 0.0
         self.warnings: list[str] = []
+        self.has_said = False  # that it takes long
         self.usage: Usage | None = None
         if log.is_json:
             self.measure_usage()
@@ -205,8 +213,6 @@ last_end: list[tuple[float, Log]] = []
 
 # What measures the imports of this process, if anything does.
 watches: list[Watch] = []
-# Tells the program that the wrapper becomes when that was: its process, and seconds of the monotonic clock.
-END_VARIABLE = "UNPACKENV_BOOTSTRAPPED"
 
 
 def bootstrap_ended(log: Log, imports: int) -> None:

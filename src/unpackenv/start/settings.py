@@ -6,17 +6,27 @@ the default.
 
 from __future__ import annotations
 
-import os
-
 from unpackenv.errors import SettingError
+from unpackenv.start.shim import unpackenv_site
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+PREFIX = "UNPACKENV_"
+# Tells the program that the wrapper becomes when that was: its process, and seconds of the monotonic clock.
+END_VARIABLE = "UNPACKENV_BOOTSTRAPPED"
 
 
-def _text(value: str) -> str:
-    return value
+def path(value: str) -> str:
+    """Return a path; `~`, `~user` and a variable at its beginning are put in, which no shell has done."""
+    if value[:1] not in ("~", "$"):
+        return value
+    expanded = os.path.expandvars(os.path.expanduser(value))
+    if expanded[:1] in ("~", "$"):
+        raise ValueError("a path: it begins with a user or a variable that is not known here")
+    return expanded
 
 
 def _switch(value: str) -> bool:
@@ -56,7 +66,7 @@ def _seconds(value: str) -> float:
 def _digest(value: str) -> str:
     if value == "any":
         return ""
-    if len(value) != 64 or value.strip("0123456789abcdefABCDEF"):  # nor is "", from a variable that nobody set
+    if len(value) != 64 or value.strip("0123456789abcdefABCDEF"):
         raise ValueError("a sha256 in hex, 64 digits, or any")
     return value
 
@@ -84,7 +94,7 @@ class Setting:
     @property
     def variable(self) -> str:
         """Name of its environment variable."""
-        return "UNPACKENV_" + self.name.upper()
+        return PREFIX + self.name.upper()
 
     @property
     def option(self) -> str:
@@ -98,9 +108,9 @@ class Setting:
 
 
 TABLE = (
-    Setting("archive", _text, "", "the archive; default: a well-known name beside the caller, then in /opt/unpackenv"),
+    Setting("archive", path, "", "the archive; default: a well-known name beside the caller, then in /opt/unpackenv"),
     Setting(
-        "target", _text, "", "the directory to unpack into; default: the recorded one, else one named by the digest"
+        "target", path, "", "the directory to unpack into; default: the recorded one, else one named by the digest"
     ),
     Setting("digest", _digest, "", "the digest of the only archive to accept, as `inspect` prints it; default: any"),
     Setting("missing", _choice("error", "ignore"), "error", "what to do without an archive: error, or ignore"),
@@ -112,9 +122,9 @@ TABLE = (
     Setting("memory", size, 256 << 20, "budget in bytes for the buffers of all workers together, such as 256M"),
     Setting("lock_timeout", _seconds, 600.0, "seconds to wait for another start that is unpacking the same target"),
     Setting("log", _choice("text", "json", "off"), "text", "the timing line on stderr: text, json or off"),
-    Setting("log_file", _text, "", "a file to which each line is appended as JSON, whatever log says"),
+    Setting("log_file", path, "", "a file to which each line is appended as JSON, whatever log says"),
     Setting("imports", _count, 0, 'how many of the slowest imports mark("ready") tells; 0: imports are not measured'),
-    Setting("trace", _text, "", "a file for a trace of the unpack, by worker and frame, in Chrome's format"),
+    Setting("trace", path, "", "a file for a trace of the unpack, by worker and frame, in Chrome's format"),
 )
 
 
@@ -126,8 +136,8 @@ class Settings:
     """The value of each setting of `TABLE`, as attributes.
 
     Beside them, what is no setting: the caller's directory (`beside`), the facts of the interpreter
-    that will import the tree (`interpreter`), if that is not this one, and where the name of the
-    target came from, if it has one (`target_why`).
+    that will import the tree (`interpreter`), if that is not this one, where the name of the
+    target came from, if it has one (`target_why`), and what is odd in the environment (`warnings`).
     """
 
     archive: str
@@ -160,17 +170,47 @@ class Settings:
         for setting in TABLE:
             value = arguments.get(setting.name)
             if value is None:
-                text = environ.get(setting.variable)
-                value = setting.default if text is None else _parsed(setting, text, setting.variable)
+                text = environ.get(setting.variable)  # "" is what Compose passes on of a variable that is not set
+                value = _parsed(setting, text, setting.variable) if text else setting.default
             else:
                 value = _parsed(setting, _as_text(value), setting.name)
             setattr(self, setting.name, value)
         self.target_why = "environment" if arguments.get("target") is None else "argument"
+        self.warnings = list(_misspelled(environ))
+        if environ.get("UNPACKENV_DIGEST") == "" and arguments.get("digest") is None:
+            self.warnings.append("UNPACKENV_DIGEST is empty, so that any archive is accepted")
 
 
 def is_off(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `UNPACKENV=off` turns every bootstrap into a no-op."""
-    return environ.get("UNPACKENV", "").lower() in ("off", "0", "no", "false")
+    """Whether `UNPACKENV=off` turns every bootstrap into a no-op; raises `SettingError` for what says neither."""
+    try:
+        return not _switch(environ.get("UNPACKENV") or "on")
+    except ValueError:
+        raise SettingError(f"{environ['UNPACKENV']!r} is neither off nor on", where="UNPACKENV") from None
+
+
+VARIABLES = {*(setting.variable for setting in TABLE), END_VARIABLE, unpackenv_site.VARIABLE}
+"""Every variable that begins with `PREFIX` and means something."""
+
+
+def _misspelled(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each variable that is almost called like a setting; others may have a use elsewhere."""
+    for name in environ:
+        if name.startswith(PREFIX) and name not in VARIABLES and (meant := nearest_variable(name)):
+            yield f"{name} is no setting: did you mean {meant}?"
+
+
+def nearest_variable(name: str) -> str:
+    """Return the variable that the name of another one may be a slip for, or ""."""
+    meant = nearest(name[len(PREFIX) :], [variable[len(PREFIX) :] for variable in VARIABLES])
+    return meant and PREFIX + meant
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the one of `names` that `name` may be a slip for, or ""."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.8)), "")
 
 
 def _as_text(value: object) -> str:

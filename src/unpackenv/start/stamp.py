@@ -7,10 +7,9 @@ elsewhere is recognised. Who uses a tree holds a shared lock on its stamp.
 
 from __future__ import annotations
 
-import os
-
 from unpackenv.archive import facts as facts_text
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
+from unpackenv.unpatched import os
 
 NAME = ".unpackenv.stamp"
 SYNCED = "synced"

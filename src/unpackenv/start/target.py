@@ -12,12 +12,12 @@ before it touches the tree that the stamp vouches for.
 from __future__ import annotations
 
 import errno
-import os
 
 from unpackenv.archive.facts import first
 from unpackenv.errors import TargetRefused, TargetUntrusted
 from unpackenv.start import mounts, stamp
 from unpackenv.start.removal import remove_tree
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

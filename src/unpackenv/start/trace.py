@@ -8,10 +8,9 @@ them to the file, which has another name until the start has ended.
 from __future__ import annotations
 
 import _thread
-import os
-from time import perf_counter
 
 from unpackenv.start import detail
+from unpackenv.unpatched import os, time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,11 +54,11 @@ class Trace:
 
     def _timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: object) -> Any:
-            began = perf_counter()
+            began = time.perf_counter()
             try:
                 return call(*arguments)
             finally:
-                self._add(name, began, perf_counter() - began, {"frame": self._mine.frame})
+                self._add(name, began, time.perf_counter() - began, {"frame": self._mine.frame})
 
         return timed
 
@@ -114,7 +113,7 @@ class Trace:
         """Add those of the process that started, and give the file its name; what is wrong with it stops no start."""
         self._begin("start")
         ended = self._add_laps(attempt, _BEFORE)
-        self._add("fork", ended, perf_counter() - ended)
+        self._add("fork", ended, time.perf_counter() - ended)
         self._flush(_TAIL)
         try:
             os.rename(self._partial, self._path)

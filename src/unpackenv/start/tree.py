@@ -8,7 +8,6 @@ each file is written beside the one that it replaces and renamed over it.
 from __future__ import annotations
 
 import errno
-import os
 import stat
 
 from unpackenv.errors import (
@@ -20,6 +19,7 @@ from unpackenv.errors import (
     UnpackenvError,
     UnpackFailed,
 )
+from unpackenv.unpatched import os
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

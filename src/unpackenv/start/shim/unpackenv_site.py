@@ -1,0 +1,67 @@
+"""Makes the site directories that unpackenv unpacked importable, in an application and in its children.
+
+In children, `sitecustomize` or `usercustomize` beside this file calls `run`. The child may be any Python, also one
+that has no unpackenv, or 2.7: this file stands alone, in syntax that they all read. Where the child is another Python
+than the tree is for, nothing is added.
+"""
+
+import os
+import site
+import sys
+
+VARIABLE = "UNPACKENV_SITE"
+
+
+def joined(tag, directories):  # type: (str, list[str]) -> str
+    """Return the value of `VARIABLE`: for which Python (cache tag) the directories are, and these."""
+    parts = [tag] + directories  # noqa: RUF005 - for Python 2.7
+    return os.pathsep.join([part.replace("%", "%25").replace(os.pathsep, "%3A") for part in parts])
+
+
+def inherited():  # type: () -> tuple[str, list[str]]
+    """Return cache tag and site directories that an application has left in the environment; both empty without one."""
+    parts = os.environ.get(VARIABLE, "").split(os.pathsep)
+    parts = [part.replace("%3A", os.pathsep).replace("%25", "%") for part in parts]
+    return parts[0], parts[1:]
+
+
+def is_for_this_python(tag):  # type: (str) -> bool
+    """Whether a cache tag is that of the running interpreter."""
+    return tag == getattr(getattr(sys, "implementation", None), "cache_tag", None)
+
+
+def add_site_directories(directories):  # type: (list[str]) -> None
+    """Add site directories to `sys.path` as `site` does, `.pth` files included, each once in the life of a process.
+
+    They go before the interpreter's own, so that what was packed wins over what the image has.
+    """
+    added_before = vars(site).setdefault("_added_by_unpackenv", set())
+    # While `site` runs, as for the hook, it does not know the prefix of a virtual environment yet.
+    own = set(site.getsitepackages() + site.getsitepackages([sys.prefix, sys.exec_prefix]) + [site.USER_SITE])
+    for directory in directories:
+        if directory not in added_before:
+            added_before.add(directory)
+            before = len(sys.path)
+            site.addsitedir(directory)
+            added = sys.path[before:]
+            del sys.path[before:]
+            at = next((index for index, path in enumerate(sys.path) if path in own), before)
+            sys.path[at:at] = added
+
+
+def run(name):  # type: (str) -> None
+    """Do what `name`, "sitecustomize" or "usercustomize", is here for; then import the one that it hides, if any."""
+    tag, directories = inherited()
+    # PYTHONPATH names them, too, before the standard library: for children in which neither file gets to run.
+    sys.path[:] = [path for path in sys.path if path not in directories]
+    if is_for_this_python(tag):
+        add_site_directories(directories)
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    this = sys.modules.pop(name)
+    try:
+        __import__(name)
+    except ImportError as error:
+        if str(error).replace("'", "") != "No module named " + name:
+            raise
+        sys.modules[name] = this

@@ -1,0 +1,53 @@
+"""`os` and `time` as the interpreter brings them, also where an application has replaced functions in them.
+
+gevent and eventlet put functions there that wait for their event loop, tests put mocks there. A start waits for no
+event loop and works on real files.
+"""
+
+from __future__ import annotations
+
+import os as _os
+import sys
+import time as _time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os as os
+    import time as time
+    from types import ModuleType
+    from typing import Any
+
+
+def is_built_in(function: object) -> bool:
+    """Whether a function is the interpreter's own, written in C."""
+    return isinstance(function, type(len))
+
+
+def _copy(module: ModuleType) -> ModuleType:
+    copy = type(module)(module.__name__)
+    copy.__dict__.update(vars(module))
+    return copy
+
+
+def _unpatched_os() -> ModuleType:
+    """Return a copy of `os`; what is replaced in it by name, stands unchanged in the built-in module below it."""
+    copy = _copy(_os)
+    below = vars(sys.modules[_os.name])
+    copy.__dict__.update([(name, value) for name, value in below.items() if callable(value)])
+    return copy
+
+
+def _unpatched_time() -> ModuleType:
+    """Return a copy of `time`, or a new instance of it where functions are replaced already."""
+    names = ("clock_gettime", "monotonic", "perf_counter", "process_time", "sleep", "time")
+    if all(is_built_in(getattr(_time, name, len)) for name in names):
+        return _copy(_time)
+    importer: Any = sys.modules["_frozen_importlib"].BuiltinImporter
+    instance: ModuleType = importer.create_module(importer.find_spec("time"))
+    importer.exec_module(instance)
+    return instance
+
+
+if not TYPE_CHECKING:
+    os = _unpatched_os()
+    time = _unpatched_time()
