@@ -106,6 +106,15 @@ def test_children_of_other_pythons_are_left_alone(packed: Path, target: Path, tm
         assert result_of(code, env) == [0, expected, ""], python
 
 
+@pytest.mark.skipif(not pythons(), reason="no Python here that is too old")
+def test_a_command_of_a_python_that_is_too_old(packed: Path, target: Path) -> None:
+    for python in pythons():
+        done = run(wrapper("--archive", packed, "--target", target, "--", python, "-c", "pass"))
+        assert done.returncode == 125, python
+        assert "was packed for python cpython-3" in done.stderr
+        assert not target.exists()
+
+
 @pytest.mark.parametrize(
     ("command", "which"),
     [

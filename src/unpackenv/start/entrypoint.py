@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+# An interpreter answers in some 10 ms.
+_ANSWER_SECONDS = 10
 EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
 
 
@@ -109,11 +111,17 @@ def _other_interpreter(command: str, settings: Settings) -> dict[str, str] | Non
 
     from unpackenv.archive import interpreter as asking
 
-    script = os.path.abspath(asking.__file__)
+    # As -I, which Python 2.7 does not know.
+    code = f"import sys; del sys.path[0]; exec(open({os.path.abspath(asking.__file__)!r}).read())"
+    question = [interpreter, "-E", "-s", "-S", "-c", code]
     try:
-        asked = subprocess.run([interpreter, "-I", "-S", script], capture_output=True, check=False)
+        asked = subprocess.run(
+            question, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ANSWER_SECONDS
+        )
     except OSError:  # then it cannot be executed either, and the exec says so
         return None
+    except subprocess.TimeoutExpired:  # whatever it is, it does not answer as a Python
+        return UNKNOWN_INTERPRETER
     return {key: values[0] for key, values in facts.decode(asked.stdout).items()} or None
 
 
