@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from unpackenv.cli.common import has
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     arguments = {setting.name: getattr(options, setting.name, None) for setting in TABLE}
     arguments.update(archive=options.archive, target=options.directory)
     attempt = Attempt(Log(arguments))
+    attempt.has_said = sys.stderr.isatty()  # a bar does
     try:
         done = bootstrap.unpack(arguments, attempt, lambda work: _watched(options.archive, work))
     except UnpackenvError as error:
