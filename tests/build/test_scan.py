@@ -1,4 +1,4 @@
-"""`scan`: every member of a tree, in order; `packages`: what is large."""
+"""`scan`: every member of a tree, in order."""
 
 from __future__ import annotations
 
@@ -195,32 +195,6 @@ def test_directory_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(PackError, match="cannot be read") as caught:
         scan.scan(described)
     assert caught.value.where.rstrip("/") == str(tmp_path)
-
-
-@pytest.mark.parametrize("inner", ["", f"{LIB}/"])
-def test_packages(tmp_path: Path, inner: str) -> None:
-    sizes = {
-        "numpy/core.py": 100,
-        "numpy-1.2.dist-info/RECORD": 10,
-        "numpy.libs/libx.so": 1,
-        "Jinja2-3.0.dist-info/RECORD": 5,
-        "jinja2/x.py": 20,
-        "six.py": 3,
-        "__pycache__/six.cpython-39.pyc": 4,
-        "some_tool-1.0-py3.9.egg-info": 9,
-        "empty.py": 0,
-    }
-    for name, size in sizes.items():
-        make(tmp_path, inner + name, data="x" * size)
-    described = source.recognise(str(tmp_path))
-    found = scan.packages(scan.scan(described), described)
-    assert list(found.items()) == sorted(found.items(), key=lambda item: -item[1])
-    assert found == {"numpy": 111, "jinja2": 25, "some_tool": 9, "six": 7}
-
-
-def test_packages_of_the_same_size_are_in_order_of_names(tmp_path: Path) -> None:
-    described = source.recognise(str(make(tmp_path, "c.py", "b.py", "a/x", data="data")))
-    assert list(scan.packages(scan.scan(described), described)) == ["a", "b", "c"]
 
 
 def test_only_the_output_itself_is_left_out(tmp_path: Path) -> None:

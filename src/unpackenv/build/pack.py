@@ -15,7 +15,7 @@ from unpackenv.archive import trailer, writer
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK
 from unpackenv.archive.toc import FRAME_LIMIT
 from unpackenv.archive.writer import Input, Written
-from unpackenv.build import bytecode, checks, progress, scan, source
+from unpackenv.build import bytecode, checks, distributions, progress, scan, source
 from unpackenv.errors import PackError, SettingError
 
 # Measured on the renderer's packages, see docs/design.md: the smallest archive that still packs at
@@ -56,7 +56,7 @@ class Packed:
     source: source.Source
     written: Written
     packages: dict[str, int]
-    """Bytes of each package, unpacked."""
+    """Bytes of each distribution, unpacked."""
     failed: list[tuple[str, str]]
     """Sources that do not compile, with the compiler's reason."""
     unused: tuple[str, ...]
@@ -94,7 +94,7 @@ def pack(directory: str, output: str, options: Options) -> Packed:
                 workers=workers,
                 on_progress=show,
             )
-    packages = scan.packages(compiled.tree, described)
+    packages = distributions.sizes(described, compiled.tree)
     return Packed(output, described, written, packages, compiled.failed, tree.unused, checks.warnings(described, tree))
 
 

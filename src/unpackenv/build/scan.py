@@ -1,7 +1,4 @@
-"""The members of a tree that is to be packed, in order, and how much each package has of it.
-
-    scan      -> Tree             every member, in an order that depends on names only
-    packages  -> {name: bytes}    what is large
+"""The members of a tree that is to be packed, in an order that depends on names only.
 
 The tree is only ever read. Paths of members are relative to the tree's root, with `/` between names
 and surrogate escapes for bytes that the file system encoding lacks.
@@ -14,7 +11,6 @@ import fnmatch
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,7 +20,6 @@ from unpackenv.build.source import Source, unreadable
 from unpackenv.errors import PackError, SettingError
 
 _RESERVED = os.fsdecode(RESERVED)
-_DISTRIBUTION = re.compile(r"([^-]+)(?:-.*)?\.(?:dist-info|egg-info|data)")
 
 
 class Entry(NamedTuple):
@@ -190,27 +185,3 @@ def _latest_mtime() -> int | None:
 def _position(entry: Entry) -> list[tuple[bool, bytes]]:
     *directories, name = os.fsencode(entry.path).split(b"/")
     return [*((True, directory) for directory in directories), (entry.kind == "dir", name)]
-
-
-def packages(tree: Tree, source: Source) -> dict[str, int]:
-    """Return the bytes of each top-level package, largest first.
-
-    What is installed beside a package counts for it: `foo-1.0.dist-info`, `foo.libs`, `foo.py`.
-    Names are compared, and given, in lower case with `_` for `-`.
-    """
-    sizes: Counter[str] = Counter()
-    for entry in tree.entries:
-        sizes[package_of(entry.path, source)] += entry.size
-    return dict(sorted(((name, size) for name, size in sizes.items() if size), key=lambda item: (-item[1], item[0])))
-
-
-def package_of(path: str, source: Source) -> str:
-    """Return the name of the top-level package to which a path of the tree belongs, as `packages` has it."""
-    for import_path in source.import_paths:
-        path = path[len(import_path) + 1 :] if import_path and path.startswith(f"{import_path}/") else path
-    top, _, rest = path.partition("/")
-    if top == "__pycache__" and rest:
-        top = rest
-    distribution = _DISTRIBUTION.fullmatch(top)
-    name = distribution[1] if distribution else top.split(".")[0] or top
-    return name.lower().replace("-", "_")

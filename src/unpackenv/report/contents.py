@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import Distribution
 from itertools import accumulate
 
 from unpackenv.archive.toc import Toc
-from unpackenv.build import checks, scan
+from unpackenv.build import checks, distributions, scan
 from unpackenv.build.scan import Entry, Tree
 from unpackenv.build.source import Source
 
@@ -96,11 +95,11 @@ class Duplicate:
 
 
 def packages(described: Source, tree: Tree, toc: Toc, factor: float) -> list[Package]:
-    """Return the distributions, largest first; what none of them lists counts for the one of its top-level name.
+    """Return the distributions, largest first.
 
     Each has its share of every frame of the archive that it is in, by bytes; `factor` corrects the sizes of frames.
     """
-    owner = _owners(described, tree)
+    owner = distributions.owners(described)
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for entry in tree.entries:
@@ -110,28 +109,6 @@ def packages(described: Source, tree: Tree, toc: Toc, factor: float) -> list[Pac
     stored = _stored(toc, owner)
     found = (Package(name, counts[name], sizes[name], stored[name] * factor) for name in sizes)
     return sorted(found, key=lambda package: (-package.size, package.name))
-
-
-def _owners(described: Source, tree: Tree) -> Callable[[str], str]:
-    """Return a function that tells the distribution of a path of the tree."""
-    listed: dict[str, str] = {}
-    by_top: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for import_path in described.import_paths:
-        directory = os.path.join(described.root, import_path)
-        for distribution in Distribution.discover(path=[directory]):
-            name = distribution.metadata["Name"]
-            for file in distribution.files or () if name else ():
-                path = os.path.normpath(os.path.join(import_path, str(file)))
-                listed[path] = name
-                by_top[scan.package_of(path, described)][name] += 1
-    # What was made later, such as bytecode, nobody lists.
-    top = {package: names.most_common(1)[0][0] for package, names in by_top.items()}
-
-    def owner(path: str) -> str:
-        package = scan.package_of(path, described)
-        return listed.get(path) or top.get(package, package)
-
-    return owner
 
 
 def _stored(toc: Toc, owner: Callable[[str], str]) -> Counter[str]:
