@@ -43,15 +43,15 @@ def packed(site: Path, tmp_path: Path) -> Path:
     return tmp_path / "packed.tar.zst"
 
 
-@pytest.mark.parametrize(("name", "level", "size"), [("best.tar.zst", "22", 128 << 20), ("best.tar.xz", "9", 64 << 20)])
-def test_pack_best(tmp_path: Path, name: str, level: str, size: int) -> None:
+@pytest.mark.parametrize(("name", "level", "size"), [("best.tar.zst", 22, 128 << 20), ("best.tar.xz", 9, 64 << 20)])
+def test_pack_best(tmp_path: Path, name: str, level: int, size: int) -> None:
     small = write_tree(tmp_path / "small", {"app.py": ""})
     for options, expected in [
-        (["--best"], (level, str(size))), (["--best", "--level", "1", "--frame-size", "1M"], ("1", str(1 << 20))),
+        (["--best"], (level, size)), (["--best", "--level", "1", "--frame-size", "1M"], (1, 1 << 20)),
     ]:  # fmt: skip
         assert command("pack", small, "-o", tmp_path / name, *options).returncode == 0
         facts = json.loads(command("inspect", tmp_path / name, "--json").stdout)["facts"]
-        assert (facts["level"], facts["frame-size"]) == ([expected[0]], [expected[1]])
+        assert (facts["level"], facts["frame-size"]) == expected
 
 
 @pytest.mark.parametrize("name", ["site.tar.zst", "site.tar.xz"])
@@ -60,7 +60,7 @@ def test_pack_unpack_and_use(site: Path, tmp_path: Path, name: str) -> None:
     done = command("pack", site, "-o", archive, "--level", "3", "--frame-size", "64K", "--workers", "2")
     assert done.returncode == 0, done.stderr
     summary = done.stdout.splitlines()
-    assert re.fullmatch(rf"{re.escape(str(archive))}: \d+\.\d MB, \d+\.\d% of \d+\.\d MB", summary[0])
+    assert re.fullmatch(rf"{re.escape(str(archive))}: \d+\.\d kB, \d+\.\d% of \d+\.\d kB", summary[0])
     assert re.match(r"  \d+ files, \d+ frames?", summary[1])
     assert any(re.search(rf"site-packages,? for {TAG}$", line) for line in summary)
     assert any(line.startswith("  largest: ") for line in summary)
@@ -140,7 +140,50 @@ def test_inspect(packed: Path) -> None:
     assert sum(frame["stored"] for frame in described["frames"]) < described["size"]
     assert "members" not in described
     listed = command("inspect", packed, "--files").stdout
-    assert re.search(r"^0644 +11 +\d+ file +app\.py$", listed, re.MULTILINE)
+    assert re.search(r"^0644 +11 bytes +\d{4}-\d\d-\d\d \d\d:\d\d file +app\.py$", listed, re.MULTILINE)
+
+
+def test_inspect_has_sizes_for_people_and_numbers_for_programs(packed: Path) -> None:
+    facts = json.loads(command("inspect", packed, "--json").stdout)["facts"]
+    numbers = {key: value for key, value in facts.items() if isinstance(value, int)}
+    assert set(numbers) == {"level", "frame-size", "frames", "files", "members", "unpacked-size"}
+    assert facts["codec"] == ["zstd"]
+    lines = command("inspect", packed).stdout.splitlines()
+    assert f"  size {packed.stat().st_size / 1000:.1f} kB" in lines
+    assert f"  unpacked-size {numbers['unpacked-size'] / 1000:.1f} kB" in lines
+    assert "  frame-size 16.8 MB" in lines
+    assert f"  files {numbers['files']}" in lines
+
+
+@pytest.mark.parametrize("inner", ["", f"lib/python3.{sys.version_info.minor}/site-packages/"])
+def test_inspect_lists_packages_with_their_versions(tmp_path: Path, inner: str) -> None:
+    """By the names of the metadata that is installed beside them; what a package has within is not installed."""
+    metadata = (
+        "scikit_learn-1.9.1.dist-info/METADATA", "Zope.Interface-7.2.dist-info/METADATA",
+        "digest-1.0.dist-info/METADATA", "torch-2.1.0+cpu.dist-info/METADATA", "old-0.3-py3.9.egg-info/PKG-INFO", "older-0.2.egg-info",
+        "setuptools/_vendor/packaging-24.2.dist-info/METADATA", "left-0.1.dist-info/RECORD",
+    )  # fmt: skip
+    site = write_tree(tmp_path / "site", {f"{inner}{name}": "" for name in ("app.py", *metadata)})
+    assert command("pack", site, "-o", tmp_path / "x.tar.zst", "--level", "1").returncode == 0
+    expected = {
+        "digest": "1.0", "old": "0.3", "older": "0.2", "scikit-learn": "1.9.1", "torch": "2.1.0+cpu",
+        "zope-interface": "7.2",
+    }  # fmt: skip
+    found = json.loads(command("inspect", tmp_path / "x.tar.zst", "--json").stdout)["packages"]
+    assert found == [{"name": name, "version": version} for name, version in expected.items()]
+    lines = command("inspect", tmp_path / "x.tar.zst").stdout.splitlines()
+    at = lines.index("  6 packages")
+    assert lines[at + 1 :] == [f"    {name} {version}" for name, version in expected.items()]
+
+
+def test_the_largest_are_counted_with_their_libraries(tmp_path: Path) -> None:
+    files = ("PIL/Image.py", "pillow.libs/libjpeg.so.8")
+    info = {"METADATA": "Metadata-Version: 2.1\nName: pillow\n", "RECORD": "".join(f"{name},,\n" for name in files)}
+    site = write_tree(tmp_path / "site", {f"pillow-11.0.dist-info/{name}": text for name, text in info.items()})
+    write_tree(site, dict.fromkeys(files, "VALUE = 1\n" * 1000))
+    done = command("pack", site, "-o", tmp_path / "x.tar.zst", "--level", "1")
+    (largest,) = (line for line in done.stdout.splitlines() if line.startswith("  largest: "))
+    assert re.fullmatch(r"  largest: pillow \d\d\.\d kB", largest)
 
 
 def test_inspect_into_a_closed_pipe(packed: Path) -> None:

@@ -46,10 +46,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
-
-
 def duration(text: str) -> float:
     """Return the seconds that a text such as 12h or 30d means."""
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}.get(text[-1:])

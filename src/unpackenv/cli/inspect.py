@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import time
 from typing import Any
 
 from unpackenv.cli.common import archive_settings
@@ -14,50 +16,94 @@ if TYPE_CHECKING:
     from unpackenv.archive.toc import Toc
     from unpackenv.cli.common import Commands
 
+# A package is installed where such a file is, directly in a directory of the import path.
+_INSTALLED = re.compile(r"([^-/]+)-([^-/]+)(?:\.dist-info/METADATA|(?:-[^/]*)?\.egg-info(?:/PKG-INFO)?)")
+_NUMBERS = ("level", "frame-size", "frames", "files", "members", "unpacked-size")
+_SIZES = ("frame-size", "unpacked-size")
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser(
-        "inspect", help="say what is in an archive", description="Print an archive's facts, digest and frames."
+        "inspect",
+        help="say what is in an archive",
+        description="Print an archive's digest, facts and packages.",
     )
     parser.add_argument("archive", metavar="ARCHIVE", nargs="?", default="", help="default: as for a start")
     parser.add_argument("--files", action="store_true", help="list the members")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON, with the frames; sizes are in bytes")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.archive import reader
+    from unpackenv.report import amount, counted
     from unpackenv.start import places
 
     with reader.open_archive(places.find_archive(archive_settings(options.archive))) as archive:
         toc = archive.toc
-        frames = [{"stored": stored, "raw": raw} for stored, raw in zip(toc.frame_stored, toc.frame_raw)]
         members = [_described(toc, *member) for member in toc.paths()] if options.files else []
         size = os.fstat(archive.fd).st_size
-        if options.json:
-            found: dict[str, object] = {
-                "digest": archive.digest,
-                "size": size,
-                "facts": archive.facts,
-                "frames": frames,
-            }
-            print(json.dumps({**found, "members": members} if options.files else found))
-            return 0
-        print(f"{archive.path}\n  digest {archive.digest}\n  size {size}")
-        for key, values in archive.facts.items():
-            print(f"  {key} {' '.join(value or '.' for value in values)}")
-        print(f"  largest frame {max(toc.frame_stored)} stored, {max(toc.frame_raw)} raw")
-        for member in members:
-            columns = f"{member['mode']:04o} {member['size']:>12} {member['mtime']:>11} {member['kind']:<9}"
-            link = f" -> {_line(member['link'])}" if "link" in member else ""
-            print(f"{columns} {_line(member['path'])}{link}")
+        packages = _packages(toc, archive.facts.get("import", []))
+        facts = {key: _number(key, values) for key, values in archive.facts.items()}
+    if options.json:
+        frames = [{"stored": stored, "raw": raw} for stored, raw in zip(toc.frame_stored, toc.frame_raw)]
+        found = {"digest": archive.digest, "size": size, "facts": facts, "packages": packages, "frames": frames}
+        print(json.dumps({**found, "members": members} if options.files else found))
+        return 0
+    print(f"{archive.path}\n  digest {archive.digest}\n  size {amount(size)}")
+    for key, value in facts.items():
+        print(f"  {key} {_line(_text(key, value))}")
+    print(f"  largest frame {amount(max(toc.frame_stored))}, decoded {amount(max(toc.frame_raw))}")
+    print(f"  {counted(len(packages), 'package')}")
+    for package in packages:
+        print(_line(f"    {package['name']} {package['version']}"))
+    for member in members:
+        columns = f"{member['mode']:04o} {amount(member['size']):>9} {_when(member['mtime']):>16} {member['kind']:<9}"
+        link = f" -> {_line(member['link'])}" if "link" in member else ""
+        print(f"{columns} {_line(member['path'])}{link}")
     return 0
 
 
+def _packages(toc: Toc, import_paths: list[str]) -> list[dict[str, str]]:
+    """Return name and version of each package, by the names of what pip writes beside it."""
+    within = [f"{path}/" if path else "" for path in import_paths]
+    found: set[tuple[str, str]] = set()
+    for kind, raw, _ in toc.paths():
+        path = os.fsdecode(raw)
+        if kind in ("file", "hard link") and path.endswith(("-info/METADATA", "-info/PKG-INFO", ".egg-info")):
+            of = [_INSTALLED.fullmatch(path[len(start) :]) for start in within if path.startswith(start)]
+            found.update((_normal(match[1]), match[2]) for match in of if match)
+    return [{"name": name, "version": version} for name, version in sorted(found)]
+
+
+def _normal(name: str) -> str:
+    """Return the name of a package as indexes write it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _number(key: str, values: list[str]) -> list[str] | int:
+    return int(values[0]) if key in _NUMBERS and len(values) == 1 and values[0].isdecimal() else values
+
+
+def _text(key: str, value: list[str] | int) -> str:
+    from unpackenv.report import amount
+
+    if isinstance(value, int):
+        return amount(value) if key in _SIZES else f"{value:,}"
+    return " ".join(each or "." for each in value)
+
+
+def _when(mtime: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(mtime))
+    except (OSError, ValueError, OverflowError):  # of years that no calendar has
+        return str(mtime)
+
+
 def _line(text: str) -> str:
-    """Return a name as one line."""
+    """Return a text as one line."""
     return text.replace("\n", "\\n")
 
 

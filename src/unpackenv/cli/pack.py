@@ -7,7 +7,7 @@ import sys
 
 from unpackenv.build.bytecode import MODES
 from unpackenv.build.pack import BEST_FRAME_SIZE, DEFAULT_FRAME_SIZE, DEFAULT_LEVEL
-from unpackenv.cli.common import megabytes, size
+from unpackenv.cli.common import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.build import pack
+    from unpackenv.report import amount
     from unpackenv.start import isolation
 
     codec = options.codec or ("xz" if options.output.endswith(".xz") else "zstd")
@@ -88,11 +89,11 @@ def run(options: argparse.Namespace) -> int:
         print(f"warning: {path} does not compile and is packed as it is: {reason}", file=sys.stderr)
     toc, described = packed.written.toc, packed.source
     ratio = packed.written.size / max(1, toc.unpacked_size)
-    print(f"{packed.path}: {megabytes(packed.written.size)}, {ratio:.1%} of {megabytes(toc.unpacked_size)}")
+    print(f"{packed.path}: {amount(packed.written.size)}, {ratio:.1%} of {amount(toc.unpacked_size)}")
     frames = len(toc.frame_raw)
     counts = f"{len(toc.file_names)} files, {frames} frame{'s' * (frames != 1)}"
     print(f"  {counts}, {described.kind}, for {described.interpreter.cache_tag}")
     biggest = list(packed.packages.items())[:_BIGGEST]
-    print("  largest: " + ", ".join(f"{name} {megabytes(size)}" for name, size in biggest))
+    print("  largest: " + ", ".join(f"{name} {amount(size)}" for name, size in biggest))
     print(f"  digest {packed.written.digest}")
     return 0

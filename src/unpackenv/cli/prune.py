@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from unpackenv.cli.common import duration, megabytes
+from unpackenv.cli.common import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
+    from unpackenv.report import amount
     from unpackenv.start import prune
 
     for directory in options.directories or prune.caches():
         for finding in prune.prune(directory, options.older_than, options.dry_run):
-            size = f", {megabytes(finding.size)}" if finding.size else ""
+            size = f", {amount(finding.size)}" if finding.size else ""
             print(f"{finding.path}: {finding.outcome}{size}")
     return 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from unpackenv.cli.common import megabytes
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.cli.common import Commands
@@ -29,9 +27,10 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.build import runtime
+    from unpackenv.report import amount
 
     written = runtime.write(options.directory, options.codec, doctor=options.doctor)
     if not written.stripped:
         print("warning: symbols are not stripped, which saves 11 MB: install binutils", file=sys.stderr)
-    print(f"{written.path}: {megabytes(written.size)} on disk")
+    print(f"{written.path}: {amount(written.size)} on disk")
     return 0
