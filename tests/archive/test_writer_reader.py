@@ -157,11 +157,11 @@ def test_the_digest_that_was_asked_for(packed: Path) -> None:
 
 
 def test_a_foreign_archive_is_not_native(tmp_path: Path) -> None:
-    for content in (b"", b"short", bytes(10_000)):
+    for content, says in (b"", "is empty"), (b"short", "is a text file"), (bytes(10_000), "not made by"):
         path = tmp_path / "foreign"
         path.write_bytes(content)
         assert trailer.identify(str(path)).footer is None
-        with pytest.raises(ArchiveUnsupported, match="not made by"):
+        with pytest.raises(ArchiveUnsupported, match=says):
             open_archive(str(path))
 
 

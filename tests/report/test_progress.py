@@ -125,7 +125,7 @@ def test_errors_are_said_once(tmp_path: Path) -> None:
     (tmp_path / "broken").write_bytes(b"nothing that anybody packed" * 100)
     shown = terminal.run("unpack", tmp_path / "broken", "-C", tmp_path / "tree")
     assert shown.returncode == 125
-    assert shown.raw.count("is neither an unpackenv archive") == 1
+    assert shown.raw.count("is a text file, and no archive") == 1
     shown = terminal.run("unpack", tmp_path / "nowhere", "-C", tmp_path / "tree")
     assert shown.raw.strip().startswith(f"unpackenv: error: {tmp_path}/nowhere: there is no archive")
 

@@ -159,10 +159,15 @@ def test_inspect_has_sizes_for_people_and_numbers_for_programs(packed: Path) -> 
 def test_inspect_lists_packages_with_their_versions(tmp_path: Path, inner: str) -> None:
     """By the names of the metadata that is installed beside them; what a package has within is not installed."""
     metadata = (
-        "scikit_learn-1.9.1.dist-info/METADATA", "Zope.Interface-7.2.dist-info/METADATA",
-        "digest-1.0.dist-info/METADATA", "torch-2.1.0+cpu.dist-info/METADATA", "old-0.3-py3.9.egg-info/PKG-INFO", "older-0.2.egg-info",
-        "setuptools/_vendor/packaging-24.2.dist-info/METADATA", "left-0.1.dist-info/RECORD",
-    )  # fmt: skip
+        "scikit_learn-1.9.1.dist-info/METADATA",
+        "Zope.Interface-7.2.dist-info/METADATA",
+        "digest-1.0.dist-info/METADATA",
+        "torch-2.1.0+cpu.dist-info/METADATA",
+        "old-0.3-py3.9.egg-info/PKG-INFO",
+        "older-0.2.egg-info",
+        "setuptools/_vendor/packaging-24.2.dist-info/METADATA",
+        "left-0.1.dist-info/RECORD",
+    )
     site = write_tree(tmp_path / "site", {f"{inner}{name}": "" for name in ("app.py", *metadata)})
     assert command("pack", site, "-o", tmp_path / "x.tar.zst", "--level", "1").returncode == 0
     expected = {
@@ -218,6 +223,30 @@ def test_verify_takes_a_digest_as_a_start_does(packed: Path) -> None:
         done = command("verify", packed, "--digest", refused)
         assert done.returncode == 125
         assert says in done.stderr
+
+
+@pytest.mark.parametrize("way", [["inspect"], ["verify"], ["unpack", "-C", "{}/tree"], ["--archive"]], ids="-".join)
+def test_what_is_no_archive_is_told_what_it_is(packed: Path, tmp_path: Path, way: list[str]) -> None:
+    """By every command that takes one, and by a start."""
+    (tmp_path / "text").write_text("<!DOCTYPE html>\n<title>404</title>\n")
+    (tmp_path / "pointer").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    behind = ["--", "true"] if way == ["--archive"] else []
+    for path, says in [
+        (tmp_path, f"is a directory, and an archive is a file. Name the archive in it: {packed}"),
+        (tmp_path / "folder", "is a directory, and an archive is a file. Name the file that `unpackenv pack` or tar"),
+        (tmp_path / "text", "is a text file, and no archive; it begins with '<!DOCTYPE html>'. Name the file that"),
+        (tmp_path / "pointer", "is a pointer of Git LFS, and not the archive itself. Fetch it with git lfs pull"),
+        (tmp_path / "empty", "is empty. Name the file"),
+        (tmp_path / "pipe", "is a pipe, and an archive is read from its end"),
+        (Path(sys.executable), "is neither an unpackenv archive nor a .tar, "),
+    ]:  # fmt: skip
+        done = command(*[word.replace("{}", str(tmp_path)) for word in way], path, *behind)
+        assert (done.returncode, done.stdout) == (125, "")
+        assert done.stderr.startswith(f"unpackenv: error: {path}: {says}"), done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["inspect", "verify"])

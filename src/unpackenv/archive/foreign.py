@@ -14,7 +14,7 @@ from functools import partial
 from unpackenv.archive import xz, zstd
 from unpackenv.archive.codecs import LARGEST_WINDOW, decoder, import_zstandard
 from unpackenv.archive.trailer import ZSTD
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported, MemoryBudgetExceeded
+from unpackenv.errors import ArchiveCorrupt, MemoryBudgetExceeded
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -68,17 +68,19 @@ def open_pieces(fd: int, path: str, memory: int, *, serial: bool = False) -> Pie
         return _stream(_gzip(fd), 0)
     if head[257:262] == b"ustar" or head == bytes(512):
         return _stream(iter(lambda: os.read(fd, CHUNK), b""), 0)
-    raise ArchiveUnsupported(
-        "is neither an unpackenv archive nor a .tar, .tar.xz, .tar.zst or .tar.gz", where=path, hint="Check the COPY"
-    )
+    from unpackenv.archive import refusals
+
+    raise refusals.no_archive(head, path)
 
 
 def open_file(path: str) -> int:
     """Open an archive for reading; raises `ArchiveUnreadable`."""
     try:
-        return os.open(path, os.O_RDONLY)
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
-        raise ArchiveUnreadable(f"cannot be read ({error.strerror})", where=path) from error
+        from unpackenv.archive import refusals
+
+        raise refusals.unreadable(error, path) from error
 
 
 def _stream(chunks: Iterator[bytes], window: int) -> Pieces:

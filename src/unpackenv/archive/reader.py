@@ -10,7 +10,6 @@ from unpackenv.archive import facts as facts_text
 from unpackenv.archive.toc import END_OF_ARCHIVE_SIZE, FRAME_LIMIT, SHA256_SIZE, Toc
 from unpackenv.errors import (
     ArchiveCorrupt,
-    ArchiveUnreadable,
     ArchiveUnsafe,
     ArchiveUnsupported,
     DigestMismatch,
@@ -92,14 +91,16 @@ def open_archive(path: str, digest: str = "") -> Archive:
     `ArchiveCorrupt`, `ArchiveUnsafe` or `DigestMismatch`, each naming `path`.
     """
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return _open(fd, path, digest)
         except BaseException:
             os.close(fd)
             raise
     except OSError as error:
-        raise ArchiveUnreadable(f"cannot be read ({error.strerror})", where=path) from error
+        from unpackenv.archive import refusals
+
+        raise refusals.unreadable(error, path) from error
     except (ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch) as error:
         error.where = path
         raise
@@ -109,11 +110,9 @@ def _open(fd: int, path: str, digest: str) -> Archive:
     identity = trailer.identify_open(fd, path)
     footer = identity.footer
     if footer is None:
-        raise ArchiveUnsupported(
-            "it was not made by `unpackenv pack`, or its end is missing",
-            hint="An archive of plain tar can be started and unpacked; what its compression knows of its bytes is "
-            f"checked by `tar -tf {path} > /dev/null`. One that lost its end has to be copied again",
-        )
+        from unpackenv.archive import refusals
+
+        raise refusals.not_native(fd, path)
     columns = _read(fd, footer.columns_size, footer.columns_offset)
     text = _read(fd, footer.facts_size, footer.facts_offset)
     if sha256(columns + text).digest() != footer.digest:

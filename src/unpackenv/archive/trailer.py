@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 
 from unpackenv.archive import facts as facts_text
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 from unpackenv.unpatched import os
 
 VERSION = 1
@@ -127,15 +127,15 @@ def identify(path: str) -> Identity:
     `ArchiveUnreadable`, `ArchiveUnsupported` or `ArchiveCorrupt`.
     """
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would keep a start waiting
         try:
             return identify_open(fd, path)
         finally:
             os.close(fd)
     except OSError as error:
-        raise ArchiveUnreadable(
-            f"cannot be read ({error.strerror})", where=path, hint="Check its permissions and the mount that holds it"
-        ) from error
+        from unpackenv.archive import refusals
+
+        raise refusals.unreadable(error, path) from error
     except (ArchiveUnsupported, ArchiveCorrupt) as error:
         error.where = path
         raise
