@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Entry of `python -m unpackenv` and of the console script."""
     arguments = sys.argv[1:]
-    if "--" in arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
+    if "--" in arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "-V", "--version"):
         at = arguments.index("--")
         if arguments[at + 1 :]:
             from unpackenv.start import entrypoint

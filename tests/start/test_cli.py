@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ import pytest
 import unpackenv
 from processes import TAG, environment, python, run, start, wait_for, wrapper, write_tree
 from support import TAR_FLAG
+from unpackenv import cli
+from unpackenv.start import settings
 
 
 def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -311,8 +315,102 @@ def test_exit_codes(tmp_path: Path, arguments: list[str], code: int) -> None:
     assert not (tmp_path / "y").exists()
 
 
-def test_version() -> None:
-    assert command("--version").stdout == f"unpackenv {unpackenv.__version__}\n"
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(option: str) -> None:
+    assert command(option).stdout == f"unpackenv {unpackenv.__version__}\n"
+
+
+# --- help ----------------------------------------------------------------------------------------
+
+COMMANDS = ("pack", "unpack", "verify", "inspect", "analyze", "timings", "doctor", "hook", "prune", "runtime")
+
+
+def test_help_of_a_command() -> None:
+    for ways in ("help",), ("--help",), ("-h",):
+        assert command(*ways).stdout.startswith("usage: unpackenv [options] COMMAND")
+    for name in "pack", "doctor":
+        done = command("help", name)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"usage: unpackenv {name} [options]")
+        assert done.stdout == command(name, "--help").stdout
+
+
+def test_without_arguments_help_is_an_error() -> None:
+    """Of an entrypoint the command may have got lost, and a container that did nothing must not look well."""
+    done = command()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == command("help").stdout
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_help_fits_without_breaking_words(columns: int) -> None:
+    words = set(command("help", env=environment(COLUMNS=1000)).stdout.split())
+    for name in ("", *COMMANDS):
+        shown = command("help", *([name] if name else []), env=environment(COLUMNS=columns)).stdout
+        assert [line for line in shown.splitlines() if len(line) > columns] == []
+        assert name or set(shown.split()) == words
+
+
+def _options() -> Iterator[tuple[str, argparse.Action]]:
+    parser = cli._parser()
+    for name, parsed in parser.commands.choices.items():
+        yield from ((name, action) for action in parsed._actions if action.option_strings)
+
+
+def test_every_option_says_its_default() -> None:
+    for name, action in _options():
+        if action.nargs != 0 and not action.required:  # nor is it a switch
+            assert "default: " in (action.help or ""), f"{name} {action.option_strings}"
+
+
+def test_every_option_says_its_choices() -> None:
+    for name, action in _options():
+        for choice in action.choices or ():
+            assert choice in (action.help or ""), f"{name} {action.option_strings}"
+    shown = command("help", env=environment(COLUMNS=1000)).stdout
+    for setting in settings.TABLE:
+        line = shown.partition(f"\n  {setting.option} ")[2].partition("\n  --")[0]
+        assert "default: " in line
+        try:
+            setting.parse("?")
+        except ValueError as error:
+            choices = str(error).split(" or ")
+            if not setting.is_switch and all(map(str.isalpha, choices)):
+                assert all(choice in line for choice in choices), line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["pak", "x"], "unpackenv: error: there is no command 'pak'; did you mean pack? To start a program put -- "),
+        (["help", "pak"], "unpackenv: error: there is no command 'pak'; did you mean pack? "),
+        (["hlep"], "unpackenv: error: there is no command 'hlep'; did you mean help? "),
+        (["--hlep"], "unpackenv: error: there is no option --hlep; did you mean --help?"),
+        (["--trget=x"], "unpackenv: error: there is no option --trget; did you mean --target?"),
+        (["pack", "x", "--targt", "y"], "unpackenv pack: error: there is no option --targt; did you mean --target?"),
+        (["pack", "--outptu=y", "x"], "unpackenv pack: error: there is no option --outptu; did you mean --output?"),
+        (["unpack", "--wrkers", "3", "-C", "y"], "unpackenv unpack: error: there is no option --wrkers; did you mean "),
+        (["doctor", "--xyzzy"], "unpackenv doctor: error: there is no option --xyzzy.\n"),
+        (["inspect", "-q"], "unpackenv inspect: error: there is no option -q.\n"),
+        (["inspect", "x", "y"], "unpackenv inspect: error: one argument too many: y\n"),
+        (["prune", "--older-than"], "unpackenv prune: error: argument --older-than: expected one argument\n"),
+    ],
+)
+def test_what_was_meant(arguments: list[str], says: str) -> None:
+    done = command(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    usage, *said = done.stderr.splitlines(keepends=True)
+    assert usage.startswith("usage: unpackenv ")
+    assert "".join(said).startswith(says)
+    assert len(said) == 1
+
+
+def test_values_that_look_like_options(tmp_path: Path) -> None:
+    """What begins with a dash is no option where it is a number, or stdin, or behind two dashes."""
+    site = write_tree(tmp_path / "site", {"app.py": ""})
+    assert "--workers: -1 is less than 0" in command("pack", site, "-o", tmp_path / "x.tar.zst", "--workers", -1).stderr
+    assert "stdin: no start is in 0 lines" in command("timings", "-").stderr
+    assert "--odd: there is no archive" in command("inspect", "--", "--odd").stderr
 
 
 def test_unpack_is_idempotent_and_refuses_what_is_not_its_own(packed: Path, tmp_path: Path) -> None:
@@ -381,7 +479,7 @@ def test_a_wrapper_without_a_command_is_told(arguments: list[str]) -> None:
     assert "there is no command behind `--`" in done.stderr
 
 
-@pytest.mark.parametrize("option", ["-h", "--help", "--version"])
+@pytest.mark.parametrize("option", ["-h", "--help", "-V", "--version"])
 def test_help_is_help_whatever_follows(option: str) -> None:
     done = command(option, "--", "false")
     assert (done.returncode, done.stderr) == (0, "")

@@ -7,12 +7,12 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
 import unpackenv
-from unpackenv.cli.common import has
+from unpackenv.cli.common import Parser, add_settings, did_you_mean, has
 from unpackenv.errors import UnpackenvError
 from unpackenv.start import entrypoint
 from unpackenv.start.report import Attempt, Log
@@ -20,22 +20,19 @@ from unpackenv.start.settings import TABLE
 
 # In a runtime some are missing.
 _COMMANDS = ("pack", "unpack", "verify", "inspect", "analyze", "timings", "doctor", "hook", "prune", "runtime")
+_USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0, 1 for a tree that differs from its archive, 2 for wrong usage, else 125."""
+    """Run the command line and exit: 0, 1 for a tree that differs from its archive, 2 for wrong usage, else 125.
+
+    Without arguments it prints its help, and exits with 2: of an entrypoint the command may have got lost.
+    """
     parser = _parser()
     for stream in (sys.stdout, sys.stderr):  # a name may have bytes that are no text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[-1:] == ["--"] and arguments[0].startswith("-"):
-        parser.error("there is no command behind `--`: python -m unpackenv [options] -- CMD ARG…")
-    if arguments and arguments[0].partition("=")[0] in {setting.option for setting in TABLE}:
-        parser.error("the command to become goes behind `--`: python -m unpackenv [options] -- CMD ARG…")
-    if arguments and not arguments[0].startswith("-") and not has(f"cli.{arguments[0]}"):
-        parser.error(_no_command(arguments[0]))
-    options = parser.parse_args(arguments)
+    options = _parsed(parser, list(sys.argv[1:] if arguments is None else arguments))
     on_stderr = Log({})
     on_stderr.file = ""  # that is for starts
     try:
@@ -53,33 +50,72 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="unpackenv",
         description="Ship a Python environment as one compressed file, unpacked in parallel when the container starts.",
-        epilog=_entrypoint_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"unpackenv help COMMAND says more about one of them.\n\n{_entrypoint_help()}",
     )
-    parser.add_argument("--version", action="version", version=f"unpackenv {unpackenv.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.add_argument("-V", "--version", action="version", version=f"unpackenv {unpackenv.__version__}")
+    parser.commands = parser.add_subparsers(prog="unpackenv", title="commands", required=True, metavar="COMMAND")
     for name in _COMMANDS:
         if has(f"cli.{name}"):
-            import_module(f"unpackenv.cli.{name}").add(commands)
+            import_module(f"unpackenv.cli.{name}").add(parser.commands)
     return parser
 
 
-def _no_command(name: str) -> str:
+def _parsed(parser: Parser, arguments: list[str]) -> argparse.Namespace:
+    """Parse a command line, and end the process where it asks for help or is wrong."""
+    first = arguments[0] if arguments else ""
+    if not arguments:
+        parser.print_help(sys.stderr)
+        sys.exit(_USAGE_ERROR)
+    if arguments[-1] == "--" and first.startswith("-"):
+        parser.error("there is no command behind `--`: python -m unpackenv [options] -- CMD ARG…")
+    if first.partition("=")[0] in _wrapper_options():
+        parser.error("the command to become goes behind `--`: python -m unpackenv [options] -- CMD ARG…")
+    if first == "help":
+        _command(parser, arguments[1] if len(arguments) > 1 else "").print_help()
+        sys.exit(0)
+    if first.startswith("-"):
+        parser.check_options(arguments[:1], _wrapper_options())
+        return parser.parse_args(arguments)
+    command = _command(parser, first)
+    command.check_options(arguments[1:])
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        command.error(f"one argument too many: {rest[0]}")
+    return options
+
+
+def _command(parser: Parser, name: str) -> Parser:
+    """Return the parser of a command; "" is all of them."""
+    if not name:
+        return parser
+    commands: dict[str, Parser] = parser.commands.choices
+    if name not in commands:
+        parser.error(_no_command(name, commands))
+    return commands[name]
+
+
+def _no_command(name: str, commands: Iterable[str]) -> str:
     if name in _COMMANDS:
         return f"{name} is not in this runtime, to keep it small; run it where unpackenv is installed"
-    return f"there is no command {name!r}; to start a program put -- before it: python -m unpackenv -- {name} …"
+    text = f"there is no command {name!r}{did_you_mean(name, [*commands, 'help'])}"
+    return f"{text} To start a program put -- before it: python -m unpackenv -- {name} …"
+
+
+def _wrapper_options() -> list[str]:
+    return [setting.option for setting in TABLE]
 
 
 def _entrypoint_help() -> str:
     """Describe the wrapper, whose options `entrypoint` parses without argparse."""
-    lines = [
-        "as an entrypoint: python -m unpackenv [options] -- CMD ARG…",
-        "  unpacks the environment if it is not there yet, and becomes CMD. Its options, each also a variable of the",
-        "  environment (UNPACKENV_TARGET for --target):",
-        "",
-    ]
-    return "\n".join(lines + [f"  {setting.option:15} {setting.meaning}" for setting in TABLE])
+    wrapper = Parser(
+        add_help=False,
+        usage="python -m unpackenv [options] -- CMD ARG…",
+        description="As an entrypoint: unpacks the environment if it is not there yet, and becomes CMD. Each option is "
+        "also a variable of the environment (UNPACKENV_TARGET for --target).",
+    )
+    add_settings(wrapper)
+    return wrapper.format_help()

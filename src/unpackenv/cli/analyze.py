@@ -28,7 +28,11 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="estimate by a sample how well it compresses, and say so")
     parser.add_argument(
-        "--exclude", action="append", default=[], metavar="GLOB", help="as if packed without; may be repeated"
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="as if packed without; may be repeated (default: nothing)",
     )
     parser.add_argument("--site", default="", metavar="PATH", help="the packages of an image (default: the largest)")
     parser.add_argument(

@@ -4,15 +4,110 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
+from typing import Any
+
+from unpackenv.start.settings import TABLE, Setting, Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from unpackenv.start.settings import Settings
+    Commands = argparse._SubParsersAction["Parser"]
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+# What help calls the value of a setting.
+_VALUES = {
+    "archive": "FILE", "target": "DIR", "digest": "SHA256", "missing": "HOW", "workers": "N", "parallel": "HOW",
+    "memory": "SIZE", "lock_timeout": "SECONDS", "log": "FORM", "log_file": "FILE", "imports": "N", "trace": "FILE",
+}  # fmt: skip
+
+
+class Help(argparse.HelpFormatter):
+    """Breaks lines between words only. Of longer texts it leaves lines alone that fit, such as examples."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return _wrapped(text, width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = [[line] if len(line) <= width else _wrapped(line, width) for line in text.splitlines()]
+        return "\n".join(each for line in lines for each in line)
+
+    def _format_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None
+    ) -> str:
+        """Name what a command must have, and none of its many options."""
+        needed = [action for action in actions if action.required or not action.option_strings]
+        text = super()._format_usage(usage, needed, [], prefix)
+        if usage is None:
+            text = text.replace(self._prog, f"{self._prog} [options]", 1)
+        return "\n".join([*_wrapped(text, self._width, "  "), "", ""])
+
+
+def _wrapped(text: str, width: int, hanging: str = "") -> list[str]:
+    """Return a text as lines that are broken between words only, with the margin of the text, or `hanging` from it."""
+    margin = text[: len(text) - len(text.lstrip(" "))]
+    return textwrap.wrap(
+        " ".join(text.split()), width, break_long_words=False, break_on_hyphens=False,
+        initial_indent=margin, subsequent_indent=2 * margin + hanging,
+    )  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help is formatted by `Help`, and that knows what a mistyped option was meant to be.
+
+    `commands` are the parsers of the commands, where there are some.
+    """
+
+    commands: Commands
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": Help, **options})
+
+    def check_options(self, words: Iterable[str], others: Collection[str] = ()) -> None:
+        """End the process with an error for an option that there is not; `others` could have been meant, too.
+
+        Else argparse would miss what the option's value stood in the place of.
+        """
+        known = [*self._option_string_actions, *others]
+        for word in words:
+            if word == "--":
+                return
+            name = word.partition("=")[0] if word.startswith("--") else word[:2]
+            is_option = len(name) > 1 and name[0] == "-" and not name[1].isdigit()
+            if is_option and not any(option.startswith(name) for option in known):
+                self.error(f"there is no option {name}{did_you_mean(name, known)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that ends with a name that is not known: the nearest one that is, if one is near."""
+    import difflib
+
+    names = {each.lstrip("-"): each for each in known}
+    near = difflib.get_close_matches(name.lstrip("-"), names, 1)
+    return f"; did you mean {names[near[0]]}?" if near else "."
+
+
+def add_settings(parser: Parser, without: Collection[str] = ()) -> None:
+    """Add the options that are settings of a start, but for those that are named."""
+    for setting in TABLE:
+        if setting.name not in without:
+            value: dict[str, Any] = {"action": "store_true"}
+            if not setting.is_switch:
+                value = {"metavar": _VALUES[setting.name]}
+            parser.add_argument(setting.option, help=_meaning(setting), default=None, **value)
+
+
+def _meaning(setting: Setting) -> str:
+    """Return what a setting means, with its default."""
+    value = setting.default
+    if isinstance(value, bool):
+        default = "yes" if value else "no"
+    elif setting.name == "memory":
+        default = f"{int(str(value)) >> 20}M"
+    else:
+        default = f"{value:g}" if isinstance(value, float) else str(value) or "none"
+    return setting.meaning if "default: " in setting.meaning else f"{setting.meaning} (default: {default})"
 
 
 def has(module: str) -> bool:
@@ -34,8 +129,6 @@ def bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
 
 def archive_settings(archive: str, digest: str | None = None) -> Settings:
     """Return what a command that only reads an archive needs to find it; other variables are for starts."""
-    from unpackenv.start.settings import Settings
-
     environ = {name: value for name, value in os.environ.items() if name == "UNPACKENV_ARCHIVE"}
     return Settings({"archive": archive or None, "digest": digest}, environ)
 

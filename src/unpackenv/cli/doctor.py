@@ -7,7 +7,7 @@ import json
 import os
 
 import unpackenv
-from unpackenv.cli.common import has
+from unpackenv.cli.common import add_settings, has
 from unpackenv.errors import UnpackenvError
 from unpackenv.start.settings import TABLE
 
@@ -27,10 +27,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
     parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings, too")
-    for setting in TABLE:
-        if setting.name != "log":
-            action = "store_true" if setting.is_switch else "store"
-            parser.add_argument(setting.option, help=setting.meaning, action=action, default=None)
+    add_settings(parser, without=("log",))
     parser.set_defaults(run=run)
 
 

@@ -20,8 +20,18 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--auto", action="store_true", help="the first interpreter to start unpacks; no code change needed"
     )
-    parser.add_argument("--archive", default="", metavar="FILE", help="the archive, where the environment names none")
-    parser.add_argument("--target", default="", metavar="DIR", help="the target, where the environment names none")
+    parser.add_argument(
+        "--archive",
+        default="",
+        metavar="FILE",
+        help="the archive, where the environment names none (default: a well-known name in /opt/unpackenv)",
+    )
+    parser.add_argument(
+        "--target",
+        default="",
+        metavar="DIR",
+        help="the target, where the environment names none (default: as for a start)",
+    )
     parser.add_argument(
         "--site-dir", default="", metavar="DIR", help="the site directory (default: this interpreter's)"
     )

@@ -32,26 +32,41 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", required=True, help="the archive to write (.tar.zst or .tar.xz)"
     )
-    parser.add_argument("--codec", choices=tuple(DEFAULT_LEVEL), help="default: by the name of FILE, else zstd")
+    parser.add_argument(
+        "--codec",
+        metavar="CODEC",
+        choices=tuple(DEFAULT_LEVEL),
+        help="zstd or xz (default: by the name of FILE, else zstd)",
+    )
     parser.add_argument(
         "--best", action="store_true",
         help=f"the highest level and the largest frames ({best}): smaller, slower to pack, more memory at the start",
     )  # fmt: skip
-    parser.add_argument("--level", type=int, help=f"compression level, zstd 1 to 22, xz 0 to 9 (default: {levels})")
+    parser.add_argument(
+        "--level", type=int, metavar="N", help=f"compression level, zstd 1 to 22, xz 0 to 9 (default: {levels})"
+    )
     parser.add_argument(
         "--frame-size", type=size, metavar="SIZE",
         help=f"what a worker decodes at once, such as 8M; larger: smaller on disk, more memory (default: {usual})",
     )  # fmt: skip
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: all CPUs")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="how many compress at once (default: as many as CPUs)"
+    )
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="GLOB",
-        help="leave out files and folders whose name or path in SRC matches, such as tests or '*.pyi'; may be repeated",
+        help="leave out files and folders whose name or path in SRC matches, such as tests or '*.pyi'; may be repeated "
+        "(default: nothing)",
     )  # fmt: skip
-    parser.add_argument("--target", default="", metavar="DIR", help="where to unpack by default")
     parser.add_argument(
-        "--bytecode", choices=MODES, default=MODES[0],
-        help="compile what has none, to be compared with its source never (unchecked-hash), by content (checked-hash) "
-        f"or by time (timestamp); keep what is there; or pack none (default: {MODES[0]})",
+        "--target",
+        default="",
+        metavar="DIR",
+        help="where to unpack (default: a venv where it is now, else as the start finds a place)",
+    )
+    parser.add_argument(
+        "--bytecode", metavar="MODE", choices=MODES, default=MODES[0],
+        help="unchecked-hash, checked-hash, timestamp: compile what has none, to be compared with its source never, by "
+        f"content, or by time; keep: leave what is there; none: pack none (default: {MODES[0]})",
     )  # fmt: skip
     parser.add_argument(
         "--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this)"

@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("directories", metavar="DIR", nargs="*", help="holds the trees (default: the default places)")
     parser.add_argument(
         "--older-than", type=duration, default="30d", metavar="TIME",
-        help="unused for that long, such as 12h, 30d (default) or 0",
+        help="unused for that long, such as 12h, 30d or 0 (default: 30d)",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and leave it there")
     parser.set_defaults(run=run)

@@ -19,7 +19,13 @@ def add(commands: Commands) -> None:
         "zstandard's C extension. For the Python version that runs this.",
     )
     parser.add_argument("directory", metavar="DIR", help="absent or empty; for PYTHONPATH, or /opt/unpackenv/runtime")
-    parser.add_argument("--codec", choices=("zstd", "xz"), default="zstd", help="of the archive; xz needs no extension")
+    parser.add_argument(
+        "--codec",
+        metavar="CODEC",
+        choices=("zstd", "xz"),
+        default="zstd",
+        help="of the archive: zstd, or xz, which needs no extension (default: zstd)",
+    )
     parser.add_argument("--doctor", action="store_true", help="with `unpackenv doctor`, which takes 120 kB more")
     parser.set_defaults(run=run)
 

@@ -16,24 +16,31 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "timings",
         help="read the timing logs of many starts together",
-        description="Read the timing logs of many starts together: how long they took and on what, which were slow\n"
-        "and what those waited for, which failed. A start logs itself with UNPACKENV_LOG=json (or\n"
+        description="Read the timing logs of many starts together: how long they took and on what, which were slow "
+        "and what those waited for, which failed. A start logs itself with UNPACKENV_LOG=json (or "
         "UNPACKENV_LOG_FILE); its line may stand anywhere in the output of containers, other lines are left out.",
         epilog="examples:\n"
         "  docker compose logs app | unpackenv timings -\n"
         "  unpackenv timings today.log --compare yesterday.log\n"
-        "  unpackenv timings starts.log --html starts.html    # needs pip install 'unpackenv[report]'",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "  unpackenv timings starts.log --html starts.html",
     )
     parser.add_argument(
         "logs", metavar="FILE", nargs="+", help=f"a log, or the output of containers; {STDIN} for stdin"
     )
     parser.add_argument(
         "--compare", metavar="FILE", action="append", default=[],
-        help="an earlier log: say what became slower or faster since, and whether it is more than noise",
+        help="an earlier log: say what became slower or faster since, and whether it is more than noise; may be "
+        "repeated (default: none)",
     )  # fmt: skip
-    parser.add_argument("--trace", metavar="FILE", help="the trace of one start: say what its workers did")
-    parser.add_argument("--html", metavar="OUT", help="write a page with pictures, complete in one file")
+    parser.add_argument(
+        "--trace", metavar="FILE", help="the trace of one start: say what its workers did (default: none)"
+    )
+    parser.add_argument(
+        "--html",
+        metavar="OUT",
+        help="write a page with pictures, complete in one file, and no tables; needs "
+        "pip install 'unpackenv[report]' (default: none)",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.set_defaults(run=run)
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from unpackenv.cli.common import has
+from unpackenv.cli.common import add_settings, has
 from unpackenv.errors import UnpackenvError
 from unpackenv.start import entrypoint
 from unpackenv.start.report import Attempt, Log
@@ -25,13 +25,10 @@ def add(commands: Commands) -> None:
         help="unpack an archive into a directory, for init containers",
         description="Unpack an archive into a directory, as a start would. A start that finds the directory uses it.",
     )
-    parser.add_argument("archive", metavar="ARCHIVE")
+    parser.add_argument("archive", metavar="ARCHIVE", help="what `unpackenv pack` or tar wrote")
     parser.add_argument("-C", "--directory", metavar="DIR", required=True, help="absent or empty, unless --in-place")
     parser.add_argument("--no-stamp", action="store_true", help="leave the files of the archive and nothing else")
-    for setting in TABLE:
-        if setting.name not in ("archive", "target", "missing", "force", "imports"):
-            action = "store_true" if setting.is_switch else "store"
-            parser.add_argument(setting.option, help=setting.meaning, action=action, default=None)
+    add_settings(parser, without=("archive", "target", "missing", "force", "imports"))
     parser.set_defaults(run=run)
 
 

@@ -23,8 +23,10 @@ def add(commands: Commands) -> None:
         "Exits with 1 if the tree differs, with 125 if the archive is damaged.",
     )
     parser.add_argument("archive", metavar="ARCHIVE", nargs="?", default="", help="default: as for a start")
-    parser.add_argument("--target", metavar="DIR", help="the tree to compare")
-    parser.add_argument("--digest", help="the digest that the archive must have")
+    parser.add_argument(
+        "--target", metavar="DIR", help="the tree to compare (default: none, check the archive by itself)"
+    )
+    parser.add_argument("--digest", metavar="SHA256", help="the digest that the archive must have (default: any)")
     parser.set_defaults(run=run)
 
 

@@ -118,7 +118,9 @@ TABLE = (
     Setting("force", _switch, False, "unpack whatever the checks before it say of interpreter, mount, room and memory"),
     Setting("sync", _switch, False, "wait until the tree is on the disk, so that a reboot needs no look at it"),
     Setting("workers", _count, 0, "how many workers unpack; 0: as many as CPUs, quota and memory allow"),
-    Setting("parallel", _choice("auto", "processes", "threads"), "auto", "workers are processes or threads"),
+    Setting(
+        "parallel", _choice("auto", "processes", "threads"), "auto", "what the workers are: auto, processes or threads"
+    ),
     Setting("memory", size, 256 << 20, "budget in bytes for the buffers of all workers together, such as 256M"),
     Setting("lock_timeout", _seconds, 600.0, "seconds to wait for another start that is unpacking the same target"),
     Setting("log", _choice("text", "json", "off"), "text", "the timing line on stderr: text, json or off"),
