@@ -159,9 +159,9 @@ def test_scripts_are_on_the_path_of_every_interpreter(image: Path, target: Path,
 def test_remove(image: Path, archive: Path, target: Path) -> None:
     path = install(image, "--archive", archive, "--target", target)
     unpack(image, archive, target)
-    for _ in range(2):
+    for says in "removed", "nothing to remove: there is no hook at":
         done = run([image, "-m", "unpackenv", "hook", "--remove"], ENV)
-        assert (done.returncode, done.stdout) == (0, f"removed {path}\n")
+        assert (done.returncode, done.stdout) == (0, f"{says} {path}\n")
         assert not path.exists()
     assert run([image, "-c", IMPORT], ENV).returncode == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from processes import (
 )
 from support import describe
 from unpackenv.archive import trailer
+from unpackenv.report import amount
+from unpackenv.start.prune import LEFTOVER
 
 DAY = 86_400
 
@@ -56,11 +59,15 @@ def unpack(archive: Path, cache: Path, env: dict[str, str]) -> Path:
     return cache / trailer.identify(str(archive)).key[:32]
 
 
+def without_sizes(text: str) -> list[str]:
+    return [re.sub(r", [\d.,]+ (bytes|kB|MB)$", "", line) for line in text.splitlines()]
+
+
 def prune(*arguments: object, env: dict[str, str] | None = None) -> list[str]:
-    """Prune by the command line and return what it says, line by line."""
+    """Prune by the command line and return what it says, line by line, but for sizes."""
     done = run(wrapper("prune", *arguments), env)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return without_sizes(done.stdout)
 
 
 def last_used(tree: Path, days: float) -> None:
@@ -99,9 +106,23 @@ def test_what_is_old_goes_and_what_is_recent_stays(
     last_used(old, days=31)
     last_used(recent, days=29)
     said = prune(cache)
-    assert sorted(said) == sorted([f"{old}: removed, 0.0 MB", f"{recent}: used recently, 0.0 MB"])
+    assert sorted(said) == sorted([f"{old}: removed", f"{recent}: used recently"])
     assert not old.exists()
     assert sorted(os.listdir(cache)) == sorted([recent.name, f".{recent.name}.unpackenv.lock", "CACHEDIR.TAG"])
+
+
+def test_what_went_is_said_with_its_size(archive: Path, cache: Path, env: dict[str, str]) -> None:
+    tree = unpack(archive, cache, env)
+    size = int(trailer.identify(str(archive)).facts["unpacked-size"][0])
+    assert run(wrapper("prune", "--older-than", "0", cache)).stdout == f"{tree}: removed, {amount(size)}\n"
+
+
+def test_where_there_is_nothing_that_is_said(cache: Path, archive: Path, env: dict[str, str]) -> None:
+    unpack(archive, cache, env)
+    prune("--older-than", "0", cache)
+    assert prune(cache) == prune("--dry-run", cache) == [f"nothing to remove: there are no trees in {cache}"]
+    done = run(wrapper("prune", cache / "nowhere"))
+    assert (done.returncode, done.stderr) == (125, f"unpackenv: error: {cache}/nowhere: is no directory\n")
 
 
 def test_a_start_is_a_use(archive: Path, cache: Path, env: dict[str, str]) -> None:
@@ -110,15 +131,15 @@ def test_a_start_is_a_use(archive: Path, cache: Path, env: dict[str, str]) -> No
         pytest.skip("this mount keeps no times of access")
     last_used(tree, days=31)
     assert python(application(archive, "print(done.outcome)"), env).stdout == "reused\n"
-    assert prune(cache) == [f"{tree}: used recently, 0.0 MB"]
+    assert prune(cache) == [f"{tree}: used recently"]
 
 
 def test_to_look_at_a_tree_is_no_use(archive: Path, cache: Path, env: dict[str, str]) -> None:
     tree = unpack(archive, cache, env)
     last_used(tree, days=20)
-    assert prune(cache) == [f"{tree}: used recently, 0.0 MB"]
-    assert prune("--dry-run", "--older-than", "1d", cache) == [f"{tree}: removed, 0.0 MB"]
-    assert prune("--older-than", "1d", cache) == [f"{tree}: removed, 0.0 MB"]
+    assert prune(cache) == [f"{tree}: used recently"]
+    assert prune("--dry-run", "--older-than", "1d", cache) == [f"{tree}: would be removed"]
+    assert prune("--older-than", "1d", cache) == [f"{tree}: removed"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +172,7 @@ def test_what_killed_starts_left_goes(archive: Path, cache: Path, env: dict[str,
         write_tree(cache / left, {"package/half.py": ""})
     assert prune(cache) == [
         f"{gone}: removed what a killed start left",
-        *sorted([f"{tree}: removed what a killed start left", f"{tree}: used recently, 0.0 MB"]),
+        *sorted([f"{tree}: removed what a killed start left", f"{tree}: used recently"]),
     ]
     assert sorted(os.listdir(cache)) == sorted([tree.name, f".{tree.name}.unpackenv.lock", "CACHEDIR.TAG"])
 
@@ -170,7 +191,8 @@ def test_a_dry_run_changes_nothing(archive: Path, cache: Path, env: dict[str, st
     for path in before.keys() | after.keys():  # a lock names its last holder
         assert path in before if path.endswith(b".lock") else before.get(path) == after.get(path), path
     last_used(tree, days=31)
-    assert prune(cache) == said
+    would = {"would be removed": "removed", "has what a killed start left, which would be removed": LEFTOVER}
+    assert prune(cache) == [f"{path}: {would[what]}" for path, _, what in (line.partition(": ") for line in said)]
     assert os.listdir(cache) == ["CACHEDIR.TAG"]
     assert len(said) == 4
 
@@ -196,11 +218,11 @@ def test_the_tree_of_an_application_that_lives_stays(
     last_used(tree, days=300)
     before = describe(tree)
     for arguments in (["--older-than", "0"], [], ["--dry-run"]):
-        assert prune(*arguments, cache) == [f"{tree}: in use, 0.0 MB"]
+        assert prune(*arguments, cache) == [f"{tree}: in use"]
     assert describe(tree) == before
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=20)
-    assert prune("--older-than", "0", cache) == [f"{tree}: removed, 0.0 MB"]
+    assert prune("--older-than", "0", cache) == [f"{tree}: removed"]
     assert os.listdir(cache) == ["CACHEDIR.TAG"]
 
 
@@ -217,10 +239,10 @@ def test_the_tree_of_a_command_that_lives_stays(
         for path in sorted(tree.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
     process = running(command, env)
-    assert prune("--older-than", "0", cache) == [f"{tree}: in use, 0.0 MB"]
+    assert prune("--older-than", "0", cache) == [f"{tree}: in use"]
     process.kill()
     process.wait(timeout=20)
-    assert prune("--older-than", "0", cache) == [f"{tree}: removed, 0.0 MB"]
+    assert prune("--older-than", "0", cache) == [f"{tree}: removed"]
 
 
 def test_a_place_where_a_start_unpacks_is_in_use(
@@ -267,7 +289,7 @@ def test_a_start_that_comes_while_its_tree_is_removed_gets_a_whole_one(
         assert process.returncode == 0, stderr
         outcomes.append(stdout.split()[0])
     stdout, stderr = pruning.communicate(timeout=60)
-    assert stdout == f"{tree}: removed, 0.0 MB\n", stderr
+    assert without_sizes(stdout) == [f"{tree}: removed"], stderr
     assert outcomes.count("unpacked") == 1
     found = {path: state for path, state in describe(tree).items() if not path.startswith(b".unpackenv.")}
     assert found == describe(site)
@@ -312,7 +334,7 @@ def test_a_default_place_without_a_tag_does_not_keep_the_others(
 ) -> None:
     tree = unpack(archive, cache, env)
     (tmp_path / f"unpackenv-{os.geteuid()}" / "env").mkdir(parents=True)
-    assert f"{tree}: removed, 0.0 MB" in prune("--older-than", "0", env=env)
+    assert f"{tree}: removed" in prune("--older-than", "0", env=env)
 
 
 def test_the_tag_is_what_backups_look_for(archive: Path, cache: Path, env: dict[str, str], tmp_path: Path) -> None:
@@ -334,17 +356,20 @@ def test_default_places(archive: Path, tmp_path: Path) -> None:
     """/opt/unpackenv, the cache of the user, and the temporary directory, those of them that are there."""
     env = environment(HOME=tmp_path / "home", TMPDIR=tmp_path / "tmp")
     home = f"import unpackenv.start.places as places; places.HOME = {str(tmp_path / 'opt')!r}\n"
-    assert run([sys.executable, "-c", home + PRUNES_DEFAULTS], env).stdout == ""
+    places = [f"tmp/unpackenv-{os.geteuid()}", "home/.cache/unpackenv", "opt"]
+    nothing = (
+        f"nothing to remove: there are no trees in {', '.join(f'{tmp_path / at}/env' for at in reversed(places))}\n"
+    )
+    assert run([sys.executable, "-c", home + PRUNES_DEFAULTS], env).stdout == nothing
     boot = f"import unpackenv; print(unpackenv.bootstrap({str(archive)!r}).target)"
     trees = [
         python(NO_HOME + boot, {**env, "HOME": "/dev/null"}).stdout.strip(),
         python(NO_HOME + boot, {**env, "TMPDIR": "/dev/null"}).stdout.strip(),
         python(home + boot, {**env, "HOME": "/dev/null", "TMPDIR": "/dev/null"}).stdout.strip(),
     ]
-    places = [f"tmp/unpackenv-{os.geteuid()}", "home/.cache/unpackenv", "opt"]
     assert [os.path.dirname(tree) for tree in trees] == [f"{tmp_path / place}/env" for place in places]
     done = run([sys.executable, "-c", home + PRUNES_DEFAULTS], env)
-    assert done.stdout.splitlines() == [f"{tree}: removed, 0.0 MB" for tree in reversed(trees)], done.stderr
+    assert without_sizes(done.stdout) == [f"{tree}: removed" for tree in reversed(trees)], done.stderr
     assert not [tree for tree in trees if os.path.exists(tree)]
 
 
@@ -361,9 +386,9 @@ def test_a_place_of_root_does_not_keep_a_user_from_pruning_the_own_one(archive: 
     own = python(f"{user}places.HOME = '/dev/null/opt'\n{boot}", env).stdout.strip()
     done = run([sys.executable, "-c", user + PRUNES_DEFAULTS], env)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    assert without_sizes(done.stdout) == [
         f"{of_root}: cannot be removed (Permission denied)",
-        f"{own}: removed, 0.0 MB",
+        f"{own}: removed",
     ]
     assert os.path.exists(of_root)
     assert not os.path.exists(own)

@@ -33,16 +33,16 @@ def install(*, auto: bool, archive: str = "", target: str = "", site_directory: 
     return path
 
 
-def remove(site_directory: str = "") -> str:
-    """Remove the hook; return the path at which it was, or is not."""
+def remove(site_directory: str = "") -> bool:
+    """Remove the hook; return whether there was one. Raises `TargetNotWritable`."""
     path = hook_path(site_directory)
     try:
         os.unlink(path)
-    except FileNotFoundError:
-        pass
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:
         raise TargetNotWritable(f"cannot be removed ({error.strerror})", where=path) from error
-    return path
+    return True
 
 
 def hook_path(site_directory: str = "") -> str:

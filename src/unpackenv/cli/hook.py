@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--site-dir", default="", metavar="DIR", help="the site directory (default: this interpreter's)"
     )
-    parser.add_argument("--remove", action="store_true", help="remove the hook again")
+    parser.add_argument("--remove", action="store_true", help="remove the hook again, if there is one")
     parser.set_defaults(run=run)
 
 
@@ -44,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
     from unpackenv.build import hook
 
     if options.remove:
-        print(f"removed {hook.remove(options.site_dir)}")
+        done = "removed" if hook.remove(options.site_dir) else "nothing to remove: there is no hook at"
+        print(f"{done} {hook.hook_path(options.site_dir)}")
         return 0
     path = hook.install(
         auto=options.auto, archive=options.archive, target=options.target, site_directory=options.site_dir

@@ -30,10 +30,20 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.report import amount
-    from unpackenv.start import prune
+    from unpackenv.start import places, prune
 
-    for directory in options.directories or prune.caches():
+    would = {
+        prune.REMOVED: "would be removed",
+        prune.LEFTOVER: "has what a killed start left, which would be removed",
+    }
+    directories = options.directories or prune.caches()
+    found = False
+    for directory in directories:
         for finding in prune.prune(directory, options.older_than, options.dry_run):
-            size = f", {amount(finding.size)}" if finding.size else ""
-            print(f"{finding.path}: {finding.outcome}{size}")
+            found = True
+            outcome = would.get(finding.outcome, finding.outcome) if options.dry_run else finding.outcome
+            print(f"{finding.path}: {outcome}" + (f", {amount(finding.size)}" if finding.size else ""))
+    if not found:
+        looked = directories or map(places.trees_of, places.roots().values())
+        print(f"nothing to remove: there are no trees in {', '.join(looked)}")
     return 0

@@ -47,6 +47,8 @@ def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Finding]
     with noatime, where the time of the unpack counts. Raises `TargetRefused` for a directory that
     is no cache of ours. What the operating system refuses is a finding, and the next tree is looked at.
     """
+    if not os.path.isdir(directory):
+        raise TargetRefused("is no directory", where=directory)
     if not _is_cache(directory):
         raise TargetRefused(
             f"has no {places.CACHE_TAG} of unpackenv, so what it holds may be somebody else's",
