@@ -58,6 +58,23 @@ def run(
     return Shown(process.returncode, stdout, b"".join(screen).decode("utf-8", "replace"))
 
 
+def screen(*arguments: object, columns: int = 80, **variables: object) -> str:
+    """Run `unpackenv ARGUMENTS…` with a terminal of so many columns as stdout, and return all that it wrote there."""
+    leader, follower = pty.openpty()
+    env = environment(**{"PYTHONUTF8": 1, "TERM": "xterm-256color", "COLUMNS": columns, **variables})
+    command = [sys.executable, "-m", "unpackenv", *map(str, arguments)]
+    with subprocess.Popen(
+        command, env=env, cwd="/", stdin=subprocess.DEVNULL, stdout=follower, stderr=subprocess.DEVNULL
+    ) as process:
+        os.close(follower)
+        written: list[bytes] = []
+        _read(leader, written)
+        os.close(leader)
+    shown = b"".join(written).decode()
+    assert process.returncode in (0, 1), shown
+    return shown.replace("\r\n", "\n")
+
+
 def _read(leader: int, screen: list[bytes]) -> None:
     while True:
         try:

@@ -59,5 +59,8 @@ def run(options: argparse.Namespace) -> int:
             options.subject, circumstances, site=options.site, exclude=options.exclude, quick=options.quick
         )
     )
-    print(json.dumps(analyze.fields(analysis)) if options.json else analysis_text.text(analysis))
+    if options.json:
+        print(json.dumps(analyze.fields(analysis)))
+    else:
+        analysis_text.show(analysis)
     return 0

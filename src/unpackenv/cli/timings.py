@@ -47,7 +47,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.report.timings import comparison, export, log, page, summary, tables, terminal, trace
+    from unpackenv.report import terminal
+    from unpackenv.report.timings import comparison, export, log, page, summary, tables, trace
 
     found = summary.summarize(log.read(options.logs))
     changes = comparison.compare(summary.summarize(log.read(options.compare)), found) if options.compare else None

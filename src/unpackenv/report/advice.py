@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unpackenv.report import counted
+from unpackenv.report import amount, counted
 from unpackenv.report.measure import Measured
 
 # Less than this is not worth an archive, a runtime and an unpack: 0.16 s of a link of 1 Gbit/s.
@@ -75,7 +75,7 @@ def transfer(size: float, circumstances: Circumstances) -> float:
 
 def _verdict(small: bool, slow: bool, saved: float, break_even: int, containers: int) -> str:
     if small:
-        return f"don't: a plain image is better, there is too little to save ({_megabytes(max(0, saved))})"
+        return f"don't: a plain image is better, there is too little to save ({amount(max(0, saved))})"
     if slow:
         return f"don't: a plain image is better for {counted(containers, 'container')} per pull"
     return f"worth it for {counted(containers, 'container')} per pull, and up to {break_even}"
@@ -83,7 +83,7 @@ def _verdict(small: bool, slow: bool, saved: float, break_even: int, containers:
 
 def _of_saving(measured: Measured, saved: float) -> str:
     plain, packed = measured.plain.gzip, measured.packed.gzip
-    sizes = f"{_megabytes(packed)} instead of {_megabytes(plain)} in the registry"
+    sizes = f"{amount(packed)} instead of {amount(plain)} in the registry"
     if saved <= 0:
         return f"{sizes}: nothing is saved"
     return f"{sizes}: {saved / plain:.0%} less"
@@ -109,15 +109,11 @@ def _of_alternatives(measured: Measured, saved: float) -> list[str]:
     if saved <= 0 or less <= 0:
         return []
     of_that = f"{less / saved:.0%} of that saving without unpackenv"
-    return [f"a plain layer compressed with zstd (docker buildx, compression=zstd) has {_megabytes(zstd)}: {of_that}"]
+    return [f"a plain layer compressed with zstd (docker buildx, compression=zstd) has {amount(zstd)}: {of_that}"]
 
 
 def _of_disk(measured: Measured) -> str:
     return (
-        f"each container has a tree of its own of {_megabytes(measured.plain.disk)}, unless they share a volume; "
+        f"each container has a tree of its own of {amount(measured.plain.disk)}, unless they share a volume; "
         "a plain layer is there once for all of them"
     )
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB"

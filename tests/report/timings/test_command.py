@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import terminal
 import timing_logs
 from processes import environment, pack_tree, python, run, start, wrapper, write_tree
 from timing_logs import error
@@ -26,34 +25,14 @@ def timings(*arguments: object, stdin: str = "", **variables: object) -> subproc
     return run(command, environment(**{"PYTHONUTF8": 1, **variables}), stdin=stdin)
 
 
-def on_a_terminal(*arguments: object, without_rich: bool = False) -> str:
-    """Run it with a terminal of 150 columns as stdout, and return what appears there."""
-    hide = "sys.modules['rich'] = sys.modules['rich.console'] = None; " if without_rich else ""
-    code = f"import sys; {hide}sys.argv[0] = 'unpackenv'; from unpackenv.__main__ import main; main()"
-    ours, theirs = pty.openpty()
-    env = environment(PYTHONUTF8=1, COLUMNS=150, TERM="xterm-256color")
-    command = [sys.executable, "-c", code, "timings", *map(str, arguments)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=env, cwd="/") as process:
-        os.close(theirs)
-        shown = b""
-        try:
-            while piece := os.read(ours, 65536):
-                shown += piece
-        except OSError:  # the end of a terminal
-            pass
-        os.close(ours)
-    assert process.returncode == 0, shown
-    return shown.decode()
-
-
 def test_in_a_pipe(log_of_all: Path) -> None:
     done = timings(log_of_all)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "63 starts, 2023-11-14 22:13:20 to 22:14:39 UTC: 20 unpacked, 20 waited, 20 reused, 3 failed."
     assert [re.split(r"  +", line.strip())[:6] for line in lines if line.startswith("  unpacked")][:2] == [
-        ["unpacked", "20", "560", "880", "960", "960"],
-        ["unpacked", "check", "5.0", "5.0", "5.0", "▏"],
+        ["unpacked", "20", "560", "880", "960", "█████▋"],
+        ["unpacked", "check", "5.0", "5.0", "▏", "look for a tree that is already there"],
     ]
     assert "\x1b" not in done.stdout
     bars = {line.split()[0]: line.count("█") for line in lines[4:8]}
@@ -70,10 +49,9 @@ def test_a_terminal_that_knows_no_blocks(log_of_all: Path) -> None:
     assert "\\u" not in done.stdout
 
 
-@pytest.mark.parametrize("without_rich", [False, True])
-def test_on_a_terminal(log_of_all: Path, without_rich: bool) -> None:
-    shown = on_a_terminal(log_of_all, "--compare", log_of_all, without_rich=without_rich)
-    assert ("\x1b[" in shown) != without_rich
+def test_on_a_terminal(log_of_all: Path) -> None:
+    shown = terminal.screen("timings", log_of_all, "--compare", log_of_all, columns=150)
+    assert "\x1b[34munpacked\x1b[0m" in shown
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     for title in (
         "How long starts took, in milliseconds",
@@ -82,13 +60,32 @@ def test_on_a_terminal(log_of_all: Path, without_rich: bool) -> None:
         "Before and after",
     ):
         assert title in plain
-    assert re.search(r"unpacked +20 +560 +880 +960 +960 +█+", plain)
+    assert re.search(r"unpacked +20 +560 +880 +960 +█+", plain)
     assert re.search(r"reused +the whole start +20, 20 +3\.9 .*\+0\.0 +\+0% +within noise", plain)
 
 
-def test_words_that_look_like_markup(tmp_path: Path) -> None:
-    path = timing_logs.write(tmp_path / "x.log", [error("[red]reason", where="/srv/[bold]x[/nothing]")])
-    assert "/srv/[bold]x[/nothing]" in on_a_terminal(path)
+def test_words_that_look_like_markup_or_control_a_terminal(tmp_path: Path) -> None:
+    path = timing_logs.write(tmp_path / "x.log", [error("[red]reason", where="/srv/[bold]x[/nothing]\x1b[2J")])
+    shown = terminal.screen("timings", path, columns=150)
+    assert "/srv/[bold]x[/nothing]\N{REPLACEMENT CHARACTER}[2J" in shown
+    assert "\x1b[2J" not in shown
+
+
+def test_of_few_starts_only_what_says_something(tmp_path: Path) -> None:
+    """The p90 of two starts is the slower one, and nothing else."""
+    for count, heads in (
+        (2, ["p50", "slowest"]),
+        (10, ["p50", "p90", "slowest"]),
+        (100, ["p50", "p90", "p99", "slowest"]),
+    ):
+        records = [timing_logs.start("unpacked", 100 + number, pid=number) for number in range(count)]
+        log = timing_logs.write(tmp_path / "x.log", [*records, *(timing_logs.mark(pid=pid) for pid in range(count))])
+        shown = timings(log).stdout
+        head = next(line for line in shown.splitlines() if line.startswith("  outcome"))
+        assert head.split()[1 : 2 + len(heads)] == ["starts", *heads]
+        assert ("process p90" in shown) == (count >= 10)
+        found = json.loads(timings(log, "--json").stdout)["outcomes"]["unpacked"]
+        assert (found["count"], found["p99"]) == (count, found["largest"] - (count == 100))
 
 
 def test_json(log_of_all: Path, tmp_path: Path) -> None:

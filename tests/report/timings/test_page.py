@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import timing_logs
-from browser import look
+from browser import ask, look
 from processes import python, result_of
 from timing_logs import TIME, error, start
 from unpackenv.report.timings import comparison, log, page, summary, trace
@@ -72,6 +72,48 @@ def test_in_a_browser(tmp_path: Path, log_of_all: Path) -> None:
     assert {
         name: seen.colours.get(colour, 0) for name, colour in drawn.items() if seen.colours.get(colour, 0) < 40
     } == {}
+
+
+# How far the page reaches, the widest cell, the lowest text of pictures, and how many cells show no head.
+NARROW = """{
+    page: document.documentElement.scrollWidth,
+    cell: Math.max(...[...document.querySelectorAll("td")].map(cell => cell.getBoundingClientRect().right)),
+    text: Math.min(...[...document.querySelectorAll("svg text")].map(text => text.getBoundingClientRect().height)),
+    heads: [...document.querySelectorAll("thead")].filter(head => head.offsetHeight).length,
+    named: getComputedStyle(document.querySelector("td"), "::before").content,
+}"""
+
+
+@pytest.mark.parametrize("width", [420, 1000])
+def test_on_a_screen_of_any_width(tmp_path: Path, log_of_all: Path, width: int) -> None:
+    """Nothing sticks out, and pictures can be read; where tables do not fit, each cell says what it is."""
+    path = tmp_path / "page.html"
+    write(path, log_of_all, before=log_of_all, traced=trace_file(tmp_path / "trace.json"))
+    found = ask(path, tmp_path, width, NARROW)
+    assert found["page"] <= width
+    assert found["text"] >= 9
+    if width < 600:
+        assert found["cell"] <= width
+        assert (found["heads"], found["named"]) == (0, '"outcome"')
+    else:
+        assert found["heads"] > 3
+        assert found["named"] == "none"
+
+
+def test_of_few_starts_no_percentile_is_told_that_is_the_slowest(tmp_path: Path) -> None:
+    def texts(count: int) -> list[str]:
+        starts = timing_logs.write(tmp_path / "log", [start("unpacked", 100 + number) for number in range(count)])
+        return Elements(write(tmp_path / "page.html", starts)).texts
+
+    for count, shown in (1, ["p50"]), (2, ["p50", "slowest"]), (10, ["p50", "p90", "slowest"]), (
+        100, ["p50", "p90", "p99", "slowest"]
+    ):  # fmt: skip
+        found = texts(count)
+        heads = found[found.index("outcome") + 1 : found.index("p50 as a bar")]
+        assert [head for head in heads if head] == ["starts", *(name for name in shown if name != "slowest"), "slowest"]
+        labels = {text for text in found if text in ("p50", "p90", "p99", "slowest")}
+        assert labels == {*shown, "slowest"}
+    assert any("one start" in text for text in texts(1))
 
 
 def test_the_browser_tells_what_is_wrong(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from matplotlib.ticker import StrMethodFormatter
 from unpackenv.report import counted
 from unpackenv.report.timings.causes import PHASES
 from unpackenv.report.timings.log import UNTIL_FAILED, Start
-from unpackenv.report.timings.summary import PERCENTILES, Group, Summary
+from unpackenv.report.timings.summary import Group, Summary
 from unpackenv.report.timings.tables import milliseconds, outcome_word
 from unpackenv.report.timings.trace import Trace
 
@@ -141,15 +141,15 @@ def _history(groups: Sequence[Group], summary: Summary) -> _Chart | None:
 
 
 def _phases(groups: Sequence[Group]) -> _Chart | None:
-    """The phases, one behind the other, of the starts that are p50, p90 and p99 of each outcome."""
+    """The phases, one behind the other, of the starts that are p50, p90 and p99 of each outcome, or its slowest."""
     groups = [group for group in groups if any(start.steps for start in group.starts)]
     if not groups:
         return None
     chart = _Chart(len(groups), 0.5 + 1.15 * len(groups))
     colours = _Colours(PHASE_COLOURS)
     for axes, group in zip(chart.axes, groups):
-        for row, percent in enumerate(PERCENTILES):
-            start, left = group.at(percent), 0.0
+        for row, start in enumerate(group.examples.values()):
+            left = 0.0
             for phase, duration in start.steps.items():
                 words = f"{phase}: {milliseconds(duration)} ms of {milliseconds(start.milliseconds)} ms. "
                 chart.bar(axes, row, left, duration, colours.of(phase), words + PHASES.get(phase, ""))
@@ -157,7 +157,7 @@ def _phases(groups: Sequence[Group]) -> _Chart | None:
             axes.annotate(
                 f"{milliseconds(start.milliseconds)} ms", (left, row), (4, 0), textcoords="offset points", va="center"
             )
-        _name_rows(axes, [f"p{percent}" for percent in PERCENTILES])
+        _name_rows(axes, [*group.examples])
         axes.margins(x=0.1)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(_NUMBER)

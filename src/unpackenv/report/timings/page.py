@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from unpackenv.errors import ExtraMissing
-from unpackenv.report import counted
+from unpackenv.report import amount, counted
+from unpackenv.report.terminal import Bar
 from unpackenv.report.timings import tables
 from unpackenv.report.timings.causes import waited_for
 from unpackenv.report.timings.comparison import Change
 from unpackenv.report.timings.log import Start
 from unpackenv.report.timings.summary import Summary
-from unpackenv.report.timings.tables import Bar
 from unpackenv.report.timings.trace import Trace
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -68,7 +68,7 @@ def _content(summary: Summary, changes: Sequence[Change] | None, trace: Trace | 
 def _facts(start: Start) -> str:
     """What else is known of a start, as a sentence."""
     facts = [
-        f"{counted(start.files, 'file')}, {start.size / 1e6:,.1f} MB" if start.files else "",
+        f"{counted(start.files, 'file')}, {amount(start.size)}" if start.files else "",
         f"{counted(start.workers, 'worker')} (decided by {start.workers_why})" if start.workers else "",
         f"{start.cpu_ms:,.0f} ms of CPU time" if start.cpu_ms is not None else "",
         f"throttled for {start.throttled_ms:,.0f} ms" if start.throttled_ms else "",

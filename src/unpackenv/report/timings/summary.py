@@ -1,7 +1,8 @@
 """The figures of a log: how long starts took, on what, which were slow, which failed.
 
 A percentile is the nearest rank: p90 is the shortest time that at least 90 % of the starts did not
-exceed. It is always a start that took place, so it can be looked at; with few starts p99 is the slowest.
+exceed. It is always a start that took place, so it can be looked at. Of less than 10 starts p90 would be the
+slowest, and of less than 100 p99: people are not shown those.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TypeVar
 from unpackenv.report.timings.log import Import, Log, Mark, Start
 
 PERCENTILES = (50, 90, 99)
+# So many starts are the fewest of which a percentile is not the slowest.
+_FEWEST = {50: 1, 90: 10, 99: 100}
 # As a reader expects them; what a later version adds follows.
 _OUTCOMES = ("unpacked", "waited", "reused", "off", "missing", "error")
 _TOP = 10
@@ -23,6 +26,11 @@ T = TypeVar("T")
 def nearest_rank(ordered: Sequence[T], percent: int) -> T:
     """Return the smallest of the `ordered` values that at least `percent` of them do not exceed."""
     return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
+
+
+def telling(count: int) -> tuple[int, ...]:
+    """Return the percentiles that say something of so many starts."""
+    return tuple(percent for percent in PERCENTILES if count >= _FEWEST[percent])
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,10 @@ class Distribution:
         ordered = sorted(values)
         p50, p90, p99 = (nearest_rank(ordered, percent) for percent in PERCENTILES)
         return cls(len(ordered), p50, p90, p99, ordered[-1])
+
+    def telling(self) -> dict[int, float]:
+        """Return the percentiles that say something of so many."""
+        return {percent: getattr(self, f"p{percent}") for percent in telling(self.count)}
 
 
 @dataclass(frozen=True)
@@ -64,9 +76,12 @@ class Group:
                 by_phase.setdefault(name, []).append(duration)
         return {name: Distribution.of(durations) for name, durations in by_phase.items()}
 
-    def at(self, percent: int) -> Start:
-        """Return the start that is this percentile."""
-        return nearest_rank(self.starts, percent)
+    @property
+    def examples(self) -> dict[str, Start]:
+        """Return the starts that are the percentiles that say something, and the slowest where none of them is it."""
+        count = len(self.starts)
+        found = {f"p{percent}": nearest_rank(self.starts, percent) for percent in telling(count)}
+        return found if count == 1 or PERCENTILES[-1] in telling(count) else {**found, "slowest": self.starts[-1]}
 
 
 @dataclass(frozen=True)

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Union
 
 from unpackenv.report import counted
+from unpackenv.report.terminal import Bar, Cell, Table
 from unpackenv.report.timings.causes import PHASES, waited_for
 from unpackenv.report.timings.comparison import Change, Median
-from unpackenv.report.timings.summary import Distribution, Group, Summary
+from unpackenv.report.timings.summary import Distribution, Group, Summary, telling
 from unpackenv.report.timings.trace import Trace
 
-
-@dataclass(frozen=True)
-class Bar:
-    """A cell that is a bar: how long it is, from 0 to 1."""
-
-    share: float
-
-
-Cell = Union[str, Bar]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: its title, the heads of its columns, its rows, and a sentence on how to read it.
-
-    `numbers` are the columns whose cells are figures, to be aligned at the right.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    note: str = ""
-    numbers: frozenset[str] = field(default=frozenset({"starts", "p50", "p90", "p99", "slowest", "ms"}))
-
+_FIGURES = frozenset({"starts", "p50", "p90", "p99", "slowest", "ms"})
 
 OUTCOMES = {
     "unpacked": "this start unpacked the archive",
@@ -46,7 +22,10 @@ OUTCOMES = {
     "missing": "no archive, and UNPACKENV_MISSING=ignore",
     "error": "the start failed",
 }
-PERCENTILES = "p50: half of the starts took no longer; p90: nine of ten (nearest rank, so each is of a real start)."
+PERCENTILES_NOTE = (
+    "p50: half of the starts took no longer; p90: nine of ten, of 10 or more; p99: of 100 or more (nearest rank, so "
+    "each is of a real start)."
+)
 
 
 def headline(summary: Summary) -> str:
@@ -104,34 +83,36 @@ def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace:
 def durations(summary: Summary) -> Table:
     """How long starts took, by outcome."""
     longest = max((group.whole.p90 for group in summary.groups), default=0)
-    rows = [
+    shown = _shown(group.whole for group in summary.groups)
+    rows: list[Sequence[Cell]] = [
         (
             outcome_word(group.outcome),
             f"{len(group.starts):,}",
-            *_percentiles(group.whole),
+            *_percentiles(group.whole, shown),
             milliseconds(group.whole.largest),
             _bar(group.whole.p50, longest),
             OUTCOMES.get(group.outcome, ""),
         )
         for group in summary.groups
     ]
-    columns = ("outcome", "starts", "p50", "p90", "p99", "slowest", "p50 as a bar", "what it means")
-    return Table("How long starts took, in milliseconds", columns, rows, PERCENTILES)
+    columns = ("outcome", "starts", *_names(shown), "slowest", "p50 as a bar", "what it means")
+    return Table("How long starts took, in milliseconds", columns, rows, PERCENTILES_NOTE, _FIGURES)
 
 
 def phases(summary: Summary) -> Table:
     """What starts spent their time on, by outcome and phase."""
-    rows = [row for group in summary.groups for row in _phase_rows(group)]
-    columns = ("outcome", "phase", "p50", "p90", "p99", "p50 as a bar", "what happens in it")
+    shown = _shown(spread for group in summary.groups for spread in group.phases.values())
+    rows = [row for group in summary.groups for row in _phase_rows(group, shown)]
+    columns = ("outcome", "phase", *_names(shown), "p50 as a bar", "what happens in it")
     note = "Each phase has percentiles of its own, so they do not add up. The bar is the part of the whole start's p50."
-    return Table("What they spent it on, in milliseconds", columns, rows, note)
+    return Table("What they spent it on, in milliseconds", columns, rows, note, _FIGURES)
 
 
-def _phase_rows(group: Group) -> Iterable[Sequence[Cell]]:
+def _phase_rows(group: Group, shown: Sequence[int]) -> Iterable[Sequence[Cell]]:
     whole = group.whole.p50
     for name, spread in group.phases.items():
         bar = _bar(spread.p50, whole)
-        yield outcome_word(group.outcome), name, *_percentiles(spread), bar, PHASES.get(name, "")
+        yield outcome_word(group.outcome), name, *_percentiles(spread, shown), bar, PHASES.get(name, "")
 
 
 def slowest(summary: Summary) -> Table:
@@ -142,7 +123,7 @@ def slowest(summary: Summary) -> Table:
     ]
     note = "The largest phase, unless the lock took half of the start or the CPU quota a quarter of it."
     columns = ("time (UTC)", "outcome", "ms", "what it waited for", "line of the log")
-    return Table("The slowest starts", columns, rows, note)
+    return Table("The slowest starts", columns, rows, note, _FIGURES)
 
 
 def failures(summary: Summary) -> Table:
@@ -152,7 +133,7 @@ def failures(summary: Summary) -> Table:
         error = each.last.error
         assert error is not None
         rows.append((each.reason, f"{each.count:,}", f"{error.where}: {error.what}".strip(": "), error.hint))
-    return Table("Starts that failed", ("reason", "starts", "the last one", "what to do"), rows)
+    return Table("Starts that failed", ("reason", "starts", "the last one", "what to do"), rows, numbers=_FIGURES)
 
 
 def readiness(summary: Summary) -> Table:
@@ -163,23 +144,20 @@ def readiness(summary: Summary) -> Table:
         "imports": [each.imports for each in summary.readiness],
     }
     known = {kind: spreads for kind, spreads in kinds.items() if any(spreads)}
+    shown = [percent for percent in _shown(spread for spreads in known.values() for spread in spreads) if percent < 99]
     rows: list[Sequence[Cell]] = []
     for number, each in enumerate(summary.readiness):
         spreads = [found[number] for found in known.values()]
         count = max((spread.count for spread in spreads if spread), default=0)
-        figures = [figure for spread in spreads for figure in _half_and_most(spread)]
+        figures = [figure for spread in spreads for figure in _percentiles(spread, shown)]
         rows.append((each.name, outcome_word(each.outcome) or "unknown", f"{count:,}", *figures))
-    columns = ("point", "outcome", "starts", *(f"{kind} {name}" for kind in known for name in ("p50", "p90")))
+    columns = ("point", "outcome", "starts", *(f"{kind} {name}" for kind in known for name in _names(shown)))
     note = (
         "The points that unpackenv.mark() logged. process: since the process began, which the kernel counts in steps "
         "of 10 ms. bootstrap: since the packages were there. imports: the part of that which went into imports, where "
         "UNPACKENV_IMPORTS asked for it."
     )
     return Table("When applications were ready, in milliseconds", columns, rows, note, frozenset(columns[2:]))
-
-
-def _half_and_most(spread: Distribution | None) -> tuple[str, str]:
-    return (milliseconds(spread.p50), milliseconds(spread.p90)) if spread else ("", "")
 
 
 def imports(summary: Summary) -> Table:
@@ -237,8 +215,18 @@ def workers(trace: Trace) -> Table:
     return Table("What the workers did, in milliseconds", columns, rows, note, frozenset(steps))
 
 
-def _percentiles(spread: Distribution) -> tuple[str, str, str]:
-    return milliseconds(spread.p50), milliseconds(spread.p90), milliseconds(spread.p99)
+def _shown(spreads: Iterable[Distribution | None]) -> tuple[int, ...]:
+    """Return the percentiles that say something of one of these at least: only those have columns."""
+    return telling(max((spread.count for spread in spreads if spread), default=0))
+
+
+def _names(percentiles: Iterable[int]) -> list[str]:
+    return [f"p{percent}" for percent in percentiles]
+
+
+def _percentiles(spread: Distribution | None, shown: Iterable[int]) -> list[str]:
+    known = spread.telling() if spread else {}
+    return [milliseconds(known[percent]) if percent in known else "" for percent in shown]
 
 
 def _bar(value: float, longest: float) -> Bar:
