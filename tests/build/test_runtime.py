@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from processes import pack_tree, run, write_tree
+from processes import TAG, pack_tree, run, write_tree
 from unpackenv.build import runtime
 from unpackenv.errors import PackError
 
-LIMIT = 2_000_000
+LIMIT = 2_200_000
 APP = "import unpackenv; unpackenv.bootstrap({!r}, {!r}); import app; print(app.WHOSE)"
 
 
@@ -49,7 +49,10 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     assert "unpackenv/archive/backend/LICENSE" in files
     assert "unpackenv/archive/writer.py" not in files
     sources = {name for name in files if name.endswith(".py")}
-    assert len([name for name in files if name.endswith(".pyc")]) == len(sources)
+    looks = {"archive/compare.py", "archive/frames.py", "archive/pooled.py", "archive/verify.py"}
+    looks |= {f"report/{path.name}" for path in Path(written.path, "unpackenv/report").glob("*.py")}
+    compiled = {name.replace("__pycache__/", "").partition(f".{TAG}.pyc")[0] for name in files if name.endswith(".pyc")}
+    assert {f"{name}.py" for name in compiled} == sources - {f"unpackenv/{name}" for name in looks}
 
 
 @pytest.mark.parametrize("codec", ["zstd", "xz"])
@@ -132,13 +135,21 @@ def test_commands_of_a_runtime(written: runtime.Runtime, tmp_path: Path) -> None
     assert "unpack " in shown
     assert "pack  " not in shown.replace("unpack  ", "")
     assert "write what the final image needs" not in shown
-    assert "verify " not in shown
+    assert {"doctor", "verify", "inspect", "prune", "hook"} <= set(shown.split())
     pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
     without_packages("-m", "unpackenv", "unpack", tmp_path / "archive", "-C", tmp_path / "tree", path=written.path)
     assert (tmp_path / "tree/app.py").read_text() == "WHOSE = 'packed'\n"
-    done = run([sys.executable, "-m", "unpackenv", "verify", tmp_path / "archive"], {"PYTHONPATH": written.path})
-    assert done.returncode == 2
-    assert "verify is not in this runtime, to keep it small; run it where unpackenv is installed" in done.stderr
+    for arguments in ["pack", tmp_path, "-o", "x.tar.zst"], ["help", "pack"]:
+        done = run([sys.executable, "-m", "unpackenv", *arguments], {"PYTHONPATH": written.path})
+        assert done.returncode == 2
+        assert "pack is not in this runtime, to keep it small; run it where unpackenv is installed" in done.stderr
+
+
+def test_an_option_of_before_is_accepted(tmp_path: Path) -> None:
+    """There were runtimes without the doctor."""
+    done = run([sys.executable, "-m", "unpackenv", "runtime", "--codec", "xz", "--doctor", tmp_path / "runtime"])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runtime/unpackenv/report/doctor.py").exists()
 
 
 def test_a_read_only_runtime_has_all_its_bytecode(written: runtime.Runtime) -> None:

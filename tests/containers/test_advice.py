@@ -13,7 +13,6 @@ import docker_client
 from docker_client import Docker
 from engine import Engine
 from processes import run, wrapper
-from unpackenv.build import runtime
 
 PLAIN = """
 FROM python:3.12-slim
@@ -43,18 +42,12 @@ def test_analyze_what_docker_save_writes(engine: Engine, python_images: None, tm
     assert found["advice"]["worth_it"] is False
 
 
-@pytest.fixture(scope="module")
-def with_doctor(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options of `docker run` that put a runtime with the doctor into a container, from outside."""
-    at = runtime.write(str(tmp_path_factory.mktemp("doctor") / "runtime"), doctor=True).path
-    return [f"--volume={at}:/doctor:ro", "--env=PYTHONPATH=/doctor", "--entrypoint=python"]
-
-
 @pytest.mark.parametrize("heading", ["The shortest", "As entrypoint"])
-def test_doctor(docker: Docker, image: Callable[[str], str], with_doctor: list[str], heading: str) -> None:
+def test_doctor(docker: Docker, image: Callable[[str], str], heading: str) -> None:
     """Where the hook ends every interpreter, and where the entrypoint never gets to the command."""
     command = ["-m", "unpackenv", "doctor", "--json"]
-    done = docker.run(image(heading), *command, options=[*with_doctor, "--read-only"])
+    python = ["--env=PYTHONPATH=/opt/unpackenv/runtime", "--entrypoint=python"]
+    done = docker.run(image(heading), *command, options=[*python, "--read-only"])
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     problems = [one["reason"] for one in found["findings"] if one["level"] == "problem"]
@@ -63,7 +56,7 @@ def test_doctor(docker: Docker, image: Callable[[str], str], with_doctor: list[s
     assert library["level"] == "warning"  # the image has it without bytecode
     assert "every start compiles" in library["text"]
     mended = ["--read-only", "--tmpfs=/tmp:exec", "--cpus=0.5", "--memory=200m"]
-    done = docker.run(image(heading), *command, options=[*with_doctor, *mended])
+    done = docker.run(image(heading), *command, options=[*python, *mended])
     assert done.returncode == 0, done.stdout
     found = json.loads(done.stdout)
     assert found["summary"].startswith("A start here unpacks to /tmp/unpackenv-0/env/")

@@ -55,5 +55,5 @@ def test_doctor(engine: Engine, python_images: None, context: Path, bench: Path)
     build(engine, context, documented.recipes()["The shortest"].dockerfile)
     here, there = run(engine, bench, "doctor.md").values()
     assert "A start here " in here
-    assert " in /doctor\n" in there
+    assert " in /opt/unpackenv/runtime\n" in there
     assert "A start here " in there

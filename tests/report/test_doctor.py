@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,11 +16,12 @@ import pytest
 
 import containers_by_hand
 from containers_by_hand import MB, Container
-from processes import IS_ROOT, environment, pack_tree, run, wrapper, write_tree
+from processes import IMPORT_ALL, IS_ROOT, environment, pack_tree, run, wrapper, write_tree
 from unpackenv.build import runtime
 
 Mount = Callable[..., None]
 
+README = Path(__file__).parents[2] / "README.md"
 # What lies below the standard library, and is not counted with it.
 NO_MODULES_OF_IT = ("site-packages", "dist-packages", "test")
 
@@ -91,8 +92,101 @@ def test_all_is_well(archive: Path, target: Path) -> None:
 def test_as_text(archive: Path, target: Path) -> None:
     done = run(wrapper("doctor", "--archive", archive, "--target", target))
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"ok       place        {target}: a start unpacks here (" in done.stdout
+    assert re.search(rf"^  ok +place +{target}: a start unpacks here \(", done.stdout, re.MULTILINE)
     assert done.stdout.splitlines()[-1].startswith(f"A start here unpacks to {target}: 0 problems, ")
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "missing": lambda tree: (tree / "data").unlink(),
+    "cut off": lambda tree: os.truncate(tree / "data", 4096),
+    "a directory": lambda tree: ((tree / "data").unlink(), (tree / "data").mkdir()),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("how", ["", "with files of others", "in place", "without its archive", "of tar"])
+def test_a_tree_in_which_files_are_missing(archive: Path, target: Path, tmp_path: Path, loss: str, how: str) -> None:
+    """A start takes it, as its stamp says that it is complete; the doctor looks."""
+    if how == "of tar":
+        archive = tmp_path / "site.tar.gz"
+        subprocess.run(["tar", "-C", tmp_path / "site", "-czf", archive, "."], check=True)
+    named = ["--archive", archive, "--target", target]
+    if how == "in place":
+        write_tree(target, {"mine": "stays"})
+        named.append("--in-place")
+    assert start(*named) == ""
+    if how == "with files of others":
+        write_tree(target, {"cache/more": "x" * 1_000_000, "cache/and more": ""})
+    if how == "without its archive":
+        archive.unlink()
+    whole = doctor(*named)
+    assert (whole.returncode, whole.only("tree")["level"]) == (0, "ok")
+    LOSSES[loss](target)
+    assert start(*named) == ""
+    found = doctor(*named)
+    assert (found.returncode, found.problems) == (1, ["tree-mismatch"])
+    damaged = found.only("tree", "problem")
+    if how in ("without its archive", "of tar"):
+        assert re.search(r": \d files? of .* and its stamp says 2 files of 200\.0 kB$", damaged["text"]), damaged[
+            "text"
+        ]
+    else:
+        assert damaged["text"].endswith("1 of its 2 members are missing or cut off, such as data")
+    assert found.found["summary"].startswith(f"A start here takes the tree that is at {target}, and finds it damaged: ")
+    stamp = target / ".unpackenv.stamp"
+    assert f"Remove {stamp if how == 'in place' else 'it'}, and the next start unpacks again" in damaged["hint"]
+
+
+def test_a_tree_that_cannot_be_counted(tmp_path: Path, target: Path) -> None:
+    """Of a tree in a directory with other files nobody knows how many it has, unless its archive lists them."""
+    tree = write_tree(tmp_path / "plain", {"app.py": "", "data": "some data\n"})
+    subprocess.run(["tar", "-C", tree, "-czf", tmp_path / "site.tar.gz", "."], check=True)
+    write_tree(target, {"mine": "stays"})
+    named = ("--archive", tmp_path / "site.tar.gz", "--target", target)
+    assert start(*named, "--in-place") == ""
+    (target / "data").unlink()
+    found = doctor(*named)
+    assert found.returncode == 0
+    assert "its stamp says 2 files of 10 bytes, which were not counted" in found.only("tree", "note")["text"]
+    assert "complete" not in json.dumps(found.found)
+
+
+def test_what_a_start_with_a_tree_does_not_need(archive: Path, target: Path, tmp_path: Path) -> None:
+    """It reads no archive and writes to no place: what is wrong with these is a warning."""
+    named = ("--archive", archive, "--target", target)
+    assert start(*named) == ""
+    write_tree(tmp_path / "hidden", {"zstandard/__init__.py": "raise ImportError('broken')\n"})
+    path = f"{tmp_path / 'hidden'}:{environment()['PYTHONPATH']}"
+    assert start(*named, PYTHONPATH=path) == ""
+    found = doctor(*named, PYTHONPATH=path)
+    assert (found.returncode, found.problems) == (0, [])
+    assert found.only("zstandard")["level"] == "warning"
+    assert found.found["summary"].startswith(f"A start here takes the tree that is at {target}: ")
+    assert "a start would unpack here, if there were no tree" in found.only("place", "ok")["text"]
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can be somebody else")
+def test_a_tree_in_which_not_everybody_may_look(archive: Path, tmp_path: Path, mount: Mount) -> None:
+    site = write_tree(tmp_path / "other", {"secret/data": "x"})
+    (site / "secret").chmod(0o700)
+    place = Path("/opt/unpackenv")  # where everybody may look, unlike here
+    place.mkdir(exist_ok=True)
+    mount("-t", "tmpfs", "none", place)
+    pack_tree(place / "archive", site)
+    named = ("--archive", place / "archive", "--target", place / "tree")
+    assert start(*named) == ""
+    code = (
+        f"{IMPORT_ALL}\nimport os, sys, sysconfig, unpackenv.cli, unpackenv.report.doctor, unpackenv.report.terminal\n"
+    )
+    code += (
+        "sysconfig.get_config_vars(); unpackenv.cli._parser(); os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"
+    )
+    code += f"sys.argv[1:] = ['doctor', '--json', *{list(map(str, named))!r}]\nunpackenv.cli.main()"
+    found = Diagnosis(run([sys.executable, "-c", code], environment(HOME="/")))
+    assert (
+        "its stamp says 1 file of 1 byte, which could not be looked at (Permission denied: "
+        in (found.only("tree", "note")["text"])
+    )
 
 
 def test_no_archive(tmp_path: Path) -> None:
@@ -453,8 +547,8 @@ def test_where_psutil_finds_nothing(archive: Path, target: Path, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def with_doctor(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A runtime that has the doctor."""
-    return runtime.write(str(tmp_path_factory.mktemp("final") / "runtime"), doctor=True).path
+    """A runtime. Shared: never write to it."""
+    return runtime.write(str(tmp_path_factory.mktemp("final") / "runtime")).path
 
 
 def test_in_a_container(with_doctor: str, archive: Path, tmp_path: Path) -> None:
@@ -501,20 +595,31 @@ def _venv(tmp_path: Path) -> Path:
     return tmp_path / "image/bin/python"
 
 
-def test_a_runtime_without_doctor_says_how_to_get_one(tmp_path: Path) -> None:
-    at = runtime.write(str(tmp_path / "runtime")).path
-    assert not os.path.exists(f"{at}/unpackenv/report")
-    env = {"PATH": os.defpath, "PYTHONPATH": at}
+def test_from_what_the_readme_puts_into_an_image(tmp_path: Path, archive: Path) -> None:
+    """Its Dockerfile has a line that writes a runtime; that has the doctor, and `verify`."""
+    (options,) = re.findall(r"^RUN unpackenv runtime (.*?) &&", README.read_text(), re.MULTILINE)
+    at = tmp_path / "runtime"
+    done = run(wrapper("runtime", *options.replace("/opt/unpackenv/runtime", str(at)).split()))
+    assert done.returncode == 0, done.stderr
+    env = {"PATH": os.defpath, "PYTHONPATH": str(at), "UNPACKENV_ARCHIVE": str(archive)}
     done = run([sys.executable, "-S", "-m", "unpackenv", "doctor"], env)
-    assert (done.returncode, done.stdout) == (125, "")
-    assert f"{at}: there is no doctor in it" in done.stderr
-    assert "unpackenv runtime --doctor DIR" in done.stderr
-
-
-def test_a_runtime_with_doctor_is_still_small(with_doctor: str) -> None:
-    if not shutil.which("strip"):
-        pytest.skip("binutils are not installed")
-    on_disk = sum(file.lstat().st_blocks * 512 for file in Path(with_doctor).rglob("*"))
-    assert on_disk < 2_200_000
-    names = {path.name for path in Path(with_doctor, "unpackenv/report").glob("*.py")}
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("A start here unpacks to ")
+    done = run([sys.executable, "-S", "-m", "unpackenv", "verify"], env)
+    assert (done.returncode, done.stdout) == (0, f"{archive}: sound\n")
+    names = {path.name for path in (at / "unpackenv/report").glob("*.py")}
     assert "analyze.py" not in names
+
+
+def test_no_start_pays_for_it(with_doctor: str, archive: Path, target: Path) -> None:
+    """A start imports nothing of what only looks into a container, cold or warm."""
+    env = {"PATH": os.defpath, "PYTHONPATH": with_doctor}
+    code = f"import sys, unpackenv; unpackenv.bootstrap({str(archive)!r}, {str(target)!r}); print(*sorted(sys.modules))"
+    for _ in ("cold", "warm"):
+        done = run([sys.executable, "-S", "-c", code], env)
+        assert done.returncode == 0, done.stderr
+        loaded = {name for name in done.stdout.split() if name.startswith("unpackenv.")}
+        assert "unpackenv.start.bootstrap" in loaded
+        assert not [
+            name for name in loaded if name.startswith(("unpackenv.report", "unpackenv.cli", "unpackenv.build"))
+        ]

@@ -12,6 +12,7 @@ There is no `zstandard` package in it that could shadow the application's.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,12 +32,13 @@ _OF_BUILD = ("__init__.py", "hook.py")
 _LEFT_OUT = (
     "__pycache__", "backend", "py.typed", "writer.py", "pack.py", "analyze.py", "timings.py", "runtime.py",
 )  # fmt: skip
-# What only helps to look into a container.
-_TO_LOOK_INTO_IT = ("report", "verify.py", "compare.py", "frames.py", "pooled.py")
-_DOCTOR = (
+# Of the reports, the doctor.
+_OF_REPORT = (
     "__init__.py", "doctor.py", "doctor_files.py", "doctor_limits.py", "doctor_places.py", "doctor_tree.py",
-    "findings.py",
+    "findings.py", "terminal.py",
 )  # fmt: skip
+# What no start runs: it is compiled when somebody looks into a container.
+_WITHOUT_BYTECODE = r"report/|archive/(compare|frames|pooled|verify)\.py"
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
 
@@ -49,10 +51,8 @@ class Runtime:
     stripped: bool
 
 
-def write(directory: str, codec: str = trailer.ZSTD, *, doctor: bool = False) -> Runtime:
+def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
     """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
-
-    With `doctor` it has the commands `doctor` and `verify`, too, for a container that is to be looked into.
 
     It is for the interpreter that runs this: the C extension is of one Python version and platform.
     Raises `PackError`.
@@ -63,7 +63,7 @@ def write(directory: str, codec: str = trailer.ZSTD, *, doctor: bool = False) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
         work = Path(name, "runtime")
-        _copy_package(work, doctor)
+        _copy_package(work)
         stripped = codec == trailer.XZ or _copy_backend(work)
         _compile(work)
         _check(work, codec)
@@ -71,13 +71,12 @@ def write(directory: str, codec: str = trailer.ZSTD, *, doctor: bool = False) ->
     return Runtime(str(path), _size_on_disk(path), stripped)
 
 
-def _copy_package(work: Path, doctor: bool) -> None:
-    parts: dict[str, Sequence[str]] = {"build": _OF_BUILD, "report": _DOCTOR if doctor else ()}
+def _copy_package(work: Path) -> None:
+    parts: dict[str, Sequence[str]] = {"build": _OF_BUILD, "report": _OF_REPORT}
 
     def ignored(directory: str, names: list[str]) -> list[str]:
         kept = parts.get(os.path.basename(directory), names)
-        without = () if doctor else _TO_LOOK_INTO_IT
-        return [name for name in names if name not in kept or name in (*_LEFT_OUT, *without)]
+        return [name for name in names if name not in kept or name in _LEFT_OUT]
 
     shutil.copytree(Path(unpackenv.__file__).parent, work / "unpackenv", ignore=ignored)
 
@@ -126,6 +125,7 @@ def _licences() -> Iterator[Path]:
 def _compile(work: Path) -> None:
     """An image may run it read-only: without bytecode every start would compile it. Docstrings are left out."""
     command = ["-m", "compileall", "-q", "-o", "2", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
+    command += ["-x", f"{re.escape(str(work))}/unpackenv/({_WITHOUT_BYTECODE})"]
     _run([*command, str(work)], {"PYTHONHASHSEED": "0"})
     for bytecode in work.rglob("*.opt-2.pyc"):  # an interpreter without -OO looks for the plain name
         bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))

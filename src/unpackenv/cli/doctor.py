@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 
-import unpackenv
-from unpackenv.cli.common import add_settings, has
-from unpackenv.errors import UnpackenvError
+from unpackenv.cli.common import add_settings
 from unpackenv.start.settings import TABLE
 
 TYPE_CHECKING = False
@@ -33,15 +30,11 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    if not has("report.doctor"):
-        raise UnpackenvError(
-            "there is no doctor in it, to keep it small",
-            where=os.path.dirname(os.path.dirname(os.path.abspath(unpackenv.__file__))),
-            hint="Write a runtime that has one (unpackenv runtime --doctor DIR), mount it into the container, and say "
-            "PYTHONPATH=DIR python -m unpackenv doctor (docker run --entrypoint python …)",
-        )
-    from unpackenv.report import doctor
+    from unpackenv.report import doctor, terminal
 
     diagnosis = doctor.examine({setting.name: getattr(options, setting.name, None) for setting in TABLE})
-    print(json.dumps(diagnosis.fields()) if options.json else diagnosis.text())
+    if options.json:
+        print(json.dumps(diagnosis.fields()))
+    else:
+        terminal.show("", [diagnosis.table()], diagnosis.summary)
     return diagnosis.exit_code(options.strict)

@@ -26,7 +26,8 @@ def add(commands: Commands) -> None:
         default="zstd",
         help="of the archive: zstd, or xz, which needs no extension (default: zstd)",
     )
-    parser.add_argument("--doctor", action="store_true", help="with `unpackenv doctor`, which takes 120 kB more")
+    # What once brought the doctor, which every runtime has now.
+    parser.add_argument("--doctor", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from unpackenv.build import runtime
     from unpackenv.report import amount
 
-    written = runtime.write(options.directory, options.codec, doctor=options.doctor)
+    written = runtime.write(options.directory, options.codec)
     if not written.stripped:
         print("warning: symbols are not stripped, which saves 11 MB: install binutils", file=sys.stderr)
     print(f"{written.path}: {amount(written.size)} on disk")

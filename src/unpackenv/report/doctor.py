@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.util import cache_from_source
 from typing import TYPE_CHECKING, Union
 
@@ -20,7 +21,7 @@ import unpackenv
 from unpackenv.archive import codecs, interpreter, trailer
 from unpackenv.build import hook
 from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch, UnpackenvError
-from unpackenv.report import counted, doctor_files, doctor_limits, doctor_places, doctor_tree
+from unpackenv.report import amount, counted, doctor_files, doctor_limits, doctor_places, doctor_tree
 from unpackenv.report.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
 from unpackenv.start import cold, mounts, places
 from unpackenv.start.settings import PREFIX, VARIABLES, Settings, is_off, nearest_variable
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _READ_AT_MOST = 64 << 20
 _SLOW_READ = 1.0  # seconds for the whole archive
+_TAKES = "takes the tree that is at "
 _FEW = 0.5  # of the standard library with bytecode
 
 
@@ -52,7 +54,9 @@ def examine(arguments: Mapping[str, object]) -> Diagnosis:
     except UnpackenvError as error:
         found.append(of_error("settings", error))
     problems, warnings = (sum(one.level == level for one in found) for level in (PROBLEM, WARNING))
-    if problems:
+    if problems and outcome.startswith(_TAKES):
+        outcome += ", and finds it damaged"
+    elif problems:
         outcome = "would fail"
     elif _is_off():
         outcome = "does nothing, as UNPACKENV=off says; without that it " + outcome
@@ -76,7 +80,7 @@ def _interpreter() -> Iterator[Finding]:
         does = "the first interpreter to start unpacks" if auto else "interpreters import from a tree that is there"
         yield Finding("hook", OK, f"{path}: {does}", facts={"path": path, "auto": auto})
     else:
-        yield Finding("hook", NOTE, "no hook in this interpreter: only what bootstraps imports the packages")
+        yield Finding("hook", NOTE, f"no hook at {path}: only what bootstraps imports the packages")
 
 
 def _standard_library() -> Iterator[Finding]:
@@ -136,17 +140,18 @@ def _start(settings: Settings, found: list[Finding]) -> str:
     found += _backend(identity)
     found += _match(identity, settings)
     candidates = places.candidates(settings, identity)
-    of_trees, tree = doctor_tree.examine(candidates, identity.key, settings)
-    found += of_trees
     opened = _open(identity, settings, found)
+    of_trees, tree = doctor_tree.examine(candidates, identity.key, settings, path)
+    use = "a start would unpack here, if there were no tree" if tree else "a start unpacks here"
     try:
-        looked, target = doctor_places.examine(candidates, opened.check if opened else None, settings)
+        looked, target = doctor_places.examine(candidates, opened.check if opened else None, settings, use)
         known = {one.reason for one in found if one.level == PROBLEM}
         looked = [one for one in looked if not one.reason or one.reason not in known]
-        if tree:  # then nothing has to be written
-            found += [one for one in looked if one.level != PROBLEM]
-            return f"takes the tree that is at {tree}"
-        found += looked
+        if tree:  # then nothing has to be read or written
+            found[:] = [replace(one, level=WARNING) if one.level == PROBLEM else one for one in found]
+            found += [*of_trees, *(one for one in looked if one.level != PROBLEM)]
+            return f"{_TAKES}{tree}"
+        found += [*of_trees, *looked]
         found += _reading(identity)
         found += _workers(opened) if opened else ()
     finally:
@@ -161,7 +166,7 @@ def _without_archive(settings: Settings, error: ArchiveNotFound, found: list[Fin
     of_trees, tree = doctor_tree.examine(named, "", settings)
     found += of_trees
     if tree:
-        return f"takes the tree that is at {tree}"
+        return f"{_TAKES}{tree}"
     if settings.missing == "ignore":
         found.append(of_error("archive", error, NOTE))
         return "does nothing, as there is no archive"
@@ -171,13 +176,13 @@ def _without_archive(settings: Settings, error: ArchiveNotFound, found: list[Fin
 
 def _archive(identity: Identity) -> Finding:
     facts = {"path": identity.path, "size": identity.size, "digest": identity.digest, "facts": identity.facts}
-    text = f"{identity.path}: {identity.size / 1e6:,.1f} MB"
+    text = f"{identity.path}: {amount(identity.size)}"
     if not identity.footer:
         return Finding(
             "archive", NOTE, f"{text}, made by tar: what is in it is learnt while it is unpacked", facts=facts
         )
     files, size = (int(identity.facts[key][0]) for key in ("files", "unpacked-size"))
-    text += f" ({identity.footer.codec}), {counted(files, 'file')} of {size / 1e6:,.1f} MB"
+    text += f" ({identity.footer.codec}), {counted(files, 'file')} of {amount(size)}"
     text += f", digest {identity.digest[:12]}…"
     return Finding("archive", OK, text, facts=facts)
 

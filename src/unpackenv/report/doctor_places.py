@@ -28,10 +28,13 @@ _SLOW_FILE = 500e-6  # seconds: ext4 takes 25 µs, overlayfs twice that, a netwo
 _NETWORKS = ("9p", "afs", "ceph", "cifs", "fuse", "glusterfs", "gpfs", "lustre", "nfs", "smb", "virtiofs")
 
 
-def examine(places: list[Place], check: Check | None, settings: Settings) -> tuple[list[Finding], str]:
+def examine(
+    places: list[Place], check: Check | None, settings: Settings, use: str = "a start unpacks here"
+) -> tuple[list[Finding], str]:
     """Return what there is to say of the places for a tree, in their order, and the one that a start would take.
 
-    `check` is that of the opened archive, if it could be opened: room, memory, mount and interpreter.
+    Of that one `use` is said. `check` is that of the opened archive, if it could be opened: room, memory, mount and
+    interpreter.
     """
     found: list[Finding] = []
     chosen = ""
@@ -43,7 +46,7 @@ def examine(places: list[Place], check: Check | None, settings: Settings) -> tup
         except UnpackenvError as error:  # no other place would help
             return [*found, of_error("target", error)], ""
         else:
-            found.append(_of_usable(place, facts, "" if chosen else "a start unpacks here"))
+            found.append(_of_usable(place, facts, "" if chosen else use))
             found += _doubts(place, facts) if not chosen else []
             chosen = chosen or place.path
         found += _traces(place)

@@ -1,23 +1,32 @@
-"""Whether a start would find a tree that is there already."""
+"""Whether a start would find a tree that is there already, and whether its files are.
+
+A start takes the stamp's word for that. Here each file is looked for, under the name and with the size that the
+archive says; without an archive that lists them they are counted, as after a restart of the machine. None is read.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 
-from unpackenv.errors import UnpackenvError
-from unpackenv.report import counted
-from unpackenv.report.findings import NOTE, OK, WARNING, Finding, of_error
-from unpackenv.start import bootstrap, stamp
+from unpackenv.archive import reader
+from unpackenv.archive.toc import Toc
+from unpackenv.errors import TreeMismatch, UnpackenvError
+from unpackenv.report import amount, counted
+from unpackenv.report.findings import NOTE, OK, PROBLEM, WARNING, Finding, of_error
+from unpackenv.start import bootstrap, durable, stamp
 from unpackenv.start.places import Place
+from unpackenv.start.report import Report
 from unpackenv.start.settings import Settings
+from unpackenv.start.target import is_shared
 
 
-def examine(candidates: list[Place], key: str, settings: Settings) -> tuple[list[Finding], str]:
+def examine(candidates: list[Place], key: str, settings: Settings, archive: str = "") -> tuple[list[Finding], str]:
     """Return what there is to say of trees at these places, and the path of the one that a start would take, if any.
 
-    One that was unpacked before the machine restarted is counted, and then its stamp is renewed: that is how a
-    start finds out.
+    `archive` is the path of the one that lists their files, if there is one. A tree that was unpacked before the
+    machine restarted is counted as a start counts it, and then its stamp is renewed.
     """
     doubtful = [place.path for place in candidates if _is_doubtful(place.path)]
     try:
@@ -26,8 +35,7 @@ def examine(candidates: list[Place], key: str, settings: Settings) -> tuple[list
         return [of_error("tree", error)], ""
     if not done:
         return list(_not_to_be_used(candidates)), ""
-    text = f"{done.target}: complete, {counted(done.files, 'file')}"
-    found = [Finding("tree", OK, text, facts={"path": done.target})]
+    found = [_looked_at(done, archive)]
     if done.target in doubtful:
         found.append(_counted_again(done.target))
     return found, done.target
@@ -40,6 +48,56 @@ def _is_doubtful(tree: str) -> bool:
         return False
     os.close(stamped[1])
     return not stamp.is_certain(stamped[0])
+
+
+def _looked_at(done: Report, archive: str) -> Finding:
+    """Say whether the files of a tree are there; of one that was filled in place only where the archive lists them."""
+    tree = done.target
+    said = f"{counted(done.files, 'file')} of {amount(done.size)}"
+    try:
+        toc = _listed(archive)
+        if toc:
+            gone = list(_gone(tree, toc))
+            some = f"{len(gone):,} of its {toc.member_count:,} members are missing or cut off"
+            problem = f"{some}, such as {gone[0]}" if gone else ""
+            text = f"all {said} are there, with their sizes; their content was not compared"
+        elif is_shared(tree):
+            text = f"its stamp says {said}, which were not counted, as others have files there, too"
+            return Finding("tree", NOTE, f"{tree}: {text}", facts={"path": tree})
+        else:
+            files, size = durable.count(tree)
+            problem = f"{counted(files, 'file')} of {amount(size)}, and its stamp says {said}"
+            problem = problem if files < done.files or size < done.size else ""
+            text = f"{counted(files, 'file')} of {amount(size)}, no fewer than the {said} of its stamp; none was read"
+    except OSError as error:
+        text = f"its stamp says {said}, which could not be looked at ({error.strerror}: {error.filename})"
+        return Finding("tree", NOTE, f"{tree}: {text}", facts={"path": tree})
+    if not problem:
+        return Finding("tree", OK, f"{tree}: {text}", facts={"path": tree})
+    remove = os.path.join(tree, stamp.NAME) if is_shared(tree) else "it"
+    hint = f"A start takes it all the same. Remove {remove}, and the next start unpacks again"
+    return Finding("tree", PROBLEM, f"{tree}: {problem}", hint, TreeMismatch.reason, {"path": tree})
+
+
+def _listed(archive: str) -> Toc | None:
+    try:
+        with reader.open_archive(archive) as opened:
+            return opened.toc
+    except UnpackenvError:  # of plain tar, or damaged, or not there
+        return None
+
+
+def _gone(tree: str, toc: Toc) -> Iterator[str]:
+    """Yield the members of an archive that a tree has not, or not of that size."""
+    for kind, path, row in toc.paths():
+        try:
+            status = os.lstat(os.path.join(os.fsencode(tree), path))
+        except (FileNotFoundError, NotADirectoryError):
+            yield os.fsdecode(path)
+            continue
+        is_file = stat.S_ISREG(status.st_mode)
+        if kind == "file" and not (is_file and status.st_size == toc.file_size[row]):
+            yield os.fsdecode(path)
 
 
 def _counted_again(tree: str) -> Finding:

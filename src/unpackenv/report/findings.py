@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unpackenv.errors import UnpackenvError
+from unpackenv.report.terminal import Table
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 
@@ -56,11 +57,7 @@ class Diagnosis:
             "findings": [asdict(finding) for finding in self.findings],
         }
 
-    def text(self) -> str:
-        """Return it for people."""
-        lines = []
-        for finding in self.findings:
-            lines.append(f"{finding.level:8} {finding.topic:12} {finding.text}")
-            if finding.hint:
-                lines.append(f"{'':21} {finding.hint}")
-        return "\n".join([*lines, "", self.summary])
+    def table(self) -> Table:
+        """Return the findings for people, each with what to do about it."""
+        rows = [(one.level, one.topic, one.text + (f"\n  {one.hint}" if one.hint else "")) for one in self.findings]
+        return Table("What a start here depends on", ("level", "topic", "what was found"), rows)

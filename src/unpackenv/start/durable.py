@@ -35,7 +35,7 @@ def survived(tree: str, known: dict[str, list[str]], stamp_fd: int) -> bool:
     if is_shared(tree):
         return False
     try:
-        files, size = _count(tree)
+        files, size = count(tree)
     except OSError:
         return False
     if files < int(first(known, "files", "0")) or size < int(first(known, "unpacked-size", "0")):
@@ -44,7 +44,7 @@ def survived(tree: str, known: dict[str, list[str]], stamp_fd: int) -> bool:
     return True
 
 
-def _count(tree: str) -> tuple[int, int]:
+def count(tree: str) -> tuple[int, int]:
     """Return the number of regular files in a tree, hard links counted once, and the sum of their sizes."""
     files = size = 0
     linked = set()
