@@ -49,8 +49,10 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     assert "unpackenv/archive/backend/LICENSE" in files
     assert "unpackenv/archive/writer.py" not in files
     sources = {name for name in files if name.endswith(".py")}
-    looks = {"archive/compare.py", "archive/frames.py", "archive/pooled.py", "archive/verify.py"}
-    looks |= {f"report/{path.name}" for path in Path(written.path, "unpackenv/report").glob("*.py")}
+    looks = {f"report/{path.name}" for path in Path(written.path, "unpackenv/report").glob("*.py")}
+    looks |= {f"archive/{name}.py" for name in ("compare", "frames", "pooled", "refusals", "verify")}
+    looks |= {f"cli/{name}.py" for name in ("doctor", "hook", "inspect", "prune", "verify")}
+    looks |= {"start/prune.py"}
     compiled = {name.replace("__pycache__/", "").partition(f".{TAG}.pyc")[0] for name in files if name.endswith(".pyc")}
     assert {f"{name}.py" for name in compiled} == sources - {f"unpackenv/{name}" for name in looks}
 

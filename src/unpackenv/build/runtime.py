@@ -37,8 +37,11 @@ _OF_REPORT = (
     "__init__.py", "doctor.py", "doctor_files.py", "doctor_limits.py", "doctor_places.py", "doctor_tree.py",
     "findings.py", "terminal.py",
 )  # fmt: skip
-# What no start runs: it is compiled when somebody looks into a container.
-_WITHOUT_BYTECODE = r"report/|archive/(compare|frames|pooled|verify)\.py"
+# What no start runs that succeeds: it is compiled when somebody looks into a container.
+_WITHOUT_BYTECODE = (
+    r"report/|archive/(compare|frames|pooled|refusals|verify)\.py|cli/(doctor|hook|inspect|prune|verify)\.py|"
+    r"start/prune\.py"
+)
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
 

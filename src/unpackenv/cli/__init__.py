@@ -28,11 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     Without arguments it prints its help, and exits with 2: of an entrypoint the command may have got lost.
     """
-    parser = _parser()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(arguments[0] if arguments else "")
     for stream in (sys.stdout, sys.stderr):  # a name may have bytes that are no text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = _parsed(parser, list(sys.argv[1:] if arguments is None else arguments))
+    options = _parsed(parser, arguments)
     on_stderr = Log({})
     on_stderr.file = ""  # that is for starts
     try:
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _parser() -> Parser:
+def _parser(command: str = "") -> Parser:
+    """Return the parser of the command line: of one command, or else of all."""
     parser = Parser(
         prog="unpackenv",
         description="Ship a Python environment as one compressed file, unpacked in parallel when the container starts.",
@@ -58,7 +60,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"unpackenv {unpackenv.__version__}")
     parser.commands = parser.add_subparsers(prog="unpackenv", title="commands", required=True, metavar="COMMAND")
-    for name in _COMMANDS:
+    for name in (command,) if command in _COMMANDS else _COMMANDS:
         if has(f"cli.{name}"):
             import_module(f"unpackenv.cli.{name}").add(parser.commands)
     return parser

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
-from unpackenv.start.settings import TABLE, Setting, Settings
+from unpackenv.start.settings import TABLE, Setting, Settings, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,11 +81,8 @@ class Parser(argparse.ArgumentParser):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence that ends with a name that is not known: the nearest one that is, if one is near."""
-    import difflib
-
-    names = {each.lstrip("-"): each for each in known}
-    near = difflib.get_close_matches(name.lstrip("-"), names, 1)
-    return f"; did you mean {names[near[0]]}?" if near else "."
+    meant = nearest(name, known)
+    return f"; did you mean {meant}?" if meant else "."
 
 
 def add_settings(parser: Parser, without: Collection[str] = ()) -> None:
