@@ -262,7 +262,8 @@ def test_a_place_where_a_start_unpacks_is_in_use(
 
 # Prunes with a pause behind each file that it removes.
 PRUNES_SLOWLY = """
-import os, sys, time
+import sys, time
+from unpackenv.unpatched import os
 unlink = os.unlink
 def slow(*arguments, **options):
     unlink(*arguments, **options)
