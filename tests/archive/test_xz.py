@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unpackenv.archive import codecs, xz
-from unpackenv.errors import ArchiveCorrupt, MemoryBudgetExceeded
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded
 
 RAW = b"".join(b"line %d\n" % (number * number) for number in range(40_000))
 MEMORY = 1 << 27
@@ -43,7 +43,7 @@ def decoded(path: Path, step: int = 1 << 16) -> bytes:
     for block in blocks_of(path):
         stored = data[block.offset : block.offset + block.stored_size]
         pieces = (stored[at : at + step] for at in range(0, len(stored), step))
-        out.append(b"".join(xz.decode_block(block.header, pieces, block.raw_size, MEMORY)))
+        out.append(b"".join(xz.decode_block(block, pieces, MEMORY)))
     return b"".join(out)
 
 
@@ -161,7 +161,7 @@ def test_a_stored_stream_is_what_the_format_document_says() -> None:
 
 # --- the index ---
 
-NUMBERS = st.integers(0, 2**63 - 1)
+NUMBERS = st.integers(5, 2**63 - 1)
 
 
 @settings(max_examples=100)
@@ -188,6 +188,9 @@ def indexed(index: bytes) -> bytes:
         b"\x00" + b"\xff" * 9 + b"\x01",  # a number of more than 63 bits
         b"\x00\x01" + b"\xff" * 9 + b"\x01\x03",
         b"\x00\x01\x17" + b"\x80" * 4,  # a number that does not end
+        b"\x00\x01\x97\x00\x03",  # one byte more than it needs
+        b"\x00\x01\x00\x00",  # a block that takes no room
+        b"\x00\x02\x17\x03\x04\x00",  # the check of a block as a block of its own
         b"\x00\xff\xff\xff\xff\x0f",  # more records than bytes
         b"",
     ],
@@ -247,11 +250,15 @@ def test_every_flip_outside_of_padding_is_found(tmp_path: Path) -> None:
 # --- one block ---
 
 
+def alone(block: bytes, announced: int, more: int = 0) -> xz.Block:
+    return xz.Block(0, xz.unpadded_size(block) + more, announced, xz.stream_header())
+
+
 @pytest.mark.parametrize("announced", [0, 499, 501, 1 << 40])
 def test_a_block_of_another_size_than_announced(announced: int) -> None:
     block = xz.encode_block(RAW[:500], 1, 1 << 16)
     with pytest.raises(ArchiveCorrupt, match="than announced"):
-        b"".join(xz.decode_block(xz.stream_header(), [block], announced, MEMORY))
+        b"".join(xz.decode_block(alone(block, announced), [block], MEMORY))
 
 
 def test_a_block_is_decoded_in_small_pieces() -> None:
@@ -259,7 +266,7 @@ def test_a_block_is_decoded_in_small_pieces() -> None:
     block = xz.encode_block(bytes(20_000_000), 1, 1 << 16)
     pieces: list[int] = []
     with pytest.raises(ArchiveCorrupt, match="larger than announced"):
-        pieces.extend(len(piece) for piece in xz.decode_block(xz.stream_header(), [block], 1_000_000, MEMORY))
+        pieces.extend(len(piece) for piece in xz.decode_block(alone(block, 1_000_000), [block], MEMORY))
     assert max(pieces) <= xz.STEP
     assert sum(pieces) <= 1_000_000
 
@@ -267,10 +274,49 @@ def test_a_block_is_decoded_in_small_pieces() -> None:
 def test_a_dictionary_beyond_the_budget_is_said() -> None:
     block = xz.encode_block(RAW, 1, 1 << 26)
     with pytest.raises(MemoryBudgetExceeded, match="16 MiB"):
-        b"".join(xz.decode_block(xz.stream_header(), [block], len(RAW), 1 << 24))
+        b"".join(xz.decode_block(alone(block, len(RAW)), [block], 1 << 24))
 
 
 def test_what_follows_a_block_is_not_taken_for_data() -> None:
     block = xz.encode_block(RAW[:500], 1, 1 << 16)
     with pytest.raises(ArchiveCorrupt):
-        b"".join(xz.decode_block(xz.stream_header(), [block + block], 500, MEMORY))
+        b"".join(xz.decode_block(alone(block, 500), [block + block], MEMORY))
+
+
+@pytest.mark.parametrize("end", [-1, -4, -5, 1, 4])
+def test_a_block_ends_with_its_check(end: int) -> None:
+    """All of its data is there before the check is, and is not handed out as if it were sound."""
+    block = xz.encode_block(RAW[:500], 1, 1 << 16)
+    cut = block[:end] if end < 0 else block + bytes(end)
+    with pytest.raises(ArchiveCorrupt):
+        b"".join(xz.decode_block(alone(block, 500), [cut], MEMORY))
+
+
+@pytest.mark.parametrize("more", [-4, -1, 1, 4])
+def test_an_index_has_the_sizes_of_its_blocks(tmp_path: Path, more: int) -> None:
+    """To the byte: padding hides what an index says wrongly from who goes by where blocks begin."""
+    block = xz.encode_block(RAW[:500], 1, 1 << 16)
+    with pytest.raises(ArchiveCorrupt):
+        b"".join(xz.decode_block(alone(block, 500, more), [block], MEMORY))
+    path = tmp_path / "lies.xz"
+    path.write_bytes(xz.stream_header() + block + xz.index_and_footer([(xz.unpadded_size(block) + more, 500)]))
+    with pytest.raises(ArchiveCorrupt):
+        decoded(path)
+    assert subprocess.run(["xz", "-tq", path], capture_output=True).returncode
+
+
+@pytest.mark.parametrize("blocks", [[], [RAW[:500]]], ids=["empty", ""])
+@pytest.mark.parametrize("flags", [b"\x00\x02", b"\x00\x0f", b"\x00\x11", b"\x01\x01"])
+def test_a_check_that_xz_does_not_know(tmp_path: Path, flags: bytes, blocks: list[bytes]) -> None:
+    """liblzma decodes what it cannot check; stock xz refuses it, also where there is nothing to check."""
+    encoded = [xz.encode_block(raw, 1, 1 << 16) for raw in blocks]
+    closing = xz.index_and_footer([(xz.unpadded_size(block), len(raw)) for block, raw in zip(encoded, blocks)])
+    tail = closing[-8:-4] + flags
+    path = tmp_path / "unknown.xz"
+    path.write_bytes(
+        xz.MAGIC + flags + struct.pack("<I", zlib.crc32(flags)) + b"".join(encoded)
+        + closing[:-12] + struct.pack("<I", zlib.crc32(tail)) + tail + xz.FOOTER_MAGIC
+    )  # fmt: skip
+    with pytest.raises(ArchiveUnsupported, match="check"):
+        blocks_of(path)
+    assert subprocess.run(["xz", "-tq", path], capture_output=True).returncode

@@ -6,7 +6,7 @@ import sys
 
 from unpackenv.archive import trailer
 from unpackenv.archive.toc import FRAME_LIMIT
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -84,9 +84,13 @@ def _xz_decoder() -> Decode:
         at = 0
         # The decompressor copies what it was given and has not used yet: it gets a little at a time.
         given = (stored[begin : begin + xz.STEP] for begin in range(0, len(stored), xz.STEP))
-        for piece in xz.decode_block(header, given, len(out), 2 * LARGEST_WINDOW):
-            out[at : at + len(piece)] = piece
-            at += len(piece)
+        block = xz.Block(0, xz.unpadded_size(stored), len(out), header)
+        try:
+            for piece in xz.decode_block(block, given, 2 * LARGEST_WINDOW):
+                out[at : at + len(piece)] = piece
+                at += len(piece)
+        except MemoryBudgetExceeded as error:  # no setting can help
+            raise ArchiveCorrupt("an xz frame has a larger dictionary than the format allows") from error
 
     return decode
 
@@ -108,13 +112,13 @@ def decode_columns(codec: str, stored: bytes, raw_size: int) -> bytes:
         return bytes(out)
     import lzma
 
-    from unpackenv.archive import xz
-
     try:
         decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * LARGEST_WINDOW)
         raw = decompressor.decompress(stored, max_length=raw_size + 1)
     except lzma.LZMAError as error:
-        raise xz.translated(error, 2 * LARGEST_WINDOW) from error
+        raise ArchiveCorrupt(f"its table of contents does not decode ({error})") from error
+    if decompressor.check != lzma.CHECK_CRC32:  # of one that it does not know, liblzma checks nothing
+        raise ArchiveCorrupt("its table of contents has another check than the format's")
     if len(raw) != raw_size or not decompressor.eof or decompressor.unused_data:
         raise ArchiveCorrupt("its table of contents has another size than announced")
     return raw

@@ -72,6 +72,6 @@ def check(codec: str, found: tuple[bytes, bytes, bytes], frames: list[tuple[int,
 
         # Padding is known only to the index: a valid one with the right sizes it must be.
         records = xz.parse_index_and_footer(before)
-        sound = [(-(-unpadded // 4) * 4, raw) for unpadded, raw in records] == frames
+        sound = [(xz.padded(unpadded), raw) for unpadded, raw in records] == frames
     if not sound:
         raise ArchiveCorrupt("its container does not fit its table of contents")

@@ -11,7 +11,7 @@ import io
 import zlib
 from functools import partial
 
-from unpackenv.archive import xz, zstd
+from unpackenv.archive import tarstream, xz, zstd
 from unpackenv.archive.codecs import LARGEST_WINDOW, decoder, import_zstandard
 from unpackenv.archive.trailer import ZSTD
 from unpackenv.errors import ArchiveCorrupt, MemoryBudgetExceeded
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 CHUNK = 4 << 20
 _READ = 1 << 18
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_FORMAT = 16 + zlib.MAX_WBITS
+_GZIP_READ = 1 << 16
+# A member of an honest archive is the whole archive, or a block of 64 KiB.
+_GZIP_LIMIT = 1 << 18
 _SKIPPABLE = tuple(bytes((0x50 + number, 0x2A, 0x4D, 0x18)) for number in range(16))
 
 
@@ -58,7 +62,7 @@ def open_pieces(fd: int, path: str, memory: int, *, serial: bool = False) -> Pie
 
     Raises `ArchiveUnsupported` for what is no archive, `ArchiveCorrupt`, or `MemoryBudgetExceeded`.
     """
-    head = os.pread(fd, 512, 0)
+    head = os.pread(fd, tarstream.BLOCK, 0)
     size = os.fstat(fd).st_size
     if head.startswith(xz.MAGIC):
         return _xz(fd, size, memory, serial)
@@ -66,7 +70,7 @@ def open_pieces(fd: int, path: str, memory: int, *, serial: bool = False) -> Pie
         return _zstd(fd, size, memory, serial)
     if head.startswith(_GZIP_MAGIC):
         return _stream(_gzip(fd), 0)
-    if head[257:262] == b"ustar" or head == bytes(512):
+    if tarstream.begins_tar(head):
         return _stream(iter(lambda: os.read(fd, CHUNK), b""), 0)
     from unpackenv.archive import refusals
 
@@ -108,10 +112,10 @@ def _fills(chunks: Iterator[bytes]) -> Iterator[Fill]:
 
 
 def _xz(fd: int, size: int, memory: int, serial: bool) -> Pieces:
-    blocks = [block for block in xz.read_blocks(fd, size) if block.raw_size]
+    blocks = xz.read_blocks(fd, size)
 
     def chunks(block: xz.Block) -> Iterator[bytes]:
-        return xz.decode_block(block.header, _read(fd, block.offset, block.stored_size), block.raw_size, memory)
+        return xz.decode_block(block, _read(fd, block.offset, block.stored_size), memory)
 
     def fill(block: xz.Block, out: memoryview) -> int:
         at = 0
@@ -130,14 +134,19 @@ def _xz(fd: int, size: int, memory: int, serial: bool) -> Pieces:
 
 
 def _zstd(fd: int, size: int, memory: int, serial: bool) -> Pieces:
-    frames = [frame for frame in zstd.read_frames(fd, size) if frame.raw_size != 0]
+    frames = zstd.read_frames(fd, size)
     zstandard = import_zstandard()
     window = min(memory, LARGEST_WINDOW)
     needed = max((frame.window for frame in frames), default=0)
+    if needed > LARGEST_WINDOW:
+        raise MemoryBudgetExceeded(
+            f"its zstd window is larger than {LARGEST_WINDOW >> 20} MiB, which is the most that is decoded",
+            hint="Pack it again without zstd's option --long, or with --long=27",
+        )
     if needed > window:
         raise MemoryBudgetExceeded(
-            f"its zstd window needs more than the memory budget of {window >> 20} MiB",
-            hint="Raise UNPACKENV_MEMORY, or pack without --long",
+            f"its zstd window of {needed} bytes needs more than the memory budget of {memory}",
+            hint=f"Raise UNPACKENV_MEMORY to {-(-needed >> 20)}M, or pack it with a smaller window",
         )
 
     def fills(first: int, step: int) -> Iterator[Fill]:
@@ -168,14 +177,33 @@ def _zstd(fd: int, size: int, memory: int, serial: bool) -> Pieces:
 
 
 def _gzip(fd: int) -> Iterator[bytes]:
-    import gzip
-
-    with gzip.GzipFile(fileobj=io.FileIO(fd, closefd=False), mode="rb") as file:
-        try:
-            while chunk := file.read(_READ):
-                yield chunk
-        except (OSError, EOFError, zlib.error) as error:
-            raise ArchiveCorrupt(f"its gzip stream does not decode ({error})") from error
+    """Decode gzip members, one after the other; as for gzip, zeros may follow the last one, and nothing else."""
+    decoder = zlib.decompressobj(_GZIP_FORMAT)
+    members = 1
+    is_padded = False
+    offset = 0
+    while data := os.pread(fd, _GZIP_READ, offset):
+        offset += len(data)
+        while data:
+            if decoder.eof:
+                rest = data.lstrip(b"\0")
+                is_padded = is_padded or len(rest) < len(data)
+                data = rest
+                if not data:
+                    break
+                if is_padded or members == _GZIP_LIMIT:
+                    raise ArchiveCorrupt("something follows its gzip stream")
+                decoder = zlib.decompressobj(_GZIP_FORMAT)
+                members += 1
+            try:
+                piece = decoder.decompress(data, _READ)
+            except zlib.error as error:
+                raise ArchiveCorrupt(f"its gzip stream does not decode ({error})") from error
+            if piece:
+                yield piece
+            data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
+    if not decoder.eof:
+        raise ArchiveCorrupt("its gzip stream is truncated")
 
 
 def _read(fd: int, offset: int, size: int) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
@@ -17,8 +17,24 @@ _ZERO_BLOCK = bytes(BLOCK)
 DIRECTORY, FILE, SYMLINK, HARD_LINK = "directory", "file", "symlink", "hard link"
 
 _MARK = "made by unpackenv pack"
-_TYPES = {"0": FILE, "\0": FILE, "7": FILE, "5": DIRECTORY, "2": SYMLINK, "1": HARD_LINK}
-_SPECIAL = {"3": "a character device", "4": "a block device", "6": "a FIFO"}
+# Members by their type: D is a directory of `tar --listed-incremental`, which has data.
+_KINDS = {"0": FILE, "\0": FILE, "7": FILE, "5": DIRECTORY, "D": DIRECTORY, "2": SYMLINK, "1": HARD_LINK}
+# Headers for the members behind them: pax's, Solaris' (X is pax's x, A an access control list), GNU's.
+_EXTENDED = "xgXALK"
+_LABEL = "V"  # of a volume, says nothing
+_NEVER = {
+    "3": "a character device",
+    "4": "a block device",
+    "6": "a FIFO",
+    "E": "a Solaris extended attribute",
+    "I": "the metadata of an inode",
+    "M": "the rest of a file from another volume",
+    "N": "a list of long names of an old GNU tar",
+    "S": "a sparse file",
+}
+_NEVER_HINTS = {"M": "Make the archive without tar's option --multi-volume", "S": "Make the archive without --sparse"}
+NATIVE_TYPES = "0125gLK"
+"""The types that a native archive has."""
 # Long names and extended headers of honest archives are far smaller.
 _EXTENDED_LIMIT = 1 << 20
 _ALL_EXTENDED_LIMIT = 1 << 30
@@ -77,16 +93,17 @@ class Scanner:
 
     `feed` takes the next chunk and returns the members whose headers end in it. What a header
     needs from an earlier chunk is kept; file data never is. ustar, GNU (long names, base-256
-    numbers) and pax (path, linkpath, size, mtime) are understood; sparse members, devices and
-    FIFOs are refused. Of a mode, the bits of `mode_mask` are kept. As for GNU tar and `tarfile`,
-    one block of zeros ends the archive, and what follows it is not looked at: `end` says where in
-    the stream it is.
+    numbers) and pax (path, linkpath, size, mtime) are understood; members of other types
+    than `types` are refused, and so are sparse ones. Of a mode, the bits of `mode_mask` are kept. As
+    for GNU tar and `tarfile`, one block of zeros ends the archive, and what follows it is not looked
+    at: `end` says where in the stream it is.
     """
 
-    def __init__(self, mode_mask: int = 0o777) -> None:
+    def __init__(self, mode_mask: int = 0o777, types: str = "".join(_KINDS) + _EXTENDED + _LABEL) -> None:
         self.ended = False
         self.end = 0
         self._mode_mask = mode_mask
+        self._types = types
         self._base = 0  # where in the stream the chunk at hand begins
         self._next = 0  # where the next header, or extended header's data, begins
         self._need = BLOCK  # and how long it is
@@ -119,7 +136,7 @@ class Scanner:
     def close(self) -> None:
         """Say that the stream is over; raises `ArchiveCorrupt` if it ends too early."""
         if not self.ended:
-            raise ArchiveCorrupt("its tar stream is truncated")
+            raise _malformed("its tar stream is truncated, or was made without an end")
 
     def _slice(self, chunk: memoryview, size: int) -> bytes | memoryview:
         at = self._next - self._base
@@ -140,29 +157,36 @@ class Scanner:
         return self._read_header(bytes(block))
 
     def _read_header(self, block: bytes) -> Member | None:
-        if _number(block[148:156]) != _checksum(block):
+        if not _is_header(block):
+            if self._next == BLOCK and not begins_tar(block):
+                raise ArchiveUnsupported("what it holds is no tar", hint="Check the COPY, or make it anew with tar")
             raise ArchiveCorrupt(f"the tar header at byte {self._next - BLOCK} of its stream has a wrong checksum")
         typeflag = chr(block[156])
         size = _number(block[124:136])
-        if typeflag in "xgLK":
+        if typeflag in _EXTENDED and typeflag in self._types:
             self._expect_extended(typeflag, size)
             return None
         pax = self._effective_pax() if self._pax or self._global_pax else {}
         path, link = self._paths(block, pax)
-        kind = self._kind(typeflag, path, pax)
+        self._check_type(typeflag, path, pax)
         if "size" in pax:
-            size = _decimal(pax["size"])
+            size = _whole(pax["size"])
         if not 0 <= size < _NUMBER_LIMIT:
             raise ArchiveCorrupt("a member has an impossible size", member=shown(path))
-        if kind != FILE:
-            size = 0
-        mtime = _decimal(pax["mtime"]) if "mtime" in pax else _number(block[136:148])
+        kind = _KINDS.get(typeflag, "")
+        if kind == FILE and path.endswith(b"/"):  # as old tars have them
+            kind = DIRECTORY
+        begin = self._next
+        if kind == FILE or typeflag in "DV":
+            self._next += size + padding(size)
+        self._pax, self._long = {}, {}
+        if not kind:  # a volume label
+            return None
+        mtime = _seconds(pax["mtime"]) if "mtime" in pax else _number(block[136:148])
         if not -_NUMBER_LIMIT <= mtime < _NUMBER_LIMIT:
             raise ArchiveCorrupt("a member has an impossible mtime", member=shown(path))
-        member = Member(kind, path, _number(block[100:108]) & self._mode_mask, mtime, size, link, self._next)
-        self._next += size + padding(size)
-        self._pax, self._long = {}, {}
-        return member
+        size = size if kind == FILE else 0
+        return Member(kind, path, _number(block[100:108]) & self._mode_mask, mtime, size, link, begin)
 
     def _paths(self, block: bytes, pax: dict[str, bytes]) -> tuple[bytes, bytes]:
         path = block[:100].partition(b"\0")[0]
@@ -173,22 +197,20 @@ class Scanner:
         link = pax.get("linkpath", self._long.get("K", link))
         return path, link
 
-    @staticmethod
-    def _kind(typeflag: str, path: bytes, pax: dict[str, bytes]) -> str:
-        if typeflag in _SPECIAL:
-            raise ArchiveUnsafe(f"a member is {_SPECIAL[typeflag]}, which is never unpacked", member=shown(path))
-        if typeflag not in _TYPES or "GNU.sparse" in pax:
-            raise ArchiveUnsafe(
-                f"a member is of tar type {typeflag!r} or sparse, which unpackenv does not unpack",
-                hint="Make the archive without --sparse",
-                member=shown(path),
-            )
-        kind = _TYPES[typeflag]
-        return DIRECTORY if kind == FILE and path.endswith(b"/") else kind
+    def _check_type(self, typeflag: str, path: bytes, pax: dict[str, bytes]) -> None:
+        if "GNU.sparse" in pax:
+            typeflag = "S"
+        if typeflag not in self._types:
+            what = _NEVER.get(typeflag, f"of tar type {typeflag!r}")
+            hint = _NEVER_HINTS.get(typeflag, "")
+            raise ArchiveUnsafe(f"a member is {what}, which is never unpacked", hint=hint, member=shown(path))
 
     def _expect_extended(self, typeflag: str, size: int) -> None:
         if not 0 <= size <= _EXTENDED_LIMIT:
-            raise ArchiveCorrupt("an extended tar header is larger than 1 MiB")
+            raise ArchiveCorrupt(
+                "an extended tar header is larger than 1 MiB",
+                hint="Make the archive without tar's options --xattrs and --acls",
+            )
         self._extended_left -= BLOCK + size
         if self._extended_left < 0:
             raise ArchiveCorrupt("its extended tar headers are larger than 1 GiB together")
@@ -209,11 +231,11 @@ class Scanner:
     def _read_extended(self, data: bytes) -> None:
         typeflag, self._extended = self._extended, ""
         data = data[: self._extended_size]
-        if typeflag == "x":
+        if typeflag in "xX":
             self._pax = _pax_records(data)
         elif typeflag == "g":
             self._global_pax.update(_pax_records(data))
-        else:
+        elif typeflag != "A":
             self._long[typeflag] = data.partition(b"\0")[0]
 
 
@@ -222,12 +244,12 @@ def _pax_records(data: bytes) -> dict[str, bytes]:
     records = {}
     at = 0
     while at < len(data):
-        space = data.find(b" ", at, at + 20)
-        length = _decimal(data[at:space]) if space > at else 0
+        space = data.find(b" ", at)
+        length = _whole(data[at:space]) if space > at else 0
         record = data[at : at + length]
         keyword, equals, value = record[space + 1 - at : -1].partition(b"=")
-        if length <= 0 or len(record) != length or record[-1:] != b"\n" or not equals:
-            raise ArchiveCorrupt("a pax header is malformed")
+        if length <= 0 or len(record) != length or record[-1:] != b"\n" or not equals or keyword[:1] in (b" ", b"\t"):
+            raise _malformed("a pax header is malformed")
         known = "GNU.sparse" if keyword.startswith(b"GNU.sparse") else keyword.decode("utf-8", "replace")
         if known in _PAX_KEYWORDS or known == "GNU.sparse":
             records[known] = value
@@ -235,9 +257,25 @@ def _pax_records(data: bytes) -> dict[str, bytes]:
     return records
 
 
-def _checksum(block: bytes) -> int:
-    """The sum of a header's bytes, its own checksum counted as spaces; without the NULs it is found sooner."""
-    return sum((block[:148] + block[156:]).translate(None, b"\0")) + 8 * 0x20
+def begins_tar(block: bytes) -> bool:
+    """Whether a tar can begin with this block: with a header, one that was damaged, or its end."""
+    return _is_header(block) or block[257:262] == b"ustar" or block == _ZERO_BLOCK
+
+
+def _is_header(block: bytes) -> bool:
+    """Whether a block is a tar header, which its checksum tells: all that every format since v7 has in common.
+
+    It is the sum of the bytes, its own counted as spaces; some old tars took bytes for signed.
+    """
+    if len(block) != BLOCK:
+        return False
+    try:
+        said = _number(block[148:156])
+    except ArchiveCorrupt:
+        return False
+    summed = (block[:148] + block[156:]).translate(None, b"\0")  # without the NULs the sum is found sooner
+    found = sum(summed) + 8 * 0x20
+    return said == found or 0 <= said == found - 256 * sum(byte > 0x7F for byte in summed)
 
 
 @lru_cache(maxsize=4096)  # most members share their mode, mtime and owner with others
@@ -253,13 +291,25 @@ def _number(field: bytes) -> int:
     return int(digits, 8) if digits else 0
 
 
-def _decimal(text: bytes) -> int:
-    """Whole part, rounded down, of a decimal number as pax writes them."""
+def _whole(text: bytes) -> int:
+    """A whole number as pax writes them: decimal digits, as many zeros before them as there may be."""
+    digits = text.lstrip(b"0")
+    if not text.isdigit() or len(digits) > 20:
+        raise _malformed("a number in a pax header is malformed")
+    return int(digits or b"0")
+
+
+def _seconds(text: bytes) -> int:
+    """A time as pax writes them, a decimal number, rounded down to whole seconds."""
     whole, _, fraction = text.partition(b".")
-    negative = whole[:1] == b"-"
-    if len(whole) > 20 or not whole[negative:].isdigit():
-        raise ArchiveCorrupt("a number in a pax header is malformed")
-    return int(whole) - (negative and bool(fraction.strip(b"0")))
+    if fraction and not fraction.isdigit():
+        raise _malformed("a time in a pax header is malformed")
+    seconds = _whole(whole[whole[:1] == b"-" :])
+    return seconds if whole[:1] != b"-" else -seconds - bool(fraction.strip(b"0"))
+
+
+def _malformed(what: str) -> ArchiveCorrupt:
+    return ArchiveCorrupt(what, hint="Copy the archive again, or make it anew with tar")
 
 
 def shown(path: bytes) -> str:

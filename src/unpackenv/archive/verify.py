@@ -14,7 +14,17 @@ from typing import NamedTuple
 from unpackenv.archive import container, facts, tarstream, trailer, xz, zstd
 from unpackenv.archive.frames import decoded
 from unpackenv.archive.reader import Archive, open_archive
-from unpackenv.archive.tarstream import DIRECTORY, END_OF_ARCHIVE, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
+from unpackenv.archive.tarstream import (
+    DIRECTORY,
+    END_OF_ARCHIVE,
+    FILE,
+    HARD_LINK,
+    NATIVE_TYPES,
+    SYMLINK,
+    Member,
+    Scanner,
+    shown,
+)
 from unpackenv.archive.toc import Toc
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported
 
@@ -69,7 +79,7 @@ def _check_facts(archive: Archive) -> None:
 def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
     """Compare the tar stream, header by header, with the TOC."""
     mark = tarstream.mark()
-    scanner = Scanner(_ALL_MODE_BITS)
+    scanner = Scanner(_ALL_MODE_BITS, NATIVE_TYPES)
     listed = _Listed(archive.toc)
     tail = b""
     done = 0

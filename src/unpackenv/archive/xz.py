@@ -36,6 +36,7 @@ _CHAINS: tuple[tuple[dict[str, int], ...], ...] = (
     ({"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2}),
 )
 _TRY_DICTIONARY = 1 << 20
+_SMALLEST_BLOCK = 5  # unpadded
 _STORED_LIMIT = 1 << 16
 # The blocks of honest archives are some MiB large, and padding makes their size a multiple of something.
 _PARTS_LIMIT = 1 << 18
@@ -43,15 +44,20 @@ _PADDING_LIMIT = 1 << 20
 
 
 class Block:
-    """Where one block lies: offset and stored size in the file, decoded size, its stream's header."""
+    """Where one block lies: offset in the file, sizes as its stream's index says (4.3), its stream's header."""
 
-    __slots__ = ("header", "offset", "raw_size", "stored_size")
+    __slots__ = ("header", "offset", "raw_size", "unpadded_size")
 
-    def __init__(self, offset: int, stored_size: int, raw_size: int, header: bytes) -> None:
+    def __init__(self, offset: int, unpadded_size: int, raw_size: int, header: bytes) -> None:
         self.offset = offset
-        self.stored_size = stored_size
+        self.unpadded_size = unpadded_size
         self.raw_size = raw_size
         self.header = header
+
+    @property
+    def stored_size(self) -> int:
+        """How many bytes it takes in the file, padding included."""
+        return padded(self.unpadded_size)
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -104,10 +110,10 @@ def stored(payload: bytes) -> bytes:
 STORED_PAYLOAD = HEADER_SIZE + 12 + 3  # where the payload begins in what `stored` returns
 
 
-def unpadded_size(block: bytes) -> int:
+def unpadded_size(block: Buffer) -> int:
     """Return the size of a block that `encode_block` made, without its padding, as the index wants it."""
-    header_size = (block[0] + 1) * 4
     data_size, _ = _read_varint(block, 2)
+    header_size = (block[0] + 1) * 4
     return header_size + data_size + 4
 
 
@@ -187,17 +193,26 @@ def _read_stream(fd: int, end: int, footer: bytes) -> tuple[list[Block], int]:
     if index_start < HEADER_SIZE:
         raise ArchiveCorrupt("an xz index is larger than its file")
     sizes = _parse_index(os.pread(fd, index_size, index_start))
-    offset = index_start - sum(-(-unpadded // 4) * 4 for unpadded, _ in sizes)
+    offset = index_start - sum(padded(unpadded) for unpadded, _ in sizes)
     start = offset - HEADER_SIZE
     header = os.pread(fd, HEADER_SIZE, start) if start >= 0 else b""
     if header[:6] != MAGIC or header[6:8] != flags or struct.unpack("<I", header[8:])[0] != zlib.crc32(flags):
         raise ArchiveCorrupt("an xz index does not fit its stream")
+    if flags[0] or not lzma.is_check_supported(flags[1]):  # liblzma would decode it unchecked
+        raise ArchiveUnsupported(
+            f"this liblzma does not know the integrity check of an xz stream (flags {flags.hex()})",
+            hint="Make it anew with xz's option --check=crc64",
+        )
     blocks = []
     for unpadded, raw_size in sizes:
-        stored_size = -(-unpadded // 4) * 4
-        blocks.append(Block(offset, stored_size, raw_size, header))
-        offset += stored_size
+        blocks.append(Block(offset, unpadded, raw_size, header))
+        offset += blocks[-1].stored_size
     return blocks, start
+
+
+def padded(size: int) -> int:
+    """Return the size of a block with its padding (3.3)."""
+    return -(-size // 4) * 4
 
 
 def dictionary_size(fd: int, block: Block) -> int:
@@ -239,46 +254,54 @@ def _parse_index(index: bytes) -> list[tuple[int, int]]:
     for _ in range(count):
         unpadded, at = _read_varint(index, at)
         raw_size, at = _read_varint(index, at)
+        if unpadded < _SMALLEST_BLOCK:
+            raise ArchiveCorrupt("an xz index lists a block that is none")
         records.append((unpadded, raw_size))
     if len(index) - at > 3 or any(index[at:]):
         raise ArchiveCorrupt("an xz index has more than its records")
     return records
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: Buffer, at: int) -> tuple[int, int]:
     number = shift = 0
     while at < len(data) and shift < 63:
         byte = data[at]
         at += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if not byte and shift:
+                break
             return number, at
         shift += 7
-    raise ArchiveCorrupt("an xz number runs over its end")
+    raise ArchiveCorrupt("an xz number has more bytes than it may have")
 
 
-def decode_block(header: bytes, stored: Iterable[Buffer], raw_size: int, memory: int) -> Iterator[bytes]:
+def decode_block(block: Block, stored: Iterable[Buffer], memory: int) -> Iterator[bytes]:
     """Yield the decoded bytes of one block, in pieces of at most `STEP` bytes.
 
-    The decoder gets the stream's header and then the block, in the pieces `stored`, as if the
-    stream began with it: it checks the block's own CRC or SHA-256 and never needs the index.
-    `memory` bounds its dictionary, in bytes. Raises `ArchiveCorrupt` or `MemoryBudgetExceeded`.
+    The decoder gets a stream of this block alone: the header, the block in the pieces `stored`, and an
+    index that lists nothing else. So it checks all that it would check in the block's own stream: the
+    block's end, its CRC or SHA-256, and that the index has its sizes. `memory` bounds its dictionary, in
+    bytes. Raises `ArchiveCorrupt`, `ArchiveUnsupported` or `MemoryBudgetExceeded`.
     """
     decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory)
     got = 0
     try:
-        for given in chain((header,), stored):
+        for given in chain((block.header,), stored):
             piece = decoder.decompress(given, max_length=STEP)
             while piece:
                 got += len(piece)
-                if got > raw_size:
+                if got > block.raw_size:
                     raise ArchiveCorrupt("an xz block is larger than announced")
                 yield piece
                 piece = b"" if decoder.needs_input else decoder.decompress(b"", max_length=STEP)
+        if got != block.raw_size:
+            raise ArchiveCorrupt("an xz block is shorter than announced")
+        index = index_and_footer([(block.unpadded_size, block.raw_size)], block.header[7])
+        if decoder.decompress(index, max_length=1) or not decoder.eof or decoder.unused_data:
+            raise ArchiveCorrupt("an xz block does not end where its index says")
     except (lzma.LZMAError, EOFError) as error:
         raise translated(error, memory) from error
-    if got != raw_size or not decoder.needs_input:
-        raise ArchiveCorrupt("an xz block is shorter than announced")
 
 
 def translated(error: Exception, memory: int) -> ArchiveCorrupt | MemoryBudgetExceeded | ArchiveUnsupported:

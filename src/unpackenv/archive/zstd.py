@@ -74,7 +74,10 @@ def _read_frame(fd: int, offset: int, header: bytes) -> Frame:
         exponent, mantissa = header[at] >> 3, header[at] & 7
         window = (1 << 10 + exponent) // 8 * (8 + mantissa)
         at += 1
-    at += (0, 1, 2, 4)[descriptor & 3]
+    dictionary = (0, 1, 2, 4)[descriptor & 3]
+    if any(header[at : at + dictionary]):
+        raise ArchiveUnsupported("it is compressed with a zstd dictionary", hint="Pack it without zstd's option -D")
+    at += dictionary
     content_bytes = (single_segment, 2, 4, 8)[descriptor >> 6]
     raw_size = int.from_bytes(header[at : at + content_bytes], "little") if content_bytes else None
     if content_bytes == 2 and raw_size is not None:

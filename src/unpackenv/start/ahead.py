@@ -3,7 +3,7 @@
 Worker w of n decodes the pieces w, w + n, w + 2n, … into buffers that it shares with the caller:
 
     caller → worker   n; then one byte a buffer that is free; closed when no more is wanted
-    worker → caller   the size of a piece, when it is decoded; closed after the last one
+    worker → caller   the size of a piece, which may be 0, when it is decoded; closed after the last one
 
 So each is ahead by at most its buffers: one where there are many workers, two where there is one,
 which else would wait while the caller writes.
@@ -49,7 +49,7 @@ def decoded(pieces: Pieces, decoders: list[Decoder]) -> Generator[memoryview, No
         for decoder in decoders:
             decoder.begin(len(decoders))
         number = 0
-        while piece := decoders[number % len(decoders)].take():
+        while (piece := decoders[number % len(decoders)].take()) is not None:
             yield piece
             decoders[number % len(decoders)].give_back()
             number += 1
@@ -105,10 +105,10 @@ class Decoder:
         """Let it decode every `step`th piece."""
         os.write(self._give, step.to_bytes(_NUMBER, "little") + bytes(len(self._buffers)))
 
-    def take(self) -> memoryview:
-        """Return its next piece, or an empty one behind the last."""
-        size = int.from_bytes(os.read(self._ready, _NUMBER), "little")
-        return self._buffers[self._taken % len(self._buffers)][:size]
+    def take(self) -> memoryview | None:
+        """Return its next piece, or None behind the last."""
+        size = os.read(self._ready, _NUMBER)
+        return self._buffers[self._taken % len(self._buffers)][: int.from_bytes(size, "little")] if size else None
 
     def give_back(self) -> None:
         """Let it overwrite the piece that was taken."""

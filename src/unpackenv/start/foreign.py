@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
 _SHARED_OBJECT = re.compile(rb".*\.so(?:\.\d+)*\Z", re.DOTALL)
 _DIRECTORY_MODE = 0o755
+_NO_OPTION_P = "Make the archive without tar's option -P"
 # What 30,000 members take that are not known beforehand: here, and as inodes that the kernel has not written yet.
 _MEMBERS = 16 << 20
 # How often directories may be there again, beside once each behind what is in them.
@@ -111,7 +112,8 @@ class ForeignSource:
         except OSError as error:
             raise member_refused(error, os.fsdecode(error.filename) if error.filename else "the target") from error
         except UnpackenvError as error:
-            error.where = error.where or self._path
+            member = error.facts.get("member")
+            error.where = error.where or (f"{self._path}, {member}" if member else self._path)
             raise
         finally:
             pieces.close()
@@ -226,7 +228,7 @@ class _Job:
         if self._kinds.get(path, DIRECTORY) != DIRECTORY or (path in self._kinds and member.kind != DIRECTORY):
             raise ArchiveUnsafe(
                 "two of its members have one path",
-                hint="Make the archive anew, without tar's option -r",
+                hint="Make the archive anew, without tar's options -r and -u, and name each file once",
                 member=shown(path),
             )
         if member.kind == DIRECTORY:
@@ -234,6 +236,8 @@ class _Job:
         elif member.kind == FILE:
             self.files += 1
             self.size += member.size
+        elif member.kind == HARD_LINK:
+            self._check_linked(member)
         self._kinds[path] = member.kind
         if len(self._kinds) > MEMBER_LIMIT:
             raise ArchiveUnsupported(f"it has more than {MEMBER_LIMIT} members")
@@ -275,22 +279,36 @@ class _Job:
         for member, at, path in self._spanning:
             tree.end_file(at, path, member.mode, member.mtime)
         for member in self._finish:
-            directory, _, name = member.path.rpartition(b"/")
-            if member.kind == HARD_LINK:
-                tree.hard_link(self._linked(member), _joined(self._directory(directory), name))
-            elif member.kind == SYMLINK:
-                if not member.link:
-                    raise ArchiveCorrupt("a symlink points to nothing", member=shown(member.path))
-                tree.symlink(member.link, _joined(self._directory(directory), name), member.mtime)
+            try:
+                self._link(member)
+            except OSError as error:
+                raise member_refused(error, os.fsdecode(member.path)) from error
         directories = {member.path: member for member in self._finish if member.kind == DIRECTORY and member.path}
         for path in sorted(directories, reverse=True):  # what is below a directory before itself
             member = directories[path]
             tree.finish_directory(self.directories[path], member.mode, member.mtime, _DIRECTORY_MODE)
 
-    def _linked(self, member: Member) -> bytes:
-        path = _normal(member.link)
-        if self._kinds.get(path) not in (FILE, HARD_LINK):
-            raise ArchiveUnsafe("a hard link is to something that is no file of the archive", member=shown(member.path))
+    def _link(self, member: Member) -> None:
+        directory, _, name = member.path.rpartition(b"/")
+        if member.kind == HARD_LINK:
+            self._tree.hard_link(self._place(_normal(member.link)), _joined(self._directory(directory), name))
+        elif member.kind == SYMLINK:
+            if not member.link:
+                raise ArchiveCorrupt("a symlink points to nothing", member=shown(member.path))
+            self._tree.symlink(member.link, _joined(self._directory(directory), name), member.mtime)
+
+    def _check_linked(self, member: Member) -> None:
+        kind = self._kinds.get(_normal(member.link))
+        if kind not in (FILE, HARD_LINK):
+            what = f"a {kind}" if kind else "nothing that comes before it"
+            raise ArchiveUnsafe(
+                f"a hard link is to {what}, and not to a file",
+                hint="Make the archive with tar's option --hard-dereference",
+                member=shown(member.path),
+            )
+
+    def _place(self, path: bytes) -> bytes:
+        """Return where a file of the archive is in the tree."""
         directory, _, name = path.rpartition(b"/")
         return _joined(self.directories[directory], name)
 
@@ -306,12 +324,16 @@ def _normal(path: bytes) -> bytes:
     if b"/." not in path and b"//" not in path and path[:1] not in b"./" and path[-1:] != b"/":
         return path
     if path.startswith(b"/"):
-        raise ArchiveUnsafe(
-            "a member has an absolute name", hint="Make the archive without tar's option -P", member=shown(path)
-        )
+        raise ArchiveUnsafe("a member has an absolute name", hint=_NO_OPTION_P, member=shown(path))
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise ArchiveUnsafe("a member's name leads out of the target through `..`", member=shown(path))
+        raise ArchiveUnsafe(
+            "a member's name leads out of the target through `..`", hint=_NO_OPTION_P, member=shown(path)
+        )
     if parts and parts[0].startswith(RESERVED):
-        raise ArchiveUnsafe("a member has a name that unpackenv keeps for itself", member=shown(path))
+        raise ArchiveUnsafe(
+            "a member has a name that unpackenv keeps for itself",
+            hint="Make the archive with tar's option --exclude='.unpackenv.*'",
+            member=shown(path),
+        )
     return b"/".join(parts)

@@ -94,7 +94,7 @@ class NativeSource:
                 self.workers, self.workers_why = started, limits.PROCESSES
             plan.finish()
         except OSError as error:
-            raise member_refused(error, os.fsdecode(error.filename) if error.filename else "the target") from error
+            raise member_refused(error, os.fsdecode(error.filename2 or error.filename or "the target")) from error
 
     def stamp_facts(self) -> dict[str, list[str]]:
         """Return what a warm start has to know of the tree."""

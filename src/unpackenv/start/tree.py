@@ -12,6 +12,7 @@ import stat
 
 from unpackenv.errors import (
     ArchiveUnsafe,
+    ArchiveUnsupported,
     NoSpace,
     TargetNotWritable,
     TargetRefused,
@@ -213,6 +214,12 @@ def member_refused(error: OSError, path: str) -> UnpackenvError:
     """Return the error of ours that says what a refusal by the operating system of a member of an archive means."""
     if error.errno in (errno.EEXIST, errno.ELOOP):
         return ArchiveUnsafe(f"two members of the archive want this path ({error.strerror})", where=_shortened(path))
+    if error.errno == errno.ENAMETOOLONG:
+        return ArchiveUnsupported(
+            f"a member's name, or what a link points to, is longer than the file system takes ({error.strerror})",
+            where=_shortened(path),
+            hint="Shorten it, and make the archive anew; Linux takes names of 255 bytes, and links of 4,095",
+        )
     return translated(error, path)
 
 
