@@ -83,7 +83,9 @@ def fuzz_trailer(data: bytes) -> None:
 
 
 def fuzz_xz(data: bytes) -> None:
-    """Streams, index and block list, and the blocks that they list."""
+    """Streams, index and block list, and the blocks that they list: what is sound here is sound for liblzma."""
+    import lzma
+
     from unpackenv.archive import xz
     from unpackenv.errors import ArchiveCorrupt
 
@@ -100,13 +102,33 @@ def fuzz_xz(data: bytes) -> None:
             assert xz.index_and_footer(xz.parse_index_and_footer(closing)) == closing
         except ArchiveCorrupt:
             pass
+    found = b""
     with File(data) as fd:
         for block in xz.read_blocks(fd, len(data)):
-            assert 0 < block.offset <= block.offset + block.stored_size <= len(data)
+            assert 0 < block.offset < block.offset + block.stored_size <= len(data)
+            if len(found) + block.raw_size > BUDGET:
+                return
             stored = data[block.offset : block.offset + block.stored_size]
-            if block.raw_size < BUDGET:
-                size = sum(map(len, xz.decode_block(block.header, [stored], block.raw_size, BUDGET)))
-                assert size == block.raw_size
+            found += b"".join(xz.decode_block(block, [stored], BUDGET))
+    if data.startswith(xz.MAGIC):  # else it is nothing but padding
+        first = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=BUDGET)
+        assert found.startswith(first.decompress(data))
+        assert first.eof
+
+
+def fuzz_gzip(data: bytes) -> None:
+    """Members, decoded as `gzip` decodes them."""
+    import gzip
+
+    from unpackenv.archive import foreign
+
+    with File(data) as fd:
+        found = b""
+        for piece in foreign._gzip(fd):
+            found += piece
+            if len(found) > BUDGET:
+                return
+    assert found == gzip.decompress(data)
 
 
 def fuzz_zstd(data: bytes) -> None:
@@ -120,9 +142,8 @@ def fuzz_zstd(data: bytes) -> None:
         buffer = memoryview(bytearray(pieces.largest))
         total = 0
         for fill in pieces.fills(0, 1):
-            size = fill(buffer)
-            total += size
-            if not size or total > BUDGET:  # a bomb is for who counts what it decodes to
+            total += fill(buffer)
+            if total > BUDGET:  # a bomb is for who counts what it decodes to
                 break
 
 
@@ -134,7 +155,7 @@ def fuzz_tar(data: bytes) -> None:
     mode, chunks, stream = data[:1], data[1:9], bytearray(data[9:])
     if mode > b"\x7f":
         for at in range(0, len(stream) - BLOCK + 1, BLOCK):
-            if any(stream[at : at + BLOCK]) and stream[at + 156 : at + 157] in b"01234567xgLKSVM\0":
+            if any(stream[at : at + BLOCK]) and stream[at + 156 : at + 157] in b"01234567xgXADLKSVM\0":
                 stream[at + 148 : at + 156] = b" " * 8
                 stream[at + 148 : at + 156] = b"%06o\0 " % sum(stream[at : at + BLOCK])
 
@@ -198,6 +219,16 @@ def seeds_xz() -> Iterator[bytes]:
         xz._varint(xz.unpadded_size(block)) + xz._varint(4 * size) for block, size in zip(blocks, (1, 300))
     )
     yield b"\xff" + struct.pack("<H", len(index)) + b"".join(blocks) + index
+    for size in 0, 1:  # of nothing at all, and a check that an index counts as a block of nothing
+        data, more = (xz.encode_block(b"", 1, 1 << 12), b"") if not size else (blocks[0], b"\x04\x00")
+        record = xz._varint(xz.unpadded_size(data) - 4 * size) + xz._varint(4 * size)
+        index = bytes((0, 1 + size)) + record + more
+        yield b"\xff" + struct.pack("<H", len(index)) + data + index
+    yield from _forms("xz")
+
+
+def seeds_gzip() -> Iterator[bytes]:
+    yield from (seed[1:] for seed in _forms("gzip"))
 
 
 def seeds_zstd() -> Iterator[bytes]:
@@ -207,13 +238,17 @@ def seeds_zstd() -> Iterator[bytes]:
         frame = zstandard.ZstdCompressor(level=1, **options).compress(b"text" * 300)
         yield frame
         yield b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip" + frame + frame
+        yield frame + zstandard.ZstdCompressor(level=1, **options).compress(b"") + frame
+    yield zstandard.compress(b"x" * 131072).replace(b"\0\0\2\0", bytes(4), 1)  # one bit, and it says that it is empty
     yield b"\x28\xb5\x2f\xfd\x00\x38" + b"\x02\x00\x10a" * 3 + b"\x03\x00\x10a"
+    yield from (seed[1:] for seed in _forms("zstd"))
 
 
 def seeds_tar() -> Iterator[bytes]:
     import tarfile
 
     from crafted import extended, member, record, tar
+    from forms import FORMS
 
     files = member("a", data=b"data" * 200) + member("d/", tarfile.DIRTYPE) + member("s", tarfile.SYMTYPE, "d")
     yield b"\xff\x01\x05\x20\x49\x50\x00\xff\x80" + tar(files, member("n" * 300), member("h", tarfile.LNKTYPE, "a"))
@@ -221,6 +256,14 @@ def seeds_tar() -> Iterator[bytes]:
     times = extended(b"g", record("mtime", b"7"))
     yield b"\xff\x00\x00\x00\x49\x49\x49\x49\xff" + tar(times, pax, member("b", data=b"1234"))
     yield b"\x00" * 9 + tar(files, member("old", mtime=-(1 << 40), uid=1 << 40))
+    yield from (b"\xff" + b"\x49" * 8 + make() for form, make in FORMS.items() if form.startswith("tar"))
+
+
+def _forms(codec: str) -> Iterator[bytes]:
+    """Yield archives of every form in which a codec's come, behind a byte that says to take them as they are."""
+    from forms import FORMS
+
+    yield from (b"\0" + make() for form, make in FORMS.items() if form.startswith(codec))
 
 
 def _archives() -> Iterator[bytes]:
@@ -233,6 +276,7 @@ def _archives() -> Iterator[bytes]:
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], Iterator[bytes]]]] = {
     "facts": (fuzz_facts, seeds_facts),
+    "gzip": (fuzz_gzip, seeds_gzip),
     "tar": (fuzz_tar, seeds_tar),
     "toc": (fuzz_toc, seeds_toc),
     "trailer": (fuzz_trailer, seeds_trailer),

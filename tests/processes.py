@@ -22,7 +22,7 @@ IS_ROOT = os.geteuid() == 0
 
 # What a start imports on its way, for processes that lose sight of the file system: another user, or another root.
 IMPORT_ALL = """
-import encodings.idna, gzip, hashlib, json, lzma, marshal, site, threading, traceback, zstandard
+import encodings.idna, hashlib, json, lzma, marshal, site, threading, traceback, zstandard
 import unpackenv.start.cold, unpackenv.start.foreign, unpackenv.start.native, unpackenv.start.bootstrap
 """
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support import CODECS, file_input, pack
-from unpackenv.archive import container, trailer
+from forms import FORMS
+from support import CODECS, Tally, describe, file_input, pack
+from unpackenv.archive import container, foreign, trailer
 from unpackenv.archive.reader import open_archive
-from unpackenv.archive.tarstream import DIRECTORY, SYMLINK
+from unpackenv.archive.tarstream import BLOCK, DIRECTORY, SYMLINK, Scanner, begins_tar
 from unpackenv.archive.verify import verify_archive
 from unpackenv.archive.writer import Input
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, UnpackenvError
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded, UnpackenvError
+from unpackenv.start.foreign import ForeignSource
+from unpackenv.start.settings import Settings
+from unpackenv.start.tree import Tree
 
 REGIONS = ("prefix", "frames", "container gap", "columns", "facts and their container", "footer", "tail")
 
@@ -140,3 +146,106 @@ def test_a_whole_archive_behind_another(archive: Path, tmp_path: Path) -> None:
     path.write_bytes(archive.read_bytes() * 2)
     with pytest.raises(UnpackenvError):
         verify_archive(str(path))
+
+
+# --- archives of plain tar: the tree is that of stock tar, or there is none ------------------------------------------
+
+TOOLS = {"tar": [], "gzip": ["-z"], "xz": ["-J"], "zstd": ["--zstd"]}  # also where a magic number is damaged
+MEMORY = 1 << 22
+BUFFER = memoryview(bytearray(foreign.CHUNK))
+
+
+def stream_of(archive: Path, serial: bool) -> bytes:
+    """Return the tar stream of an archive, decoded as one stream or piece by piece; b"" if it is refused."""
+    found = b""
+    scanner = Scanner()
+    fd = os.open(archive, os.O_RDONLY)
+    try:
+        pieces = foreign.open_pieces(fd, str(archive), MEMORY, serial=serial)
+        for fill in pieces.fills(0, 1):
+            piece = BUFFER[: fill(BUFFER[: pieces.largest])]
+            scanner.feed(piece)
+            found += piece
+        scanner.close()
+    except UnpackenvError:
+        return b""
+    finally:
+        os.close(fd)
+    return found
+
+
+def tree_of_ours(archive: Path, folder: str, memory: int) -> object:
+    """Return the tree that a start makes of an archive, or that there is none."""
+    os.mkdir(folder)
+    root = os.open(folder, os.O_RDONLY)
+    try:
+        with ForeignSource(str(archive), Settings({"workers": 2, "memory": memory}, {})) as source:
+            source.unpack(Tree(root, os.umask(0o022), folder), processes=False)
+    except MemoryBudgetExceeded:
+        return "over the budget"
+    except UnpackenvError:
+        return "refused"
+    finally:
+        os.close(root)
+    return describe(Path(folder))
+
+
+def tree_of_tar(archive: Path, folder: str) -> object:
+    """Return the tree that stock tar makes, but for the bits of modes that are dropped on purpose."""
+    os.mkdir(folder)
+    how = TOOLS[archive.name.rpartition(".")[2]]
+    if subprocess.run(["tar", *how, "-xpf", archive, "-C", folder], stderr=subprocess.DEVNULL).returncode:
+        return "refused"
+    for place, _, names in os.walk(folder):
+        for path in (os.path.join(place, name) for name in names):
+            if (status := os.lstat(path)).st_mode & 0o7000 and not os.path.islink(path):
+                os.chmod(path, status.st_mode & 0o777)
+    return describe(Path(folder))
+
+
+def places_in(data: bytes) -> list[int]:
+    """Return where damage can be found: of a plain tar in its headers, of which no other bytes know anything."""
+    if not begins_tar(data[:BLOCK]):
+        return list(range(len(data)))
+    members = (scanner := Scanner()).feed(memoryview(data))
+    of_files = {at // BLOCK for member in members for at in range(member.position, member.position + member.size)}
+    headers = {at // BLOCK for at in range(0, scanner.end + 1, BLOCK) if begins_tar(data[at : at + BLOCK])}
+    return [
+        at for at in range(scanner.end + BLOCK) if at // BLOCK in headers or (data[at] and at // BLOCK not in of_files)
+    ]
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A directory for many small trees that no disk needs to see."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_bit_of_a_foreign_archive(in_memory: Path, form: str, tally: Tally) -> None:
+    archive = in_memory / f"archive.{form.split()[0].rstrip(',')}"
+    archive.write_bytes(FORMS[form]())
+    tried = unpacked = 0
+    wrong = []
+    with tempfile.TemporaryDirectory(dir=in_memory) as folder:
+        sound = tree_of_tar(archive, f"{folder}/sound")
+        assert sound == tree_of_ours(archive, f"{folder}/ours", MEMORY) != "refused"
+    for at in places_in(archive.read_bytes()):
+        for bit in range(8):
+            with changed(archive, at, 1 << bit):
+                tried += 1
+                whole, parts = stream_of(archive, serial=True), stream_of(archive, serial=False)
+                if not whole and not parts:
+                    continue
+                with tempfile.TemporaryDirectory(dir=in_memory) as folder:
+                    # With little memory it is one stream.
+                    trees = [tree_of_ours(archive, f"{folder}/{memory}", memory) for memory in (1 << 20, 1 << 28)]
+                    found = [tree for tree in trees if tree != "over the budget"]
+                    wanted = tree_of_tar(archive, f"{folder}/tar")
+                unpacked += found[0] != "refused"
+                if whole != parts or found[0] != found[-1] or found[0] not in (wanted, "refused"):
+                    wrong.append((at, bit))
+    assert not wrong
+    tally(f"flipped bits of {form}", tried)
+    tally(f"flipped bits of {form}, to the tree of tar", unpacked)

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crafted import record
+from forms import typed, v7
 from unpackenv.archive import tarstream
 from unpackenv.archive.tarstream import BLOCK, DIRECTORY, END_OF_ARCHIVE, FILE, HARD_LINK, SYMLINK, Member, Scanner
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, UnpackenvError
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, UnpackenvError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "GNU": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 KINDS = {b"0": FILE, b"5": DIRECTORY, b"2": SYMLINK, b"1": HARD_LINK}
@@ -220,18 +221,72 @@ MODE, SIZE, MTIME, CHECKSUM, TYPE = 100, 124, 136, 148, 156
 @pytest.mark.parametrize(
     ("typeflag", "name"),
     [
-        (b"3", "character device"),
-        (b"4", "block device"),
-        (b"6", "FIFO"),
-        (b"S", "sparse"),
-        (b"V", "'V'"),
-        (b"M", "'M'"),
+        (b"3", "a character device"),
+        (b"4", "a block device"),
+        (b"6", "a FIFO"),
+        (b"S", "a sparse file"),
+        (b"M", "the rest of a file from another volume"),
+        (b"E", "a Solaris extended attribute"),
+        (b"I", "the metadata of an inode"),
+        (b"N", "a list of long names of an old GNU tar"),
+        (b"Z", "of tar type 'Z'"),
+        (b"\xff", "of tar type 'ÿ'"),
     ],
 )
 def test_what_is_never_unpacked(typeflag: bytes, name: str) -> None:
-    with pytest.raises(ArchiveUnsafe, match=name) as caught:
+    with pytest.raises(ArchiveUnsafe, match=f"a member is {name}, which") as caught:
         scan(crafted(TYPE, typeflag) + END_OF_ARCHIVE)
     assert caught.value.facts["member"] == "name"
+    assert ("--sparse" in caught.value.hint) == (typeflag == b"S")
+
+
+def test_metadata_of_old_tars() -> None:
+    """A volume's label and Solaris' access control lists say nothing; its extended headers are those of pax."""
+    stream = (
+        typed(b"V", "label", b"data")
+        + typed(b"X", data=record("mtime", b"12.5"))
+        + typed(b"A", data=b"user::rw-")
+        + stream_of([member("a")], end=b"")
+        + typed(b"D", "d/", b"Ya\0")
+        + typed(b"V")
+        + stream_of([member("b", size=1)])
+    )
+    for chunk in (0, 100, 512):
+        found = scan(stream, chunk)
+        assert [(m.kind, m.path, m.mtime, m.size) for m in found] == [
+            (FILE, b"a", 12, 0),
+            (DIRECTORY, b"d/", 0, 0),
+            (FILE, b"b", 0, 1),
+        ]
+
+
+@pytest.mark.parametrize("kind", [b"x", b"X", b"A", b"V", b"D", b"7", b"\0"])
+def test_a_native_archive_has_none_of_these(kind: bytes) -> None:
+    """Stock tar makes something else of some of them than the table of contents says."""
+    with pytest.raises(ArchiveUnsafe, match="tar type"):
+        Scanner(types=tarstream.NATIVE_TYPES).feed(memoryview(typed(kind)))
+
+
+# --- checksums ---
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_header_is_known_by_its_checksum(signed: bool) -> None:
+    header = typed(b"0", "caf\u00e9 \udcff", signed=signed)
+    assert [m.path for m in scan(header + END_OF_ARCHIVE)] == ["caf\u00e9 \udcff".encode("utf-8", "surrogateescape")]
+    assert tarstream.begins_tar(v7(header))
+    for at in (0, 99, 148, 156, 511):
+        damaged = header[:at] + bytes([header[at] ^ 1]) + header[at + 1 : BLOCK]
+        assert tarstream.begins_tar(damaged)  # by its magic
+        with pytest.raises(ArchiveCorrupt, match="checksum"):
+            scan(damaged + END_OF_ARCHIVE)
+
+
+@pytest.mark.parametrize("content", [b"x" * BLOCK, b"\xff" * BLOCK, bytes(148) + b"\xff" * 8 + bytes(356)])
+def test_what_is_no_tar(content: bytes) -> None:
+    assert not tarstream.begins_tar(content)
+    with pytest.raises(ArchiveUnsupported, match="is no tar"):
+        scan(content)
 
 
 @pytest.mark.parametrize("form", ["gnu", "posix"])
@@ -310,6 +365,14 @@ def pax_header(records: bytes, typeflag: bytes = b"x") -> bytes:
         record("size", b"--1"),
         record("mtime", b"-"),
         record("mtime", b"1e9"),
+        record("mtime", b"1.x"),
+        record("mtime", b"1.5.5"),
+        record("mtime", b".5"),
+        record("mtime", b"+1"),
+        record("size", b"3.0"),
+        b"10.0 path=x\n",
+        b"11  path=x\n",  # GNU tar takes it for a path, others for nothing
+        b"11 \tpath=x\n",
         record("mtime", b"99999999999999999999"),
         record("size", b"99999999999999999999"),
         record("size", b"1" * 5000),
@@ -320,6 +383,14 @@ def pax_header(records: bytes, typeflag: bytes = b"x") -> bytes:
 def test_malformed_pax_records(records: bytes) -> None:
     with pytest.raises(UnpackenvError):
         scan(pax_header(records) + stream_of([member("name")]))
+
+
+def test_pax_numbers_may_begin_with_zeros() -> None:
+    zeros = b"0" * 5000
+    mtime = record("mtime", b"-" + zeros + b"1.5")
+    records = record("size", zeros + b"3") + b"0" * 30 + b"%d" % (len(mtime) + 30) + mtime[4:]
+    found = scan(pax_header(records) + stream_of([member("name", size=3)]))
+    assert [(m.size, m.mtime) for m in found] == [(3, -2)]
 
 
 def test_pax_values_hold_any_bytes() -> None:

@@ -17,8 +17,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
+import crafted
+import forms
 from processes import TAG, result_of, run, write_tree
 from support import describe, file_input, make_tree, pack
+from unpackenv.archive import xz
 from unpackenv.archive.tarstream import DIRECTORY
 from unpackenv.archive.writer import Input
 from unpackenv.start import stamp
@@ -432,3 +435,144 @@ def test_through_the_wrapper(site: Path, tmp_path: Path, target: Path) -> None:
         ]
     )
     assert (done.returncode, done.stdout) == (0, f"{target}/app.py\n"), done.stderr
+
+
+# --- what is recognised, and what helps where something is refused --------------------------------------------------
+
+CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
+    ".tar": bytes,
+    ".tar.gz": lambda data: forms.gzipped([data]),
+    ".tar.xz": lzma.compress,
+    ".tar.zst": zstandard.compress,
+}
+FILE = crafted.member("a", data=b"data\n", mtime=7)
+RECOGNISED = {
+    "version 7": crafted.tar(forms.v7(crafted.member("d/", tarfile.DIRTYPE)), forms.v7(FILE)),
+    "signed checksums": crafted.tar(forms.typed(b"0", "café", signed=True), FILE),
+    "a volume label": crafted.tar(forms.typed(b"V", "label"), FILE),
+    "a directory of --listed-incremental": crafted.tar(forms.typed(b"D", "d/", b"Ya\0\0"), FILE),
+    "a Solaris extended header": crafted.tar(crafted.extended(b"X", crafted.record("mtime", b"1000000001.5")), FILE),
+    "zeros before a number": crafted.tar(crafted.extended(b"x", b"33 size=000000000000000000000005\n"), FILE),
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("what", RECOGNISED)
+def test_a_tar_is_recognised_in_each_container_alike(tmp_path: Path, target: Path, what: str, container: str) -> None:
+    archive = tmp_path / f"archive{container}"
+    archive.write_bytes(CONTAINERS[container](RECOGNISED[what]))
+    outcome, said, *_ = boot(archive, target)
+    assert outcome == "unpacked", said
+    (tmp_path / "tar").mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "tar"], check=True)
+    assert tree_of(target) == describe(tmp_path / "tar")
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_what_is_no_tar_in_each_container(tmp_path: Path, target: Path, container: str) -> None:
+    (tmp_path / "archive").write_bytes(CONTAINERS[container](b"no tar at all " * 100))
+    outcome, said, *_ = boot(tmp_path / "archive", target)
+    assert (outcome, "Check the COPY" in str(said)) == ("ArchiveUnsupported", True), said
+
+
+def lying(archive: Path, codec: str) -> Path:
+    """Write an archive of which the second of three files has a frame, or a check, that is said to be nothing."""
+    files = [crafted.member(name, data=random.Random(name).randbytes(131072 - 512)) for name in "abc"]
+    raw = [*files[:2], crafted.tar(files[2])]
+    if codec == "zstd":
+        frames = [bytearray(forms.zstd([piece])) for piece in raw]
+        frames[1][frames[1].index(b"\0\0\2\0", 4, 16) + 2] ^= 2
+        archive.write_bytes(b"".join(frames))
+    else:
+        blocks = [xz.encode_block(piece, 0, 1 << 16) for piece in raw]
+        records = [(xz.unpadded_size(block), len(piece)) for block, piece in zip(blocks, raw)]
+        records[1:2] = [(records[1][0] - 4, records[1][1]), (4, 0)]
+        blocks[1] = blocks[1][:-1] + bytes([blocks[1][-1] ^ 1])
+        archive.write_bytes(xz.stream_header() + b"".join(blocks) + xz.index_and_footer(records))
+    return archive
+
+
+@pytest.mark.parametrize("codec", ["zstd", "xz"])
+@pytest.mark.parametrize("memory", ["1M", "256M"])
+def test_nothing_is_missing_in_silence(tmp_path: Path, target: Path, codec: str, memory: str) -> None:
+    archive = lying(tmp_path / "archive", codec)
+    assert subprocess.run([codec, "-dcq"], input=archive.read_bytes(), capture_output=True).returncode
+    outcome, said, *_ = boot(archive, target, memory=memory, workers=2)
+    assert outcome == "ArchiveCorrupt", said
+
+
+def made(archive: Path, *words: object, cwd: Path) -> Path:
+    done = subprocess.run(["tar", *map(str, words)], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return archive
+
+
+HINTS: dict[str, tuple[list[str], str, list[str]]] = {
+    "twice": (["s/f", "s/f"], "without tar's options -r and -u, and name each file once", ["s/f"]),
+    "absolute": (["-P", "{cwd}/s/f"], "without tar's option -P", ["{cwd}/s/f"]),
+    "dots": (["-P", "../sp/s/f"], "without tar's option -P", ["../sp/s/f"]),
+    "reserved": (
+        ["--exclude=l", "."], "with tar's option --exclude='.unpackenv.*'",
+        ["--exclude=l", "--exclude=.unpackenv.*", "."],
+    ),
+    "hard link to a symlink": (["l"], "with tar's option --hard-dereference", ["--hard-dereference", "l"]),
+    "sparse": (["--sparse", "h"], "without --sparse", ["h"]),
+    "window": (
+        ["-I", "zstd --long=28 --no-content-size", "s", "big"], "without zstd's option --long, or with --long=27",
+        ["-I", "zstd --long=27", "s", "big"],
+    ),
+    "window, without": (
+        ["-I", "zstd --long=28 --no-content-size", "s", "big"], "without zstd's option --long", ["--zstd", "s", "big"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HINTS)
+def test_what_a_hint_says_helps(tmp_path: Path, target: Path, what: str) -> None:
+    before, hint, after = HINTS[what]
+    sp = write_tree(tmp_path / "sp", {"s/f": "x\n", ".unpackenv.stamp": "of a tree\n"})
+    (sp / "l").mkdir()
+    (sp / "l" / "a").symlink_to("s")
+    os.link(sp / "l" / "a", sp / "l" / "b", follow_symlinks=False)
+    for name in "h", "big":
+        with open(sp / name, "wb") as file:
+            file.truncate(1 << 20 if name == "h" else (1 << 27) + 1)
+            file.seek(1 << 19)
+            file.write(b"data")
+    for words, outcome in (before, "refused"), (after, "unpacked"):
+        archive = made(tmp_path / "archive", "-cf", tmp_path / "archive", *(w.format(cwd=sp) for w in words), cwd=sp)
+        found, said, *_ = boot(archive, target)
+        assert (found == "unpacked") == (outcome == "unpacked"), said
+        assert (hint in str(said)) == (outcome == "refused"), said
+
+
+def test_the_memory_that_a_hint_names_is_enough(tree: Path, tmp_path: Path, target: Path) -> None:
+    archive = tar(tmp_path / "archive", tree, "-I", "zstd --long=24 -19")
+    _, said, *_ = boot(archive, target, memory="100K")
+    found = re.search(r"UNPACKENV_MEMORY to (\w+)", str(said))
+    assert found, said
+    assert boot(archive, target, memory=found[1])[0] == "unpacked"
+
+
+@pytest.mark.parametrize("size", [255, 256])
+@pytest.mark.parametrize("kind", ["file", "directory", "symlink", "hard link"])
+def test_a_name_of_256_bytes_is_the_archive_s_fault(tmp_path: Path, target: Path, kind: str, size: int) -> None:
+    name = "n" * size
+    members = {
+        "file": [member(name, data=b"x")],
+        "directory": [member(name, FOLDER)],
+        "symlink": [member(name, SYMLINK, "good")],
+        "hard link": [member(name, HARD_LINK, "good")],
+    }
+    write_members(tmp_path / "archive", [GOOD, *members[kind]], "xz")
+    outcome, said, *_ = boot(tmp_path / "archive", target)
+    assert outcome == ("unpacked" if size == 255 else "ArchiveUnsupported"), said
+    assert size == 255 or ("names of 255 bytes" in str(said) and "UNPACKENV_TARGET" not in str(said))
+
+
+@pytest.mark.parametrize("link", ["h", "later", "s", "d", "nothing"])
+def test_a_hard_link_is_to_a_file_that_came_before_it(tmp_path: Path, target: Path, link: str) -> None:
+    members = [GOOD, member("s", SYMLINK, "good"), member("d", FOLDER), member("h", HARD_LINK, link), member("later")]
+    write_members(tmp_path / "archive", members, "plain")
+    outcome, said, *_ = boot(tmp_path / "archive", target)
+    assert (outcome, f"{tmp_path}/archive, h: a hard link is to" in str(said)) == ("ArchiveUnsafe", True), said

@@ -14,6 +14,7 @@ from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 _ZERO_BLOCK = bytes(BLOCK)
+_ASCII = bytes(range(128))
 DIRECTORY, FILE, SYMLINK, HARD_LINK = "directory", "file", "symlink", "hard link"
 
 _MARK = "made by unpackenv pack"
@@ -275,7 +276,7 @@ def _is_header(block: bytes) -> bool:
         return False
     summed = (block[:148] + block[156:]).translate(None, b"\0")  # without the NULs the sum is found sooner
     found = sum(summed) + 8 * 0x20
-    return said == found or 0 <= said == found - 256 * sum(byte > 0x7F for byte in summed)
+    return said == found or 0 <= said == found - 256 * len(summed.translate(None, _ASCII))
 
 
 @lru_cache(maxsize=4096)  # most members share their mode, mtime and owner with others
