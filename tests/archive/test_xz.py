@@ -320,3 +320,20 @@ def test_a_check_that_xz_does_not_know(tmp_path: Path, flags: bytes, blocks: lis
     with pytest.raises(ArchiveUnsupported, match="check"):
         blocks_of(path)
     assert subprocess.run(["xz", "-tq", path], capture_output=True).returncode
+
+
+# --- frames of native archives ---
+
+
+@pytest.mark.parametrize("check", [lzma.CHECK_NONE, lzma.CHECK_CRC64])
+def test_columns_have_the_check_of_the_format(check: int) -> None:
+    assert codecs.decode_columns("xz", codecs.encode_columns("xz", RAW), len(RAW)) == RAW
+    with pytest.raises(ArchiveCorrupt, match="check"):
+        codecs.decode_columns("xz", lzma.compress(RAW, check=check), len(RAW))
+
+
+def test_no_setting_helps_where_a_native_frame_has_too_large_a_dictionary() -> None:
+    block = xz.encode_block(RAW, 1, 1 << 29)
+    with pytest.raises(ArchiveCorrupt, match="larger dictionary") as caught:
+        codecs.decoder("xz")(block, memoryview(bytearray(len(RAW))))
+    assert "UNPACKENV_MEMORY" not in str(caught.value)
