@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from unpackenv.archive import facts
+from unpackenv.archive import facts, pyc
 from unpackenv.archive.frames import decoded
 from unpackenv.archive.reader import Archive
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK, shown
@@ -18,8 +18,8 @@ from unpackenv.archive.toc import RESERVED, Toc
 from unpackenv.errors import TreeMismatch
 
 _READ = 1 << 20
-_PYC_HEADER = 16
-_HASH_BASED, _CHECK_SOURCE = 1, 2
+
+Rewrite = Callable[[bytes, bytes], bytes]
 
 
 class Difference(NamedTuple):
@@ -40,6 +40,7 @@ def compare_tree(
     cache_tag: str = "",
     *,
     extra: bool = True,
+    rewritten: Rewrite = lambda path, content: content,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[Difference]:
     """Return every difference between the tree at `root` and `archive`, ordered by path.
@@ -47,15 +48,16 @@ def compare_tree(
     Compared are types, permission bits, sizes, contents, mtimes of files, symlinks' targets and
     which names are hard links of one file. `cache_tag` names the interpreter whose bytecode is
     looked at, by default the one that was packed for. `extra=False` leaves out what the archive
-    does not have, for a tree that was unpacked into a directory with other things. No symlink is
+    does not have, for a tree that was unpacked into a directory with other things. `rewritten` gets
+    path and content of a file as it was packed, and returns what a start has made of it. No symlink is
     followed. `on_progress` gets the bytes of the tar stream that are done. Raises `TreeMismatch` if `root` is not a
     directory, and what reading frames raises.
     """
     if not os.path.isdir(root):
         raise TreeMismatch("is not a directory", where=root)
     comparison = _Comparison(archive.toc, os.fsencode(root))
+    comparison.compare_contents(archive, rewritten, on_progress)
     comparison.compare_entries()
-    comparison.compare_contents(archive, on_progress)
     comparison.check_bytecode(cache_tag or facts.first(archive.facts, "python"))
     differences = [one for one in comparison.differences if extra or one.kind != "extra"]
     return sorted(differences, key=lambda one: (one.path, one.kind))
@@ -69,6 +71,7 @@ class _Comparison:
         self.root = root
         self.differences: list[Difference] = []
         self.found = dict(_walk(root))
+        self.sizes = toc.file_size[:]  # as they are to be found
         self._directories = toc.dir_paths()
 
     def differs(self, kind: str, path: bytes, detail: str) -> None:
@@ -99,8 +102,8 @@ class _Comparison:
         if kind == FILE:
             if mode != toc.file_mode[row]:
                 yield f"mode is {mode:04o}, was packed as {toc.file_mode[row]:04o}"
-            if status.st_size != toc.file_size[row]:
-                yield f"size is {status.st_size}, was packed as {toc.file_size[row]}"
+            if status.st_size != self.sizes[row]:
+                yield f"size is {status.st_size}, was packed as {self.sizes[row]}"
             mtime = status.st_mtime_ns // 10**9
             if mtime != toc.file_mtime[row]:
                 yield f"mtime is {mtime}, was packed as {toc.file_mtime[row]}"
@@ -117,11 +120,14 @@ class _Comparison:
     def _file_path(self, row: int) -> bytes:
         return self._directories[self.toc.file_dir[row]] + self.toc.file_names[row]
 
-    def compare_contents(self, archive: Archive, on_progress: Callable[[int], None]) -> None:
+    def compare_contents(self, archive: Archive, rewritten: Rewrite, on_progress: Callable[[int], None]) -> None:
         """Compare the bytes of every file that is there with its size, frame by frame."""
         done: set[int] = set()  # rows of which nothing more is to be said
         for start, raw in zip(self.toc.frame_starts(), decoded(archive)):
             for row, offset, piece in _pieces(self.toc, start, memoryview(raw)):
+                if len(piece) == self.sizes[row]:  # all of it
+                    piece = memoryview(rewritten(self._file_path(row), piece.tobytes()))
+                    self.sizes[row] = len(piece)
                 if row not in done:
                     detail = self._content_detail(row, offset, piece)
                     if detail:
@@ -132,7 +138,7 @@ class _Comparison:
     def _content_detail(self, row: int, offset: int, piece: memoryview) -> str:
         path = self._file_path(row)
         status = self.found.get(path)
-        if status is None or not stat.S_ISREG(status.st_mode) or status.st_size != self.toc.file_size[row]:
+        if status is None or not stat.S_ISREG(status.st_mode) or status.st_size != self.sizes[row]:
             return ""
         try:
             at = _first_difference(os.path.join(self.root, path), offset, piece)
@@ -157,21 +163,14 @@ class _Comparison:
                 self.differs("bytecode", path, detail)
 
     def _stale(self, path: bytes, source: bytes, status: os.stat_result, cache_tag: str) -> str:
-        header = _head(os.path.join(self.root, path), _PYC_HEADER)
-        if len(header) < _PYC_HEADER:
-            return "is cut off"
-        magic, flags = header[:4], int.from_bytes(header[4:8], "little")
-        ours = magic == importlib.util.MAGIC_NUMBER
-        if cache_tag == sys.implementation.cache_tag and not ours:
-            return "was compiled by another version of the interpreter"
-        if flags & ~(_HASH_BASED | _CHECK_SOURCE) or flags == _CHECK_SOURCE:
-            return f"has the unknown flags {flags:#x}"
-        if not flags & _HASH_BASED:
-            fields = (int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
-            recorded = (int.from_bytes(header[8:12], "little"), int.from_bytes(header[12:16], "little"))
-            return "" if recorded == fields else "does not fit its source's mtime and size"
+        header = _head(os.path.join(self.root, path), pyc.HEADER_SIZE)
+        magic = importlib.util.MAGIC_NUMBER
+        ours = magic if cache_tag == sys.implementation.cache_tag else b""
+        detail = pyc.stale(header, status.st_mtime, status.st_size, ours)
+        if detail:
+            return detail
         # Which hash it is depends on the interpreter: that of another one cannot be computed here.
-        if flags & _CHECK_SOURCE and ours:
+        if pyc.flags(header) & pyc.CHECK_SOURCE and header[:4] == magic:
             content = _head(os.path.join(self.root, source), status.st_size)
             return "" if importlib.util.source_hash(content) == header[8:16] else "does not fit its source's content"
         return ""
