@@ -35,6 +35,7 @@ def bootstrap(
     log_file: str | os.PathLike[str] | None = None,
     imports: int | None = None,
     trace: str | os.PathLike[str] | None = None,
+    relocate: bool | None = None,
 ) -> Report:
     """Unpack the environment if it is not there yet, and make it importable.
 
@@ -58,6 +59,7 @@ def bootstrap(
         log_file: a file to which each line is appended as JSON, whatever `log` says.
         imports: how many of the slowest imports `mark("ready")` tells; by default imports are not measured.
         trace: a file for a trace of the unpack, by worker and frame, in Chrome's format.
+        relocate: where it unpacks a virtual environment elsewhere than that was made, rewrite its scripts for there.
 
     Returns a `Report`; a second call that names neither archive nor target returns the first one's. Raises
     `UnpackenvError`: its subclasses in `unpackenv.errors` say what can go wrong. With
@@ -70,7 +72,11 @@ def bootstrap(
     from unpackenv.start.bootstrap import bootstrap as start
 
     caller = sys._getframe(1).f_globals.get("__file__")
-    return start(arguments, os.path.dirname(os.path.abspath(caller)) if caller else "")
+    try:
+        return start(arguments, os.path.dirname(os.path.abspath(caller)) if caller else "")
+    except (UnpackenvError, KeyboardInterrupt) as error:
+        # The application's own frames are what its reader needs; what the system said is in `__context__`.
+        raise error.with_traceback(None) from None
 
 
 def mark(name: str) -> None:

@@ -144,6 +144,7 @@ def _facts(
         "import": list(described.import_paths),
         "bin": [described.bin if any(entry.path == described.bin for entry in tree.entries) else ""],
         "target": [target],
+        "made-at": [described.target if described.target != target else ""],
         "python": [interpreter.cache_tag],
         "soabi": [interpreter.soabi],
         "machine": [interpreter.machine],

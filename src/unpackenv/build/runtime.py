@@ -34,8 +34,8 @@ _LEFT_OUT = (
 )  # fmt: skip
 # Of the reports, the doctor.
 _OF_REPORT = (
-    "__init__.py", "doctor.py", "doctor_files.py", "doctor_limits.py", "doctor_places.py", "doctor_tree.py",
-    "findings.py", "terminal.py",
+    "__init__.py", "doctor.py", "doctor_files.py", "doctor_limits.py", "doctor_places.py", "doctor_python.py",
+    "doctor_tree.py", "findings.py", "terminal.py",
 )  # fmt: skip
 # What no start runs that succeeds: it is compiled when somebody looks into a container.
 _WITHOUT_BYTECODE = (

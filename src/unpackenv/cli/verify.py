@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.archive import compare, reader, verify
     from unpackenv.report import counted
-    from unpackenv.start import places, stamp, target
+    from unpackenv.start import places, relocation, stamp, target
 
     settings = archive_settings(options.archive, options.digest)
     path = places.find_archive(settings)
@@ -49,9 +49,14 @@ def run(options: argparse.Namespace) -> int:
         raise TreeMismatch("there is no such tree", where=options.target)
     with reader.open_archive(path, settings.digest) as archive, bar("verify", archive.toc.raw_size) as show:
         tag = archive.facts.get("python", [""])[0]
+        made_at = relocation.made_at(archive.facts)
         # What else is in a directory that was filled in place is none of the archive's business.
         extra = not target.is_shared(options.target)
-        differences = compare.compare_tree(archive, options.target, tag, extra=extra, on_progress=show)
+        place = relocation.place_of_scripts(options.target)
+        rewritten = relocation.rewriter(archive.facts, place)
+        differences = compare.compare_tree(
+            archive, options.target, tag, extra=extra, rewritten=rewritten, on_progress=show
+        )
     for difference in differences:
         print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
     if differences:
@@ -60,5 +65,6 @@ def run(options: argparse.Namespace) -> int:
         count = counted(len(differences), "difference")
         print(f"{options.target}: {count}. Remove {what}, and the next start unpacks again", file=sys.stderr)
     else:
-        print(f"{options.target}: complete and unaltered")
+        but = f", its scripts rewritten for {place}" if place not in ("", made_at) else ""
+        print(f"{options.target}: complete and unaltered{but}")
     return 1 if differences else 0

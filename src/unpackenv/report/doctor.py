@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Union
 
 import unpackenv
 from unpackenv.archive import codecs, interpreter, trailer
+from unpackenv.archive.facts import first
 from unpackenv.build import hook
 from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch, UnpackenvError
-from unpackenv.report import amount, counted, doctor_files, doctor_limits, doctor_places, doctor_tree
+from unpackenv.report import amount, counted, doctor_files, doctor_limits, doctor_places, doctor_python, doctor_tree
 from unpackenv.report.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
 from unpackenv.start import cold, mounts, places
+from unpackenv.start.native import NativeSource
 from unpackenv.start.settings import PREFIX, VARIABLES, Settings, is_off, nearest_variable
 
 if TYPE_CHECKING:
     from unpackenv.archive.trailer import Identity
     from unpackenv.start.foreign import ForeignSource
-    from unpackenv.start.native import NativeSource
 
     Opened = Union[NativeSource, ForeignSource]
 
@@ -141,12 +142,16 @@ def _start(settings: Settings, found: list[Finding]) -> str:
     found += _match(identity, settings)
     candidates = places.candidates(settings, identity)
     opened = _open(identity, settings, found)
-    of_trees, tree = doctor_tree.examine(candidates, identity.key, settings, path)
+    of_trees, there = doctor_tree.examine(candidates, identity.key, settings, path)
+    tree = there.target if there else ""
+    of_trees += doctor_python.bytecode_used(first(identity.facts, "bytecode"), there.import_paths if there else [])
     use = "a start would unpack here, if there were no tree" if tree else "a start unpacks here"
     try:
         looked, target = doctor_places.examine(candidates, opened.check if opened else None, settings, use)
         known = {one.reason for one in found if one.level == PROBLEM}
         looked = [one for one in looked if not one.reason or one.reason not in known]
+        if isinstance(opened, NativeSource) and first(identity.facts, "kind") == "venv" and (tree or target):
+            of_trees += doctor_python.environment(opened.archive, tree or target, settings.relocate)
         if tree:  # then nothing has to be read or written
             found[:] = [replace(one, level=WARNING) if one.level == PROBLEM else one for one in found]
             found += [*of_trees, *(one for one in looked if one.level != PROBLEM)]
@@ -163,10 +168,10 @@ def _start(settings: Settings, found: list[Finding]) -> str:
 def _without_archive(settings: Settings, error: ArchiveNotFound, found: list[Finding]) -> str:
     """A named target may hold a tree that came without its archive."""
     named = [places.named(settings)] if settings.target else []
-    of_trees, tree = doctor_tree.examine(named, "", settings)
+    of_trees, there = doctor_tree.examine(named, "", settings)
     found += of_trees
-    if tree:
-        return f"{_TAKES}{tree}"
+    if there:
+        return f"{_TAKES}{there.target}"
     if settings.missing == "ignore":
         found.append(of_error("archive", error, NOTE))
         return "does nothing, as there is no archive"

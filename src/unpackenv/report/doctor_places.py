@@ -113,6 +113,8 @@ def _mounted(directory: str) -> dict[str, Any]:
 def _of_refused(place: Place, error: UnpackenvError) -> Finding:
     """A default place that cannot be used is passed over, a named one is not."""
     level = NOTE if place.is_default else PROBLEM
+    if not place.is_default:
+        error.hint = f"{preflight.whence(place)}. {error.hint}"
     return of_error("place", error, level, path=place.path, usable=False)
 
 

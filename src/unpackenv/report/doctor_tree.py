@@ -22,8 +22,10 @@ from unpackenv.start.settings import Settings
 from unpackenv.start.target import is_shared
 
 
-def examine(candidates: list[Place], key: str, settings: Settings, archive: str = "") -> tuple[list[Finding], str]:
-    """Return what there is to say of trees at these places, and the path of the one that a start would take, if any.
+def examine(
+    candidates: list[Place], key: str, settings: Settings, archive: str = ""
+) -> tuple[list[Finding], Report | None]:
+    """Return what there is to say of trees at these places, and the one that a start would take, if any.
 
     `archive` is the path of the one that lists their files, if there is one. A tree that was unpacked before the
     machine restarted is counted as a start counts it, and then its stamp is renewed.
@@ -32,13 +34,13 @@ def examine(candidates: list[Place], key: str, settings: Settings, archive: str 
     try:
         done = bootstrap.find_tree(candidates, key, settings)
     except UnpackenvError as error:
-        return [of_error("tree", error)], ""
+        return [of_error("tree", error)], None
     if not done:
-        return list(_not_to_be_used(candidates)), ""
+        return list(_not_to_be_used(candidates)), None
     found = [_looked_at(done, archive)]
     if done.target in doubtful:
         found.append(_counted_again(done.target))
-    return found, done.target
+    return found, done
 
 
 def _is_doubtful(tree: str) -> bool:

@@ -129,6 +129,11 @@ def finish(settings: Settings, done: Report, attempt: Attempt, *, here: bool = T
         attempt.warnings += importpaths.for_children(done.import_paths, done.plain_paths, python, os.environ)
     if done.bin:
         attempt.warnings += importpaths.add_scripts(done.bin, os.environ)
+    unusual = any(settings.command.flags()) if settings.command else sys.flags.optimize or sys.pycache_prefix
+    if unusual and done.outcome != report.UNPACKED:  # else it has been said
+        from unpackenv.start import bytecode
+
+        attempt.warnings += bytecode.warnings(settings, done, attempt.identity)
     attempt.lap("import paths")
     attempt.ended(done)
     report.bootstrap_ended(attempt.log, settings.imports)
@@ -154,6 +159,9 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
         wanted = key in ("", first(facts, "key")) and digest in ("", first(facts, "digest"))
         if wanted and (not place.is_default or places.is_ours(place)):
             try:
+                if settings.command:
+                    scripts = first(facts, "bin")
+                    settings.interpreter = settings.command.interpreter(scripts and os.path.join(place.path, scripts))
                 if interpreter.mismatch(facts, settings.interpreter) and not settings.force:
                     _refuse_interpreter(facts, place.path, settings)
                 whole = stamp.is_certain(facts) or _survived(place.path, facts, fd)
@@ -161,7 +169,11 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
                 os.close(fd)
                 raise
             if whole:
-                return _use_tree(place, facts, fd)
+                done = _use_tree(place, facts, fd)
+                scripts = first(facts, "scripts")
+                if settings.relocate and scripts not in ("", place.path):
+                    done.warnings = [f"its scripts are for {scripts}: remove it, and the next start rewrites them"]
+                return done
         os.close(fd)
     return None
 

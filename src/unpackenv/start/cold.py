@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
+from unpackenv.archive.facts import first
 from unpackenv.archive.trailer import Identity
 from unpackenv.errors import (
     NoSpace,
@@ -16,7 +17,19 @@ from unpackenv.errors import (
     UnpackenvError,
     UnpackFailed,
 )
-from unpackenv.start import bootstrap, detail, durable, isolation, limits, lock, notice, preflight, report, target
+from unpackenv.start import (
+    bootstrap,
+    bytecode,
+    detail,
+    durable,
+    isolation,
+    limits,
+    lock,
+    notice,
+    preflight,
+    report,
+    target,
+)
 from unpackenv.start.places import Place
 from unpackenv.start.report import Attempt, Clock, Report
 from unpackenv.start.settings import Settings
@@ -39,6 +52,8 @@ NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, 
 def start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
     """Unpack the archive `identity` at the first of the candidates of `attempt` that can be used."""
     attempt.measure_usage()
+    if settings.command and first(identity.facts, "kind") != "venv":
+        settings.command.interpreter("")  # once, and not again in the child
     return isolation.stoppable(lambda: _start(settings, identity, attempt))
 
 
@@ -49,6 +64,7 @@ def _start(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
             return _start_at(place, settings, identity, attempt)
         except NEXT_PLACE as error:
             if not place.is_default:
+                error.hint = f"{preflight.whence(place)}. {error.hint}"
                 raise
             attempt.tried.append(f"{place.path} ({error.reason})")
     attempt.place = None
@@ -89,7 +105,8 @@ def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Att
     finally:
         os.close(lock_fd)
     done.outcome = report.UNPACKED
-    done.warnings = [] if place.is_default else preflight.doubts(place.path)
+    doubts = [] if place.is_default else preflight.doubts(place.path)
+    done.warnings = [*doubts, *result["warnings"], *bytecode.warnings(settings, done, identity)]
     done.workers, done.workers_why = result["workers"], result["workers_why"]
     if done.workers_why == limits.PROCESSES:
         done.warnings.append("the system refused to start more workers")
@@ -221,7 +238,7 @@ class _Job:
         umask, effective = self._own_process()
         known = set(sys.modules)
         try:
-            workers, why = self._unpack(clock, effective, 0o755 & ~umask)
+            workers, why, warnings = self._unpack(clock, effective, 0o755 & ~umask)
         except OSError as error:
             raise translated(error, str(error.filename or self.staging.target)) from error
         finally:
@@ -230,7 +247,9 @@ class _Job:
             if not self.isolated:
                 _forget_codecs(known)
         used = detail.usage_of_tree() if self.isolated else (0.0, 0)  # else it is this process that has used it
-        return {"workers": workers, "workers_why": why, "phases": clock.phases, "used": used}
+        return {
+            "workers": workers, "workers_why": why, "phases": clock.phases, "used": used, "warnings": warnings
+        }  # fmt: skip
 
     def _own_process(self) -> tuple[int, int]:
         """Return the umask of the application and that under which the work is done."""
@@ -247,7 +266,7 @@ class _Job:
             self.isolated and self.settings.parallel != "threads" and (has_gil or self.settings.parallel == "processes")
         )
 
-    def _unpack(self, clock: Clock, umask: int, root_mode: int) -> tuple[int, str]:
+    def _unpack(self, clock: Clock, umask: int, root_mode: int) -> tuple[int, str, list[str]]:
         settings, staging = self.settings, self.staging
         with open_source(self.identity, settings) as source:
             source.trace = self.trace
@@ -266,12 +285,25 @@ class _Job:
                 source.unpack(tree, self._processes)
                 clock.lap("unpack")
                 facts = {"key": [self.identity.key], **source.stamp_facts()}
+                if first(self.identity.facts, "kind") == "venv":
+                    source.warnings += self._settle(tree, facts)
                 facts["plain"] = [path for path in facts["import"] if not _shadows_standard_library(fd, path)]
                 staging.publish(fd, {**facts, **durable.facts(fd, settings.sync)}, root_mode)
                 clock.lap("publish")
             finally:
                 os.close(fd)
-            return source.workers, source.workers_why
+            return source.workers, source.workers_why, source.warnings
+
+    def _settle(self, tree: Tree, facts: dict[str, list[str]]) -> list[str]:
+        """See to the scripts of a virtual environment, add what its stamp has to say of them, and return warnings."""
+        from unpackenv.start import relocation
+
+        of_archive, settings = self.identity.facts, self.settings
+        stamped, warnings, files, size = relocation.settle(tree, self.staging.target, of_archive, settings.relocate)
+        facts.update(stamped)
+        for key, more in (("files", files), ("unpacked-size", size)):
+            facts[key] = [str(int(facts[key][0]) + more)]
+        return warnings
 
 
 def open_source(identity: Identity, settings: Settings) -> NativeSource | ForeignSource:

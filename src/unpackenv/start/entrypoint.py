@@ -6,9 +6,9 @@ import _signal
 import errno
 import sys
 
-from unpackenv.archive import facts, trailer
+from unpackenv.archive import facts
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
-from unpackenv.start import bootstrap, importpaths, places, report
+from unpackenv.start import bootstrap, importpaths, report
 from unpackenv.start.report import Attempt, Log, Report
 from unpackenv.start.settings import END_VARIABLE, TABLE, UNKNOWN_INTERPRETER, Settings, is_off, nearest
 from unpackenv.unpatched import os
@@ -24,19 +24,19 @@ EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
 
 def run(options: list[str], command: list[str]) -> NoReturn:
     """Bootstrap as `options` say and execute `command`; on failure exit with 125, 126 or 127."""
-    attempt = None
+    attempt, missing = None, False
     try:
         if is_off():
             bootstrap.nothing_done(Report(report.OFF), Log({}))
         else:
             arguments = _arguments(options)
             attempt = Attempt(Log(arguments))
-            _bootstrap(arguments, command, attempt)
+            missing = _bootstrap(arguments, command, attempt)
     except UnpackenvError as error:
         fail(error, attempt or Attempt(Log({})))
     except KeyboardInterrupt:
         sys.exit(128 + _signal.SIGINT)
-    _execute(command)
+    _execute(command, missing)
 
 
 def fail(error: UnpackenvError, attempt: Attempt) -> NoReturn:
@@ -68,9 +68,10 @@ def _arguments(options: list[str]) -> dict[str, object]:
     return arguments
 
 
-def _bootstrap(arguments: dict[str, object], command: list[str], attempt: Attempt) -> None:
+def _bootstrap(arguments: dict[str, object], command: list[str], attempt: Attempt) -> bool:
+    """Bootstrap for `command`, and return whether it is a script that names an interpreter in vain."""
     settings = Settings(arguments)
-    settings.interpreter = _other_interpreter(command[0], settings)
+    settings.command = Command(command)
     done = bootstrap.provide_tree(settings, attempt)
     if done.outcome == report.MISSING:
         bootstrap.nothing_done(done, attempt.log)
@@ -82,6 +83,7 @@ def _bootstrap(arguments: dict[str, object], command: list[str], attempt: Attemp
         os.environ["VIRTUAL_ENV"] = done.target
     for fd in bootstrap.stamps_in_use():
         os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
+    return settings.command.lacks_interpreter
 
 
 # --- the interpreter that the command will run ---------------------------------------------------
@@ -99,13 +101,46 @@ def _pass_on(settings: Settings, arguments: dict[str, object]) -> None:
         os.environ[END_VARIABLE] = f"{os.getpid()} {report.last_end[0][0]}"
 
 
-def _other_interpreter(command: str, settings: Settings) -> dict[str, str] | None:
-    """Return the facts of the Python that `command` will run, if it is known and not this one."""
-    path = _find(command)
-    if _is_python(command) and _comes_from_tree(command, settings):
-        return UNKNOWN_INTERPRETER
-    interpreter = _interpreter_of(path) if path else ""
-    if not interpreter or os.path.realpath(interpreter) == os.path.realpath(sys.executable):
+class Command:
+    """The program that the wrapper becomes: the scripts of the tree come before all others of its name."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.name, *self._arguments = words
+        self._asked: dict[str, dict[str, str] | None] = {}
+        self.lacks_interpreter = False  # as far as was found when it was looked at last
+
+    def interpreter(self, scripts: str) -> dict[str, str] | None:
+        """Return the facts of the Python that it runs, if that is known and not this one.
+
+        `scripts` is the directory of scripts of a tree that is there, or "".
+        """
+        path = find(self.name, scripts)
+        python = interpreter_of(path, scripts) if path else ""
+        self.lacks_interpreter = python is None
+        if not python or _is_this(python):
+            return None
+        # The Python of a virtual environment was asked before that was unpacked.
+        if scripts and os.path.dirname(python) == scripts:
+            return UNKNOWN_INTERPRETER
+        if python not in self._asked:
+            self._asked[python] = facts_of(python)
+        return self._asked[python]
+
+    def flags(self) -> tuple[int, str]:
+        """Return how far its Python optimizes, and where that keeps bytecode, as environment and options say."""
+        level = os.environ.get("PYTHONOPTIMIZE", "")
+        optimize = int(level) if level.isdigit() else int(level != "")
+        if is_python(self.name):
+            for option in self._arguments:
+                if option[:1] != "-" or option[1:2] in "cm-":
+                    break
+                optimize += option.count("O") if option[1:2] not in "XW" else 0
+        return optimize, os.environ.get("PYTHONPYCACHEPREFIX", "")
+
+
+def facts_of(python: str) -> dict[str, str] | None:
+    """Ask an interpreter for its facts; None if it is this one, or cannot be asked."""
+    if _is_this(python) or not os.access(python, os.X_OK):
         return None
     import subprocess
 
@@ -113,7 +148,7 @@ def _other_interpreter(command: str, settings: Settings) -> dict[str, str] | Non
 
     # As -I, which Python 2.7 does not know.
     code = f"import sys; del sys.path[0]; exec(open({os.path.abspath(asking.__file__)!r}).read())"
-    question = [interpreter, "-E", "-s", "-S", "-c", code]
+    question = [python, "-E", "-s", "-S", "-c", code]
     try:
         asked = subprocess.run(
             question, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ANSWER_SECONDS
@@ -125,44 +160,54 @@ def _other_interpreter(command: str, settings: Settings) -> dict[str, str] | Non
     return {key: values[0] for key, values in facts.decode(asked.stdout).items()} or None
 
 
-def _comes_from_tree(command: str, settings: Settings) -> bool:
-    """Whether `command` will be looked for in the tree first: a packed virtual environment brings its own Python."""
-    try:
-        identity = trailer.identify(places.find_archive(settings))
-    except UnpackenvError:
-        return False
-    if facts.first(identity.facts, "kind") != "venv":
-        return False
-    target = settings.target or facts.first(identity.facts, "target")
-    return "/" not in command or os.path.abspath(command).startswith(os.path.join(target, ""))
+def _is_this(python: str) -> bool:
+    return os.path.realpath(python) == os.path.realpath(sys.executable)
 
 
-def _find(command: str) -> str:
+def find(command: str, scripts: str = "") -> str:
+    """Return the path of a program, as it is or looked for in `scripts` and on PATH; "" if it is not there."""
     if "/" in command:
         return command
-    for directory in os.get_exec_path():
+    for directory in [scripts, *os.get_exec_path()] if scripts else os.get_exec_path():
         path = os.path.join(directory, command)
         if os.access(path, os.X_OK):
             return path
     return ""
 
 
-def _interpreter_of(path: str) -> str:
-    """Return `path` if it is a Python, the Python of its `#!` line if it is a script, or ""."""
-    if _is_python(path):
+def interpreter_of(path: str, scripts: str = "") -> str | None:
+    """Return the Python that executing `path` runs, "" if it runs none, None if it is a script whose `env` fails."""
+    if is_python(path):
         return path
+    words = words_of_script(path)
+    program = program_of_env(words)
+    found = find(program, scripts) if program else words[0] if words else ""
+    if program and not found:
+        return None
+    return found if is_python(found) else ""
+
+
+def words_of_script(path: str) -> list[str]:
+    """Return the words of the `#!` line of a script; none if it is no script."""
     try:
         with open(path, "rb") as file:
             line = file.readline(256)
     except OSError:
+        return []
+    if not line.startswith(b"#!"):
+        return []
+    words = os.fsdecode(line[2:]).rstrip("\n").replace("\t", " ").split(" ")  # as the kernel does: no other white space
+    return [word for word in words if word]
+
+
+def program_of_env(words: list[str]) -> str:
+    """Return what `env` is to look for on PATH; "" if the words are those of another interpreter."""
+    if not words or os.path.basename(words[0]) != "env":
         return ""
-    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
-    if words and os.path.basename(words[0]) == "env":
-        words = [_find(word) for word in words[1:] if not word.startswith("-") and "=" not in word]
-    return words[0] if words and _is_python(words[0]) else ""
+    return next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
 
 
-def _is_python(path: str) -> bool:
+def is_python(path: str) -> bool:
     """Whether a program is called python, python3, python3.13 or python3.13t: only such ones are asked."""
     return os.path.basename(path).rstrip("0123456789.t") == "python"
 
@@ -170,12 +215,17 @@ def _is_python(path: str) -> bool:
 # --- becoming the command ------------------------------------------------------------------------
 
 
-def _execute(command: list[str]) -> NoReturn:
+def _execute(command: list[str], missing: bool) -> NoReturn:
+    """Become the command, unless its interpreter is known to be `missing`: `env` would not say of which script."""
     _restore_process()
     try:
+        if missing:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.execvp(command[0], command)
     except OSError as error:
-        report.write_line(f"unpackenv: {command[0]}: {error.strerror}")
+        from unpackenv.start import notfound
+
+        report.write_line(f"unpackenv: {notfound.reason(command[0], error.strerror or str(error))}")
         sys.exit(EXIT_NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else EXIT_CANNOT_EXECUTE)
 
 

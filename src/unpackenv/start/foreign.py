@@ -43,6 +43,7 @@ class ForeignSource:
         """Open the archive at `path`; raises `UnpackenvError`."""
         self._path = path
         self.trace: Trace | None = None
+        self.warnings: list[str] = []
         self._digest = settings.digest.lower()
         self._fd = foreign.open_file(path)
         self._memory_left = limits.memory_left()

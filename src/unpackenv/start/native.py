@@ -43,7 +43,8 @@ class NativeSource:
         """Open the archive at `path`; raises `UnpackenvError` unless everything but its frames is sound."""
         self._settings = settings
         self.trace: Trace | None = None
-        self._archive = archive = open_archive(path, settings.digest)
+        self.warnings: list[str] = []
+        self.archive = archive = open_archive(path, settings.digest)
         raw = max(archive.toc.frame_raw)
         window = raw if archive.codec == trailer.XZ else 0
         self._memory_left = limits.memory_left()
@@ -55,12 +56,12 @@ class NativeSource:
     def worker_bounds(self) -> dict[str, int]:
         """Return how many workers each of the things allows that bound them, by name."""
         bounds = limits.worker_bounds(self._settings.memory, self._memory_left, self._memory_each)
-        return {**bounds, "frames": len(self._archive.toc.frame_raw)}
+        return {**bounds, "frames": len(self.archive.toc.frame_raw)}
 
     @property
     def key(self) -> str:
         """What names the archive that is open."""
-        return self._archive.digest
+        return self.archive.digest
 
     def check(self, directory: str, reclaims: tuple[int, int]) -> None:
         """Check interpreter, memory and file system before the first byte is written below `directory`.
@@ -69,8 +70,8 @@ class NativeSource:
         """
         if self._settings.force:
             return
-        archive, toc = self._archive, self._archive.toc
-        preflight.check_interpreter(archive.facts, archive.path, self._settings.interpreter)
+        archive, toc = self.archive, self.archive.toc
+        preflight.check_interpreter(archive.facts, archive.path, self._interpreter())
         if first(archive.facts, "native") == "yes":
             preflight.check_exec(directory)
         memory = limits.memory_needed(self.workers, self._memory_each)
@@ -78,12 +79,25 @@ class NativeSource:
         room = preflight.Room(directory, self._memory_left, reclaims)
         room.check(toc.unpacked_size, toc.member_count, memory, lambda: sum(map(preflight.on_disk, toc.file_size)))
 
+    def _interpreter(self) -> dict[str, str] | None:
+        """Return the facts of the interpreter that will import the tree, if that is not this one."""
+        settings, archive = self._settings, self.archive
+        if not settings.command:
+            return settings.interpreter
+        if first(archive.facts, "kind") == "venv":
+            from unpackenv.start import treepython
+
+            running, warning = treepython.interpreter_of(settings.command, archive, settings.target)
+            self.warnings += filter(None, [warning])
+            return running
+        return settings.command.interpreter("")
+
     def unpack(self, tree: Tree, processes: bool) -> None:
         """Unpack everything into `tree`; raises `UnpackenvError`, also for what workers run into."""
-        plan = _Plan(self._archive, tree)
-        frames = len(self._archive.toc.frame_raw)
+        plan = _Plan(self.archive, tree)
+        frames = len(self.archive.toc.frame_raw)
         if self.trace:
-            self.trace.watch_native(plan, self._archive)
+            self.trace.watch_native(plan, self.archive)
         try:
             if tree.in_place:  # where things are found has to be known before workers are forked
                 plan.prepare()
@@ -98,9 +112,9 @@ class NativeSource:
 
     def stamp_facts(self) -> dict[str, list[str]]:
         """Return what a warm start has to know of the tree."""
-        facts, toc = self._archive.facts, self._archive.toc
+        facts, toc = self.archive.facts, self.archive.toc
         return {
-            "digest": [self._archive.digest],
+            "digest": [self.archive.digest],
             **{key: facts[key] for key in _STAMPED if key in facts},
             "files": [str(len(toc.file_names))],
             "unpacked-size": [str(toc.unpacked_size)],
@@ -110,7 +124,7 @@ class NativeSource:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._archive.close()
+        self.archive.close()
 
 
 class _Plan:

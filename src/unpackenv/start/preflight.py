@@ -145,6 +145,19 @@ def _mounted(directory: str) -> str:
     return f"the {mount.kind} at {mount.point} is mounted" if mount else "is mounted"
 
 
+_WHENCE = {
+    "argument": "This target was given as an argument",
+    "environment": "UNPACKENV_TARGET names this target",
+    "recorded": "The archive records this target (a virtual environment's own path, or `pack --target`): name another "
+    "one with UNPACKENV_TARGET, or set UNPACKENV=off where the packages are installed",
+}
+
+
+def whence(place: Place) -> str:
+    """Return a sentence that says who named a target, for an error that refuses it."""
+    return _WHENCE[place.why]
+
+
 def doubts(target: str) -> list[str]:
     """Return what speaks against a target that was named: others may have put something into it."""
     found = []

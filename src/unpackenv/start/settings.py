@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from unpackenv.start.entrypoint import Command
+
 PREFIX = "UNPACKENV_"
 # Tells the program that the wrapper becomes when that was: its process, and seconds of the monotonic clock.
 END_VARIABLE = "UNPACKENV_BOOTSTRAPPED"
@@ -127,6 +129,7 @@ TABLE = (
     Setting("log_file", path, "", "a file to which each line is appended as JSON, whatever log says"),
     Setting("imports", _count, 0, 'how many of the slowest imports mark("ready") tells; 0: imports are not measured'),
     Setting("trace", path, "", "a file for a trace of the unpack, by worker and frame, in Chrome's format"),
+    Setting("relocate", _switch, False, "rewrite scripts of a virtual environment for where they are unpacked"),
 )
 
 
@@ -138,8 +141,9 @@ class Settings:
     """The value of each setting of `TABLE`, as attributes.
 
     Beside them, what is no setting: the caller's directory (`beside`), the facts of the interpreter
-    that will import the tree (`interpreter`), if that is not this one, where the name of the
-    target came from, if it has one (`target_why`), and what is odd in the environment (`warnings`).
+    that will import the tree (`interpreter`), if that is not this one, the program that the wrapper will
+    become (`command`), where the name of the target came from, if it has one (`target_why`), and what
+    is odd in the environment (`warnings`).
     """
 
     archive: str
@@ -157,6 +161,7 @@ class Settings:
     log_file: str
     imports: int
     trace: str
+    relocate: bool
 
     def __init__(
         self,
@@ -169,6 +174,7 @@ class Settings:
         """Resolve every setting; raises `SettingError` for a value that it cannot have."""
         self.beside = beside
         self.interpreter = interpreter
+        self.command: Command | None = None
         for setting in TABLE:
             value = arguments.get(setting.name)
             if value is None:
