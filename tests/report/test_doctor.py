@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 
 import containers_by_hand
 from containers_by_hand import MB, Container
+from environments import Environment
 from processes import IMPORT_ALL, IS_ROOT, environment, pack_tree, result_of, run, wrapper, write_tree
 from unpackenv.build import runtime
 
@@ -511,6 +513,62 @@ def test_standard_library_without_bytecode(archive: Path, target: Path, tmp_path
     again = doctor(*named, PYTHONPYCACHEPREFIX=tmp_path / "cache")
     assert again.only("stdlib")["level"] == "ok"
     assert again.only("stdlib")["facts"]["compiled"] == library["facts"]["modules"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"PYTHONOPTIMIZE": "1"}, "the packed bytecode is not for -O (PYTHONOPTIMIZE)"),
+        ({"PYTHONPYCACHEPREFIX": "/nowhere"}, "the packed bytecode is not looked for (PYTHONPYCACHEPREFIX)"),
+    ],
+)
+def test_bytecode_that_is_not_used(tmp_path: Path, target: Path, variables: dict[str, str], said: str) -> None:
+    """Before there is a tree and when it is there, as a start says it; with what it costs, and what helps."""
+    archive = tmp_path / "a.tar.zst"
+    site = write_tree(tmp_path / "site", {"app.py": "A = 1\n"})
+    assert run(wrapper("pack", site, "-o", archive, "--level", 1)).returncode == 0
+    named = ("--archive", archive, "--target", target)
+    for _ in "cold", "warm":
+        assert doctor(*named).only("bytecode")["level"] == "ok"
+        found = doctor(*named, **variables)
+        one = found.only("bytecode", "warning")
+        assert (found.returncode, one["text"].startswith(said)) == (0, True)
+        assert next(iter(variables)) in one["hint"]
+        assert 0 < one["facts"]["seconds_a_module"] < 60
+        assert f"about {one['facts']['seconds_a_module'] * 1e3:.1f} ms each" in one["text"]
+        done = run(wrapper("--log", "json", *named, "--", "true"), environment(**variables))
+        assert json.loads(done.stderr)["warnings"] == [f"{said}: modules are compiled when they are imported"]
+
+
+def test_bytecode_that_is_stale_or_missing(tmp_path: Path, target: Path) -> None:
+    site = write_tree(tmp_path / "site", {"app.py": "A = 1\n"})
+    compileall.compile_dir(site, quiet=1)
+    os.utime(site / "app.py", (1_000_000_000, 1_000_000_000))
+    pack_tree(tmp_path / "keep", site, bytecode="keep")
+    pack_tree(tmp_path / "none", site, bytecode="none")
+    assert start("--archive", tmp_path / "keep", "--target", target) == ""
+    stale = doctor("--archive", tmp_path / "keep", "--target", target).only("bytecode", "warning")
+    assert stale["text"].startswith("the packed bytecode does not fit the times of its sources")
+    assert "unchecked-hash" in stale["hint"]
+    none = doctor("--archive", tmp_path / "none", "--target", target.with_name("other")).only("bytecode", "warning")
+    assert none["text"].startswith("no bytecode was packed")
+
+
+def test_a_virtual_environment(tmp_path: Path, target: Path) -> None:
+    """The Python that it lacks, and scripts that name another place."""
+    made = Environment(tmp_path)
+    assert doctor("--archive", made.archive).of("environment") == []
+    elsewhere = ("--archive", made.archive, "--target", target)
+    assert f"scripts of the environment name {made.root}" in doctor(*elsewhere).only("environment", "warning")["text"]
+    assert doctor(*elsewhere, "--relocate").of("environment") == []
+    assert start(*elsewhere, "--relocate") == ""
+    assert doctor(*elsewhere).of("environment") == []
+    made.lead_to(None)
+    for options in elsewhere, elsewhere[:2]:
+        found = doctor(*options)
+        assert found.returncode == 0
+        text = f"{made.archive}: its bin/python leads to {made.python}, which is not there"
+        assert found.only("environment", "warning")["text"] == text
 
 
 def test_without_psutil(archive: Path, target: Path, tmp_path: Path) -> None:
