@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak fuzz lint format docs bench images clean
+.PHONY: help demo test means soak fuzz lint format docs bench images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
@@ -20,8 +20,11 @@ help: ## list the targets
 demo: $(VENV)/.build ## pack a small real set of packages and start an app from the archive, cold and warm
 	@sh demo/demo.sh $(BIN)/python
 
-test: $(VENV)/.build,test ## run the tests
+test: means $(VENV)/.build,test ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+means:
+	@$(PYTHON) tests/means.py
 
 soak: $(VENV)/.build,test ## kill 1,000 starts at random moments, and look at the next ones
 	$(BIN)/python tests/soak.py $(ARGS)

@@ -12,16 +12,18 @@ bytecode and tests. What is made is kept under ~/.cache/unpackenv-tests.
 from __future__ import annotations
 
 import argparse
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # for when it is run by itself
+
+import kept
+from kept import NotMade
 
 # As python:X.Y-slim has them. The renderer needs nothing else of Debian: kaleido brings its libraries and fonts.
 _PACKAGES = ("ca-certificates", "netbase", "tzdata", "usr-is-merged")
@@ -38,7 +40,7 @@ _VARIABLES = ("PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
 
 
 class Unavailable(Exception):
-    """A base image cannot be made here; the message says why."""
+    """What a base image is made with is not here; the message says what."""
 
 
 class Interpreter:
@@ -77,7 +79,7 @@ class Interpreter:
     def packages(self) -> list[str]:
         """Return the Debian packages that its shared objects need."""
         modules = [path for path in self.library.glob("lib-dynload/*.so") if not path.name.startswith("_tkinter")]
-        listed = _output("ldd", self.binary, *modules)
+        listed = kept.run("ldd", self.binary, *modules)
         found = {line.split()[2] for line in listed.splitlines() if " => /" in line}
         paths = {os.path.realpath(path) for path in found if not Path(path).resolve().is_relative_to(self.prefix)}
         # A package may list its files from before /lib became a link to /usr/lib.
@@ -89,37 +91,35 @@ class Interpreter:
 def load(
     tag: str, python: str = sys.executable, *, build_tools: bool = False, env: dict[str, str] | None = None
 ) -> str:
-    """Bring the base image into the engine of `env` (DOCKER_HOST) as `tag`, and return `tag`. Raises `Unavailable`."""
+    """Bring the base image into the engine of `env` (DOCKER_HOST) as `tag`, and return `tag`.
+
+    Raises `Unavailable`, or `NotMade` if something fails.
+    """
     environment = env or {**os.environ}
     pulled = os.environ.get("BASE_IMAGE")
     if pulled:
         name = pulled.replace("-slim", "") if build_tools else pulled
-        _output("docker", "pull", "--quiet", name, env=environment)
-        _output("docker", "tag", name, tag, env=environment)
+        kept.run("docker", "pull", "--quiet", name, env=environment)
+        kept.run("docker", "tag", name, tag, env=environment)
     else:
         changes = [*(f"--change=ENV {variable}" for variable in _VARIABLES), '--change=CMD ["python3"]']
-        _output("docker", "import", *changes, archive(python, build_tools=build_tools), tag, env=environment)
+        kept.run("docker", "import", *changes, archive(python, build_tools=build_tools), tag, env=environment)
     return tag
 
 
 def archive(python: str, *, build_tools: bool = False) -> Path:
-    """Return the tar of the root file system, made by the first run that asks. Raises `Unavailable`."""
+    """Return the tar of the root file system. Raises `Unavailable`, or `NotMade` if something fails."""
     release = _debian()
     interpreter = Interpreter(python)
     packages = [*_PACKAGES, *interpreter.packages(), *(_BUILD_TOOLS if build_tools else ())]
     made_of = [Path(__file__).read_text(), release, interpreter.build, str(interpreter.prefix), *packages]
-    key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unpackenv-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    place = cache / f"base-{interpreter.version}-{key}.tar"
-    with open(place.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            with tempfile.TemporaryDirectory(prefix="base-", dir=cache) as work:
-                interpreter.copy(Path(work) / "local")
-                _bootstrap(release, packages, Path(work) / "local", Path(work) / "root.tar")
-                os.rename(Path(work) / "root.tar", place)
-    return place
+
+    def make(to: Path) -> None:
+        local = to.with_name("local")
+        interpreter.copy(local)
+        _bootstrap(release, packages, local, to)
+
+    return kept.made(f"base-{interpreter.version}", "\n".join(made_of), make, suffix=".tar")
 
 
 def _debian() -> str:
@@ -149,15 +149,7 @@ def _bootstrap(release: str, packages: Sequence[str], local: Path, to: Path) -> 
         *(release, str(to)),
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    _output(*command, env={**environment, "UNPACKENV_LOCAL": str(local)})
-
-
-def _output(*command: object, env: dict[str, str] | None = None) -> str:
-    words = [str(word) for word in command]
-    done = subprocess.run(words, check=False, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        raise Unavailable(f"{words[0]} failed with {done.returncode}:\n{done.stderr[-2000:]}")
-    return done.stdout
+    kept.run(*command, env={**environment, "UNPACKENV_LOCAL": str(local)})
 
 
 def main() -> None:
@@ -168,7 +160,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         print(load(options.tag, options.python, build_tools=options.build_tools))
-    except Unavailable as error:
+    except (Unavailable, NotMade) as error:
         raise SystemExit(f"base_image: {error}") from None
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
+from processes import PATIENCE
+
 # What Chromium writes to stderr for each message on a page's console.
 _CONSOLE = ":CONSOLE"
 
@@ -56,7 +58,7 @@ def _chromium(work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         f"--user-data-dir={work / 'profile'}", *arguments,
     ]  # fmt: skip
     env = {"PATH": os.environ["PATH"], "HOME": str(work)}
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, env=env)
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE, env=env)
 
 
 def _colours(picture: Path) -> dict[str, int]:

@@ -12,8 +12,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import broken
 from renderer import install
 from support import Tally
+from temporary import Temporary
 
 # Examples write to the disk: how long one takes says nothing.
 hypothesis.settings.register_profile("unpackenv", deadline=None)
@@ -25,8 +27,17 @@ for _signum, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_signum, _handler)
 
 
-# Why a test may be left out where nothing is missing.
-NOT_FOR_WANT_OF_MEANS = ("this codec has none", "root may read everything", "since 3.12 ", "this tar knows no caches")
+# Why a test may be left out where nothing is missing, or where an error says so.
+NOT_FOR_WANT_OF_MEANS = (
+    "this codec has none", "root may read everything", "since 3.12 ", "this tar knows no caches", broken.SKIPPED
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses a directory for those of the tests
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(broken)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Temporary(config))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from engine import Engine
-from processes import wait_for
+from processes import PATIENCE, wait_for
 
 _NUMBERS = itertools.count()
+# Of a health check: soon, and with time enough for every machine.
+OFTEN = ("--health-interval=1s", f"--health-timeout={PATIENCE:.0f}s")
 
 
 class Container:
@@ -29,8 +31,17 @@ class Container:
         return self._engine.run("exec", *options, self.name, *command, check=check).stdout
 
     def do(self, action: str, *options: object) -> None:
-        """`docker stop`, `restart`, `kill` and the like."""
+        """`docker restart`, `kill` and the like."""
         self._engine.run(action, *options, self.name)
+
+    def stop(self) -> None:
+        """`docker stop`, with time enough for every machine: what does not stop is killed, and its exit code 137."""
+        self.do("stop", f"--time={PATIENCE / 2:.0f}")
+
+    @property
+    def first_process(self) -> list[str]:
+        """The words of its PID 1, without taking of its CPU."""
+        return Path(f"/proc/{self.state['Pid']}/cmdline").read_text().split("\0")[:-1]
 
     def wait(self) -> int:
         """Return its exit code, when it has ended."""

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from processes import PATIENCE
+
 PROJECT = Path(__file__).resolve().parents[1]
 DOCKER_MD = PROJECT / "docs" / "docker.md"
 
@@ -128,7 +130,7 @@ def run(documents: Sequence[Path], folder: Path, env: dict[str, str]) -> dict[st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout

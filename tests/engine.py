@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import freshfs
+from kept import NotMade
+from processes import PATIENCE
 
-_SECONDS_TO_START = 30
-_SECONDS_TO_STOP = 30
+_SECONDS_TO_STOP = 30  # then it is killed
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
@@ -43,7 +44,9 @@ class Engine:
         """What a client needs. The classic builder is the one that every version has."""
         return {"PATH": _PATH, "HOME": str(self.data), "DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0"}
 
-    def run(self, *arguments: object, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: object, check: bool = True, timeout: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
         """Run `docker ARGUMENTS…` to its end; if it fails, what it said is in the error."""
         command = ["docker", *map(str, arguments)]
         done = subprocess.run(command, check=False, env=self.env, capture_output=True, text=True, timeout=timeout)
@@ -59,7 +62,7 @@ class Engine:
 
 @contextlib.contextmanager
 def fresh() -> Iterator[Engine]:
-    """Run an engine on a new ext4 file system, which is gone afterwards. Raises `Unavailable`."""
+    """Run an engine on a new ext4 file system, which is gone afterwards. Raises `Unavailable`, `NotMade`."""
     _look()
     kind = next(kind for kind in freshfs.KINDS if kind.name == "ext4")
     with contextlib.ExitStack() as stack:
@@ -72,7 +75,9 @@ def fresh() -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def running(data: Path) -> Iterator[Engine]:
-    """Run an engine with its images and containers in `data`, which is not to be on an overlayfs. Raises `Unavailable`.
+    """Run an engine with its images and containers in `data`, which is not to be on an overlayfs.
+
+    Raises `Unavailable`, or `NotMade` if it does not answer.
 
     What is in `data` may be of an earlier run. Afterwards every container is gone, and every mount.
     """
@@ -124,15 +129,15 @@ def _file(path: Path, text: str) -> Path:
 
 
 def _wait(found: Engine, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_START
+    deadline = time.monotonic() + PATIENCE
     while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if found.run("version", check=False, timeout=5).returncode == 0:
-                return
-        if process.poll() is not None or time.monotonic() > deadline:
-            how = f"ended with {process.poll()}" if process.poll() is not None else "does not answer"
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            raise Unavailable(f"the Docker engine {how}:\n{tail}")
+        if found.run("version", check=False).returncode == 0:
+            return
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        if process.poll() is not None:
+            raise Unavailable(f"the Docker engine ended with {process.poll()}:\n{tail}")
+        if time.monotonic() > deadline:
+            raise NotMade(f"the Docker engine does not answer after {PATIENCE:.0f} s:\n{tail}")
         time.sleep(0.05)
 
 

@@ -6,16 +6,12 @@ since pip compiles nothing.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import kept
 from documented import PROJECT
 
 PLACE = "/offline"
@@ -35,7 +31,7 @@ def fill(directory: Path, requirements: Path) -> None:
     for source, to in ((_wheels(requirements), wheels), (_debian(), debian)):
         for file in source.iterdir():
             shutil.copy(file, to)
-    _run(*PIP, "wheel", "--no-deps", "--wheel-dir", wheels, PROJECT)
+    kept.run(*PIP, "wheel", "--no-deps", "--wheel-dir", wheels, PROJECT)
     for path in (directory, *directory.rglob("*")):  # apt reads as a user of its own
         path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -50,53 +46,29 @@ def _wheels(requirements: Path) -> Path:
 
     def download(to: Path) -> None:
         wanted = [f"{PROJECT}[build]", "hatchling>=1.26", "--requirement", requirements]
-        _run(*PIP, "wheel", "--wheel-dir", to, *wanted)
+        kept.run(*PIP, "wheel", "--wheel-dir", to, *wanted)
         for own in to.glob("unpackenv-*"):
             own.unlink()
 
-    return cached("wheels", key, download)
+    return kept.made("wheels", key, download)
 
 
 def _debian() -> Path:
     """Return a repository for apt with the packages of `_DEBIAN` and all that they depend on."""
 
     def download(to: Path) -> None:
-        os.chmod(to, 0o755)
+        to.mkdir(mode=0o755)
         only = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"]
-        _run("apt-get", "update", "-qq")
-        listed = _run("apt-cache", "depends", "--recurse", *(f"--no-{kind}" for kind in only), *_DEBIAN)
+        kept.run("apt-get", "update", "-qq")
+        listed = kept.run("apt-cache", "depends", "--recurse", *(f"--no-{kind}" for kind in only), *_DEBIAN)
         names = [line for line in listed.splitlines() if line[0].isalnum()]
-        _run("apt-get", "-o", "APT::Sandbox::User=root", "download", *names, cwd=to)
+        kept.run("apt-get", "-o", "APT::Sandbox::User=root", "download", *names, cwd=to)
         (to / "Packages").write_text("\n".join(map(_described, sorted(to.glob("*.deb")))))
 
-    return cached("debian", " ".join(_DEBIAN) + Path("/etc/os-release").read_text(), download)
+    return kept.made("debian", " ".join(_DEBIAN) + Path("/etc/os-release").read_text(), download)
 
 
 def _described(package: Path) -> str:
     digest = hashlib.sha256(package.read_bytes()).hexdigest()
     fields = [f"Filename: ./{package.name}", f"Size: {package.stat().st_size}", f"SHA256: {digest}"]
-    return "\n".join([_run("dpkg-deb", "--field", package).strip(), *fields, ""])
-
-
-def cached(name: str, key: str, make: Callable[[Path], None]) -> Path:
-    """Return a directory that `make` fills, made by the first run that asks."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unpackenv-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    place = cache / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    with open(f"{place}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache) as work:
-                made = Path(work) / "made"
-                made.mkdir()
-                make(made)
-                os.rename(made, place)
-    return place
-
-
-def _run(*command: object, cwd: Path | None = None) -> str:
-    words: Sequence[str] = [str(word) for word in command]
-    done = subprocess.run(words, check=False, cwd=cwd, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{words[0]} failed with {done.returncode}:\n{done.stderr[-2000:]}")
-    return done.stdout
+    return "\n".join([kept.run("dpkg-deb", "--field", package).strip(), *fields, ""])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from support import members_of, pack
 SOURCE = str(Path(unpackenv.__file__).resolve().parents[1])
 TAG = sys.implementation.cache_tag
 IS_ROOT = os.geteuid() == 0
+# Seconds: a guard against hanging, for every machine, however slow and busy; never a measure of speed.
+PATIENCE = 1200.0
 
 # What a start imports on its way, for processes that lose sight of the file system: another user, or another root.
 IMPORT_ALL = """
@@ -28,8 +31,10 @@ import unpackenv.start.cold, unpackenv.start.foreign, unpackenv.start.native, un
 
 
 def environment(**variables: object) -> dict[str, str]:
-    """Return an environment in which unpackenv can be imported, and nothing else is set from outside."""
-    base = {"PATH": os.defpath, "PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1"}
+    """Return an environment in which unpackenv can be imported, and nothing but TMPDIR is set from outside."""
+    base = {
+        "PATH": os.defpath, "PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": tempfile.gettempdir()
+    }  # fmt: skip
     return {**base, **{name: str(value) for name, value in variables.items()}}
 
 
@@ -40,7 +45,7 @@ def run(
     cwd: Path | str = "/",
     stdin: str = "",
     before: Callable[[], None] | None = None,
-    timeout: float = 120,
+    timeout: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; whether it went well is for the test to say."""
     words = [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in command]
@@ -84,12 +89,32 @@ def wrapper(*arguments: object) -> list[object]:
     return [sys.executable, "-m", "unpackenv", *arguments]
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Wait until `condition` holds; it is an error if it does not soon."""
-    deadline = time.monotonic() + 30
+def wait_for(condition: Callable[[], object], what: str, *processes: subprocess.Popen[str]) -> None:
+    """Wait until `condition` holds; it is an error if it never does, or if one of `processes` has ended before."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
+        ended = [process for process in processes if process.poll() is not None]
+        if ended and not condition():
+            pytest.fail(f"waited for {what}, and a process ended with {ended[0].returncode}: {ended[0].communicate()}")
         time.sleep(0.005)
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    directory = f"/proc/{pid}/fd"
+    try:
+        return str(path) in [os.readlink(f"{directory}/{fd}") for fd in os.listdir(directory)]
+    except OSError:
+        return False
+
+
+def is_waiting(pid: int, lock: Path) -> bool:
+    """Whether a process sleeps because of a lock that another one has."""
+    try:
+        return has_open(pid, lock) and "\nState:\tS" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def processes_with(mark: str) -> list[int]:

@@ -26,7 +26,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from processes import IS_ROOT, environment, leftovers, pack_tree, processes_with, run, start, wait_for, write_tree
+from processes import (
+    IS_ROOT,
+    PATIENCE,
+    environment,
+    leftovers,
+    pack_tree,
+    processes_with,
+    run,
+    start,
+    wait_for,
+    write_tree,
+)
 from support import describe, make_tree
 from unpackenv import cli
 
@@ -204,7 +215,7 @@ class Kill:
             self._start_again(next_version)
         finally:
             kill(killed, mark, "all", chance)
-            said = killed.communicate(timeout=60)[0].split()
+            said = killed.communicate(timeout=PATIENCE)[0].split()
         self.moment = "before" if not said else "inside" if len(said) == 1 else "after"
         self.problems += self._problems(next_version) if not self.problems else ()
         if self.problems:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from processes import environment
+from processes import PATIENCE, environment, wait_for
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
@@ -33,10 +33,14 @@ class Shown:
 def run(
     *arguments: object,
     meanwhile: Callable[[subprocess.Popen[str]], None] = lambda process: None,
+    shows: str = "",
     before: Sequence[str] = (),
     **variables: object,
 ) -> Shown:
-    """Run `BEFORE… unpackenv ARGUMENTS…` at a terminal of its own; call `meanwhile` with the process while it runs."""
+    """Run `BEFORE… unpackenv ARGUMENTS…` at a terminal of its own.
+
+    While it runs, and once it `shows` something, call `meanwhile` with the process.
+    """
     leader, follower = pty.openpty()
     env = environment(TERM="xterm", COLUMNS=100, LINES=30, **variables)
     command = [*before, sys.executable, "-m", "unpackenv", *map(str, arguments)]
@@ -49,8 +53,9 @@ def run(
     reader = threading.Thread(target=_read, args=(leader, screen))
     reader.start()
     try:
+        wait_for(lambda: shows.encode() in b"".join(screen), f"{shows!r} on the screen", process)
         meanwhile(process)
-        stdout, _ = process.communicate(timeout=120)
+        stdout, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         reader.join()  # ends when the last process that has the terminal has ended

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import importlib.metadata
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
+
+import kept
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
@@ -51,7 +50,7 @@ def wheels(python: str) -> Path:
     """Return a directory with wheels of the renderer's packages and of what `unpackenv[build]` needs, for `python`."""
     needed = importlib.metadata.requires("unpackenv") or []
     ours = [line.partition(";")[0].strip() for line in needed if "extra ==" not in line or "'build'" in line]
-    return _cached(python, "wheels", [*_renderer(), *ours], ["download", "--only-binary", ":all:", "--dest"])
+    return _filled(python, "wheels", [*_renderer(), *ours], ["download", "--only-binary", ":all:", "--dest"])
 
 
 def _renderer() -> list[str]:
@@ -69,28 +68,14 @@ def _is_cpython(python: str | Path, version: str) -> bool:
 
 
 def _installed(python: str, name: str, requirements: list[str]) -> Path:
-    return _cached(python, name, requirements, ["install", "--compile", "--only-binary", ":all:", "--target"])
+    return _filled(python, name, requirements, ["install", "--compile", "--only-binary", ":all:", "--target"])
 
 
-def _cached(python: str, name: str, requirements: list[str], command: list[str]) -> Path:
-    """Return a directory that pip's `command` fills with `requirements` for `python`, made by the first run that asks.
-
-    It is made beside its place and renamed, so that a killed run leaves no half of it; of two
-    runs at once, the second waits for the first.
-    """
+def _filled(python: str, name: str, requirements: list[str], command: list[str]) -> Path:
+    """Return a directory that pip's `command` fills with `requirements` for `python`. Raises `kept.NotMade`."""
     version = subprocess.run([python, "-VV"], capture_output=True, text=True, check=True).stdout
-    key = hashlib.sha256("\n".join([version, *requirements]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unpackenv-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    place = cache / f"{name}-{key}"
-    with open(cache / f"{name}-{key}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            for leftover in cache.glob(f"{name}-{key}.tmp-*"):
-                shutil.rmtree(leftover)
-            work = tempfile.mkdtemp(prefix=f"{name}-{key}.tmp-", dir=cache)
-            os.chmod(work, 0o755)
-            pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-            subprocess.run([*pip, *command, work, *requirements], check=True)
-            os.rename(work, place)
-    return place
+
+    def fill(to: Path) -> None:
+        kept.run(python, "-m", "pip", "--disable-pip-version-check", "--quiet", *command, to, *requirements)
+
+    return kept.made(name, "\n".join([version, *requirements]), fill)

@@ -306,7 +306,6 @@ def test_an_archive_of_nothing(tmp_path: Path, codec: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_a_file_over_4_gib(tmp_path: Path) -> None:
     """Sparse here, and nothing but zeros in the archive, with marks where 32 bits would wrap."""
     size = (1 << 32) + 12_345

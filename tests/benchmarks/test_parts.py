@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_ratios_are_taken_within_a_round() -> None:
 def test_the_steps_of_a_start_are_taken_one_by_one(tmp_path: Path, archive: Path) -> None:
     (tmp_path / "target").mkdir()
     command = [sys.executable, steps._STEPS, archive, tmp_path / "target"]
+    began = time.monotonic()
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
     found = json.loads(done.stdout)
     assert found["files"] == len(SITE)
@@ -49,13 +51,14 @@ def test_the_steps_of_a_start_are_taken_one_by_one(tmp_path: Path, archive: Path
     assert found["frames"] > 1
     assert len(os.listdir(tmp_path / "target" / "package")) == len(SITE)
     assert {name for name, _, _ in steps._ROWS} <= found.keys()
-    assert all(0 < found[name] < 5 for name, _, _ in steps._ROWS)
+    assert all(0 < found[name] < time.monotonic() - began for name, _, _ in steps._ROWS)  # in seconds
 
 
 def test_the_line_of_a_start_has_the_phase_that_the_model_needs(tmp_path: Path, archive: Path) -> None:
     command = [sys.executable, "-c", common.COLD, archive, tmp_path / "target"]
+    began = time.monotonic()
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment(UNPACKENV_LOG="json"))
-    assert 0 < scaling._unpack_phase(Usage(1, 1, 1, 1, done.stderr)) < 5
+    assert 0 < scaling._unpack_phase(Usage(1, 1, 1, 1, done.stderr)) < time.monotonic() - began  # in seconds
 
 
 def test_a_command_is_kept_to_the_cpus_that_it_is_given(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import base_image
 import docker_client
 import documented
 import engine as engines
+import kept
 import offline
 from docker_client import Docker
 from engine import Engine
+from kept import NotMade
 from processes import TAG
 from support import members_of, pack
 
@@ -61,7 +63,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("app.py", "requirements.txt"):
         shutil.copy(HERE / name, path)
     site = tmp_path_factory.mktemp("plain") / "site-packages"
-    subprocess.run([*offline.PIP, "install", "--target", site, "-r", HERE / "requirements.txt"], check=True)
+    kept.run(*offline.PIP, "install", "--target", site, "-r", HERE / "requirements.txt")
     subprocess.run(["tar", "-C", site.parent, "-Jcf", path / "packages.tar.xz", site.name], check=True)
     return path
 
@@ -70,13 +72,19 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image(engine: Engine, python_images: None, context: Path) -> Callable[[str], str]:
     """A function that returns the image of a section of docs/docker.md, built when it is first asked for."""
     recipes = documented.recipes()
-    built: dict[str, str] = {}
+    built: dict[str, str | NotMade] = {}
 
     def build(heading: str) -> str:
         if heading not in built:
             tag = f"documented-{len(built)}"
-            built[heading] = docker_client.build(engine, tag, recipes[heading].dockerfile, context)
-        return built[heading]
+            try:
+                built[heading] = docker_client.build(engine, tag, recipes[heading].dockerfile, context)
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                built[heading] = NotMade(f"the image of {heading!r} could not be built: {error}")
+        tag_or_error = built[heading]
+        if isinstance(tag_or_error, NotMade):
+            raise tag_or_error
+        return tag_or_error
 
     return build
 

@@ -17,7 +17,7 @@ import yaml
 from docker_client import Container, Docker
 from documented import DOCKER_MD, PROJECT, line_of
 from engine import Engine
-from processes import run, wait_for, wrapper
+from processes import PATIENCE, run, wait_for, wrapper
 
 DEPLOY = PROJECT / "docs" / "deploy"
 MANIFESTS = sorted(DEPLOY.glob("kubernetes*.yaml"))
@@ -127,7 +127,7 @@ def compose(engine: Engine, tmp_path: Path, image: Callable[[str], str]) -> Iter
 
     def run_it(*words: str) -> str:
         command = [*(["docker", "compose"] if plugin else ["docker-compose"]), *files, *words]
-        done = subprocess.run(command, env=engine.env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=engine.env, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

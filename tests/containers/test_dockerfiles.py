@@ -11,7 +11,7 @@ import pytest
 
 import docker_client
 import documented
-from docker_client import Docker
+from docker_client import OFTEN, Docker
 from documented import DOCKER_MD, PROJECT, line_of
 from engine import Engine
 from processes import wait_for
@@ -41,7 +41,7 @@ def test_as_documented(docker: Docker, image: Callable[[str], str], heading: str
     at = words.index("app")
     options, command, tag = words[:at], words[at + 1 :], image(RECIPES[heading].uses)
     if "--detach" in options:
-        container = docker.start(tag, *command, options=["--health-interval=1s"])
+        container = docker.start(tag, *command, options=OFTEN)
         wait_for(lambda: container.state["Health"]["Status"] != "starting", "the health check")
         assert container.state["Health"]["Status"] == "healthy", container.state
         return

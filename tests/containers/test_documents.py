@@ -13,7 +13,7 @@ import documented
 import snippets
 from documented import DOCKER_MD, PROJECT
 from engine import Engine
-from processes import write_tree
+from processes import PATIENCE, write_tree
 
 # Without a base image, which may have packages of its own.
 SITE = f"/usr/local/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
@@ -33,7 +33,9 @@ def build(engine: Engine, context: Path, dockerfile: str) -> None:
     """Make the image `app` as docs/docker.md says."""
     (context / "Dockerfile").write_text(dockerfile)
     command = documented.line_of(DOCKER_MD, "docker build ")
-    done = subprocess.run(command, shell=True, cwd=context, env=engine.env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        command, shell=True, cwd=context, env=engine.env, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable
 
 from docker_client import Docker
-from processes import wait_for
+from processes import PATIENCE, wait_for
 
 # Asks until four workers have answered.
 ASK = """
 import json, time, urllib.request
-answers, deadline = {}, time.monotonic() + 30
+answers, deadline = {}, time.monotonic() + PATIENCE
 while len(answers) < 4 and time.monotonic() < deadline:
     try:
         answer = json.load(urllib.request.urlopen("http://127.0.0.1:8000/"))
@@ -19,7 +19,7 @@ while len(answers) < 4 and time.monotonic() < deadline:
     except OSError:
         time.sleep(0.05)
 print(json.dumps(list(answers.values())))
-"""
+""".replace("PATIENCE", str(PATIENCE))
 
 
 def test_workers(docker: Docker, image: Callable[[str], str]) -> None:
@@ -35,7 +35,7 @@ def test_workers(docker: Docker, image: Callable[[str], str]) -> None:
             assert answer["pid"] != 1
             assert answer["first"][1] == "/opt/venv/bin/gunicorn"
     assert container.stderr.count("unpackenv: unpacked") == 1
-    container.do("stop")
+    container.stop()
     assert container.state["ExitCode"] == 0  # gunicorn's own: it got the signal
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from docker_client import Docker
+from docker_client import OFTEN, Docker
 from processes import wait_for
 
-HEALTH = ["--health-cmd=python -c 'import flask; print(flask.__file__)'", "--health-interval=1s"]
+HEALTH = ["--health-cmd=python -c 'import flask; print(flask.__file__)'", *OFTEN]
 WHERE = "import flask; print(flask.__file__)"
 
 
@@ -35,17 +35,17 @@ def test_an_unchanged_application_that_is_its_own_pid_1(docker: Docker, automati
 def test_stop_while_the_application_unpacks(docker: Docker, automatic: str, heavy: list[str]) -> None:
     """Which is no application yet: nothing of it has run."""
     command = ["python", "-c", "print('started')"]
-    container = docker.start(automatic, *command, options=[*heavy, "--cpus=0.2"])
+    container = docker.start(automatic, *command, options=[*heavy, "--cpus=0.05"])
     trees = container.written / "opt/unpackenv/env"
     wait_for(lambda: list(trees.glob(".*.work")), "the unpack")
-    container.do("stop")
+    container.stop()
     assert (container.state["ExitCode"], container.stdout) == (143, ""), container.stderr
     assert list(trees.glob(".*.work")) == []
 
 
 @pytest.mark.parametrize("flag", [[], ["-I"], ["-s"]], ids=["", "-I", "-s"])
 def test_exec(docker: Docker, automatic: str, flag: list[str]) -> None:
-    container = docker.start(automatic, "sleep", "60")
+    container = docker.start(automatic, "sleep", "1200")
     first = container.exec("python", *flag, "-c", WHERE)
     assert first.startswith("/opt/unpackenv/env/")
     assert container.exec("python", *flag, "-c", WHERE, options=["--workdir=/tmp", "--env=HOME=/"]) == first
@@ -54,7 +54,7 @@ def test_exec(docker: Docker, automatic: str, flag: list[str]) -> None:
 
 
 def test_health_check(docker: Docker, automatic: str) -> None:
-    container = docker.start(automatic, "python", "-c", "import flask, time; time.sleep(60)", options=HEALTH)
+    container = docker.start(automatic, "python", "-c", "import flask, time; time.sleep(1200)", options=HEALTH)
     wait_for(lambda: container.state["Health"]["Status"] != "starting", "the health check")
     health = container.state["Health"]
     assert health["Status"] == "healthy", health
@@ -63,8 +63,8 @@ def test_health_check(docker: Docker, automatic: str) -> None:
 
 def test_health_check_while_it_unpacks(docker: Docker, automatic: str, heavy: list[str]) -> None:
     """It waits for the same unpack, and does none of its own."""
-    options = [*heavy, "--cpus=0.5", "--health-cmd=python -c 'import app; print(app.__file__)'", "--health-interval=1s"]
-    container = docker.start(automatic, "python", "-c", "import app, time; time.sleep(60)", options=options)
+    options = [*heavy, "--cpus=0.5", "--health-cmd=python -c 'import app; print(app.__file__)'", *OFTEN]
+    container = docker.start(automatic, "python", "-c", "import app, time; time.sleep(1200)", options=options)
     wait_for(lambda: container.state["Health"]["Status"] != "starting", "the health check")
     assert container.state["Health"]["Status"] == "healthy", container.state
     assert container.stderr.count("unpackenv: unpacked") == 1

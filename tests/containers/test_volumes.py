@@ -10,6 +10,7 @@ import pytest
 
 from containers_by_hand import log_line
 from docker_client import Docker
+from processes import PATIENCE
 
 JSON = "--env=UNPACKENV_LOG=json"
 
@@ -21,7 +22,7 @@ def unprivileged(image: Callable[[str], str]) -> str:
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Wait for a container, which went well; return the outcome of its start, and what it has printed."""
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     return log_line(stderr)["outcome"], stdout
 
@@ -49,8 +50,8 @@ def test_two_versions_do_not_meet_and_the_old_one_is_pruned(
     docker: Docker, unprivileged: str, heavy: list[str]
 ) -> None:
     volume = f"--volume={docker.volume()}:/opt/unpackenv/env"
-    old = docker.start(unprivileged, "python", "-c", "import app, time; time.sleep(60)", options=[volume, *heavy])
-    new = docker.start(unprivileged, "python", "-c", "import flask, time; time.sleep(60)", options=[volume])
+    old = docker.start(unprivileged, "python", "-c", "import app, time; time.sleep(1200)", options=[volume, *heavy])
+    new = docker.start(unprivileged, "python", "-c", "import flask, time; time.sleep(1200)", options=[volume])
     trees = {container.exec("python", "-c", f"import {name}; print({name}.__file__)").split("/")[4]
              for container, name in ((old, "app"), (new, "flask"))}  # fmt: skip
     assert len(trees) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import kept
 import offline
 from processes import IS_ROOT, run, wrapper
 
@@ -21,10 +22,9 @@ def small_site() -> Path:
     """A site-packages directory that pip has filled. Shared by all runs: never write to it."""
 
     def install(to: Path) -> None:
-        wanted = REQUIREMENTS.split()
-        subprocess.run([*offline.PIP, "install", "--target", to / "site-packages", *wanted], check=True)
+        kept.run(*offline.PIP, "install", "--target", to / "site-packages", *REQUIREMENTS.split())
 
-    return offline.cached("analyze", f"{sys.version}\n{REQUIREMENTS}", install) / "site-packages"
+    return kept.made("analyze", f"{sys.version}\n{REQUIREMENTS}", install) / "site-packages"
 
 
 @pytest.fixture(scope="session")

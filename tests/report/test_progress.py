@@ -8,13 +8,12 @@ import random
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 import terminal
-from processes import environment, pack_tree, processes_with, run, wait_for, wrapper
+from processes import PATIENCE, environment, pack_tree, processes_with, run, wait_for, wrapper
 from support import members_of, pack
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -55,11 +54,11 @@ def test_verify_a_tree(archive: Path, site: Path) -> None:
 
 # Each file that is written takes a while, in every process of the start.
 SLOW = """
-import time
+import os, time
 from unpackenv.start import tree
 write = tree.Tree.write_file
 def slow(*arguments):
-    time.sleep(0.01)
+    time.sleep(float(os.environ.get("PAUSE", 0.01)))
     write(*arguments)
 tree.Tree.write_file = slow
 """
@@ -106,14 +105,16 @@ def test_unpack_that_is_stopped(archive: Path, tmp_path: Path, slow: str, signum
     """As by Ctrl-C, for all processes at the terminal; nothing is left of the bar, nor, if that can be, of the tree."""
 
     def stop(process: subprocess.Popen[str]) -> None:
-        wait_for((tmp_path / ".tree.unpackenv.work").exists, "the unpack to begin")
-        time.sleep(0.2)
+        wait_for((tmp_path / ".tree.unpackenv.work").exists, "the unpack to begin", process)
         if signum == signal.SIGINT:
             os.killpg(process.pid, signum)
         else:
             process.send_signal(signum)
 
-    shown = terminal.run("unpack", archive, "-C", tmp_path / "tree", meanwhile=stop, PYTHONPATH=slow)
+    pause = 0.2 if signum == signal.SIGKILL else PATIENCE  # then nobody ends the workers, but they do not go on
+    shown = terminal.run(
+        "unpack", archive, "-C", tmp_path / "tree", meanwhile=stop, shows=HIDE_CURSOR, PYTHONPATH=slow, PAUSE=pause
+    )
     assert shown.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
     if signum != signal.SIGKILL:
         assert [name for name in os.listdir(tmp_path) if name in ("tree", ".tree.unpackenv.work")] == []

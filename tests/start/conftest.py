@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import IS_ROOT, environment, pack_tree, write_tree
+from processes import IS_ROOT, PATIENCE, environment, pack_tree, write_tree
 
 SITE = {
     "app.py": "VERSION = 1\n",
@@ -42,9 +42,9 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "trees" / "tree"
 
 
-# Stands still at a step of a start, so that it is still in that phase when something happens to it.
+# Stands still at a step of a start until it may go on, so that it is in that phase when something happens to it.
 SLOW = """
-import os, sys, time
+import os, signal, sys, time
 
 def stalled(step):
     def slow(*arguments):
@@ -61,7 +61,11 @@ def is_partial(fd):
 
 def stall():
     open(os.environ["STARTED"], "w").close()
-    time.sleep(float(os.environ["SECONDS"]))
+    until = time.monotonic() + float(os.environ["SECONDS"])
+    while not os.path.exists(os.environ["GO"]) and time.monotonic() < until:
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:  # told to stop, and in a thread, which is waited for
+            break
+        time.sleep(0.01)
 
 if sys.argv[0] in ("-c", "-m"):
     from unpackenv.start import stamp, target, tree
@@ -78,9 +82,10 @@ if sys.argv[0] in ("-c", "-m"):
 
 @pytest.fixture
 def slow(tmp_path: Path) -> dict[str, str]:
-    """An environment in which a cold start takes minutes: `SECONDS` at each step of the phase `STALLED`."""
+    """An environment in which a cold start stands still at each step of the phase `STALLED`, until there is a `GO`."""
     folder = write_tree(tmp_path / "slow", {"sitecustomize.py": SLOW})
-    env = environment(STARTED=tmp_path / "started", SECONDS=60, STALLED="unpack", PROCESSES_OF=tmp_path)
+    places = {"STARTED": tmp_path / "started", "GO": tmp_path / "go", "PROCESSES_OF": tmp_path}
+    env = environment(**places, SECONDS=PATIENCE, STALLED="unpack")
     env["PYTHONPATH"] = f"{folder}:{env['PYTHONPATH']}"
     return env
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import unpackenv
-from processes import TAG, environment, python, run, start, wait_for, wrapper, write_tree
+from processes import PATIENCE, TAG, environment, python, run, start, wait_for, wrapper, write_tree
 from support import TAR_FLAG
 from unpackenv import cli
 from unpackenv.start import settings
@@ -462,7 +462,7 @@ def test_pack_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
     process = start(wrapper("pack", site, "-o", tmp_path / "out/x.tar.zst"), environment(TMPDIR=tmp_path / "temporary"))
     wait_for(lambda: any(tmp_path.glob("temporary/*/*")), "the pack to have compiled something")
     process.terminate()
-    assert process.communicate(timeout=60)[0] == ""
+    assert process.communicate(timeout=PATIENCE)[0] == ""
     assert process.returncode == 128 + signal.SIGTERM
     assert os.listdir(tmp_path / "out") == os.listdir(tmp_path / "temporary") == []
 

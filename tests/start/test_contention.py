@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,19 @@ from typing import Any
 
 import pytest
 
-from processes import environment, leftovers, pack_tree, processes_with, run, start, wait_for, wrapper, write_tree
+from processes import (
+    PATIENCE,
+    environment,
+    is_waiting,
+    leftovers,
+    pack_tree,
+    processes_with,
+    run,
+    start,
+    wait_for,
+    wrapper,
+    write_tree,
+)
 from support import Tally
 
 Mount = Callable[..., None]
@@ -77,7 +88,7 @@ def by_bootstrap() -> list[object]:
 
 def outcome_of(process: subprocess.Popen[str]) -> str:
     """Wait for the end of a start whose application must have run, and return what the start did."""
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stdout) == (0, "whole\n"), stderr
     (line,) = stderr.splitlines()
     return str(json.loads(line)["outcome"])
@@ -91,7 +102,7 @@ def ended(processes: list[subprocess.Popen[str]]) -> Iterator[None]:
     finally:
         for process in processes:
             process.kill()
-            process.communicate(timeout=60)
+            process.communicate(timeout=PATIENCE)
 
 
 # --- many at once --------------------------------------------------------------------------------
@@ -131,9 +142,9 @@ def simultaneous(commands: list[list[object]], env: dict[str, str], gate: Path, 
             start([sys.executable, "-S", "-c", GATE, *command], {**env, "GATE": str(gate)}) for command in commands
         ]
         with ended(running):
-            wait_for(lambda: len(list(gate.parent.glob("gate.*"))) == len(commands), "all starts to be ready")
+            wait_for(lambda: len(list(gate.parent.glob("gate.*"))) == len(commands), "all starts to be ready", *running)
             fcntl.flock(file, fcntl.LOCK_UN)
-            wait_for(lambda: sum(has_open(process.pid, lock) for process in running) >= WAITING, "some to wait")
+            wait_for(lambda: sum(is_waiting(process.pid, lock) for process in running) >= WAITING, "some to wait")
             fcntl.flock(held, fcntl.LOCK_UN)
             return [outcome_of(process) for process in running]
 
@@ -144,14 +155,17 @@ def simultaneous(commands: list[list[object]], env: dict[str, str], gate: Path, 
 class Winner:
     """A start that is stopped in the midst of its unpack, with all of its processes."""
 
-    def __init__(self, folder: Path, target: Path) -> None:
+    def __init__(self, folder: Path, target: Path, slow: dict[str, str]) -> None:
         self.archive = packed(folder, 1, extra_files=3000)
         self.lock = target.with_name(".tree.unpackenv.lock")
         self._work = target.with_name(".tree.unpackenv.work")
-        self._mark = f"WINNER={folder}"
-        self.process = start(by_bootstrap(), settings(self.archive, target, 1, WINNER=folder))
-        wait_for((self._work / "data").exists, "the unpack to begin")
+        self._mark = f"UNPACKENV_MARK={folder}"
+        self.process = start(
+            by_bootstrap(), {**slow, **settings(self.archive, target, 1, PYTHONPATH=slow["PYTHONPATH"])}
+        )
+        wait_for(Path(slow["STARTED"]).exists, "the unpack to begin", self.process)
         self.signal(signal.SIGSTOP)
+        Path(slow["GO"]).touch()
         assert self._work.exists()
         assert not target.exists()
 
@@ -164,12 +178,12 @@ class Winner:
 
 
 @pytest.fixture
-def winner(tmp_path: Path, target: Path) -> Iterator[Winner]:
+def winner(tmp_path: Path, target: Path, slow: dict[str, str]) -> Iterator[Winner]:
     """A start that is stopped in the midst of its unpack."""
-    one = Winner(tmp_path, target)
+    one = Winner(tmp_path, target, slow)
     yield one
     one.signal(signal.SIGKILL)
-    one.process.communicate(timeout=60)
+    one.process.communicate(timeout=PATIENCE)
 
 
 @contextmanager
@@ -178,17 +192,8 @@ def waiters(winner: Winner, target: Path, count: int) -> Iterator[list[subproces
     env = settings(winner.archive, target, 1)
     running = [start(by_wrapper() if number % 2 else by_bootstrap(), env) for number in range(count)]
     with ended(running):
-        wait_for(lambda: all(has_open(process.pid, winner.lock) for process in running), "all to wait")
+        wait_for(lambda: all(is_waiting(process.pid, winner.lock) for process in running), "all to wait", *running)
         yield running
-
-
-def has_open(pid: int, path: Path) -> bool:
-    """Whether a process has a file open."""
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            if os.readlink(fd) == str(path):
-                return True
-    return False
 
 
 def test_a_waiter_takes_over_when_the_winner_is_killed_with_all_its_processes(winner: Winner, target: Path) -> None:
@@ -214,7 +219,7 @@ def test_a_waiter_takes_over_when_only_the_processes_that_unpack_are_killed(winn
     with waiters(winner, target, 8) as running:
         winner.signal(signal.SIGKILL, main=False)
         winner.signal(signal.SIGCONT)
-        stderr = winner.process.communicate(timeout=60)[1]
+        stderr = winner.process.communicate(timeout=PATIENCE)[1]
         assert winner.process.returncode == 1
         assert "UnpackFailed" in stderr
         assert "was killed by signal 9" in stderr
@@ -229,14 +234,13 @@ def test_a_waiter_takes_over_when_only_the_processes_that_unpack_are_killed(winn
 
 def test_waiters_give_up_after_the_timeout_and_name_the_holder(winner: Winner, target: Path) -> None:
     env = settings(winner.archive, target, 1, UNPACKENV_LOCK_TIMEOUT="0.7")
-    began = time.monotonic()
     running = [start(wrapper("--", "echo", "ran"), env) for _ in range(4)]
     with ended(running):
         for process in running:
-            stdout, stderr = process.communicate(timeout=60)
-            assert time.monotonic() - began >= 0.7
+            stdout, stderr = process.communicate(timeout=PATIENCE)
             assert (process.returncode, stdout) == (125, "")
             check_message(json.loads(stderr), winner)
+            assert json.loads(stderr)["lock_wait_ms"] >= 700
     winner.signal(signal.SIGCONT)
     assert outcome_of(winner.process) == "unpacked"
     assert leftovers(target) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import TAG, environment, other_python, pack_tree, run, start, wait_for, wrapper, write_tree
+from processes import PATIENCE, TAG, environment, other_python, pack_tree, run, start, wait_for, wrapper, write_tree
 
 
 def started(archive: Path, target: Path, *command: object) -> list[object]:
@@ -34,7 +34,7 @@ def test_the_command_imports_from_the_tree(archive: Path, target: Path, start_: 
 
 def test_no_process_is_left_between(archive: Path, target: Path) -> None:
     process = start(started(archive, target, "sh", "-c", "echo $$; echo $PPID; ls /proc/$$/fd"))
-    stdout, _ = process.communicate(timeout=60)
+    stdout, _ = process.communicate(timeout=PATIENCE)
     pid, parent, *_ = stdout.split()
     assert int(pid) == process.pid
     assert int(parent) == os.getpid()
@@ -135,11 +135,11 @@ def test_standard_streams_are_those_of_the_command(archive: Path, target: Path) 
 def test_signals_reach_the_command(archive: Path, target: Path, tmp_path: Path, signum: int) -> None:
     code = "import signal, sys, time\n"
     code += f"signal.signal({int(signum)}, lambda n, _: (print('got', n), sys.exit(7)))\n"
-    code += f"open({str(tmp_path / 'up')!r}, 'w').close()\ntime.sleep(60)"
+    code += f"open({str(tmp_path / 'up')!r}, 'w').close()\ntime.sleep({PATIENCE})"
     process = start(started(archive, target, sys.executable, "-c", code))
-    wait_for((tmp_path / "up").exists, "the command to start")
+    wait_for((tmp_path / "up").exists, "the command to start", process)
     process.send_signal(signum)
-    stdout, _ = process.communicate(timeout=20)
+    stdout, _ = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stdout) == (7, f"got {int(signum)}\n")
 
 
@@ -161,7 +161,7 @@ def test_a_broken_pipe_ends_the_command(archive: Path, target: Path) -> None:
     assert process.stdout
     process.stdout.read(10)
     process.stdout.close()
-    assert process.wait(timeout=20) == -signal.SIGPIPE
+    assert process.wait(timeout=PATIENCE) == -signal.SIGPIPE
 
 
 # --- environment ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import faults
-from processes import IMPORT_ALL, environment, leftovers, pack_tree, result_of, write_tree
+from processes import IMPORT_ALL, PATIENCE, environment, leftovers, pack_tree, result_of, write_tree
 from support import MTIME, Tally, describe
 from unpackenv.start import stamp
 
@@ -55,14 +55,13 @@ def swept(
         mount("-t", "tmpfs", "none", target)
     code = "import faults; result = faults.sweep"
     code += f"(*{versions!r}, {str(target)!r}, replaces={'old' in how}, in_place={'in place' in how}, killed={killed})"
-    return dict(result_of(code, ENVIRONMENT, timeout=600))
+    return dict(result_of(code, ENVIRONMENT, timeout=PATIENCE))
 
 
 HOW = pytest.mark.parametrize("how", ["absent", "old", "mount root", "old in a mount root", "in place", "old in place"])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(700)
 @HOW
 def test_a_fault_at_any_call_leaves_the_old_tree_or_none(
     versions: tuple[list[str], list[str]], target: Path, how: str, mount: Mount, tally: Tally
@@ -76,7 +75,6 @@ def test_a_fault_at_any_call_leaves_the_old_tree_or_none(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(700)
 @HOW
 def test_killed_at_any_call_the_next_start_ends_well(
     versions: tuple[list[str], list[str]], target: Path, how: str, mount: Mount, tally: Tally

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import SOURCE, pack_tree, processes_with, run, start, wait_for, wrapper, write_tree
+from processes import PATIENCE, SOURCE, pack_tree, processes_with, run, start, wait_for, wrapper, write_tree
 from unpackenv.start import hook
 
 ENV = {"PATH": os.defpath}
@@ -205,7 +205,7 @@ def test_two_at_once_unpack_once(auto: Path, target: Path) -> None:
     running = [start([auto, "-c", IMPORT], ENV) for _ in range(4)]
     said = ""
     for process in running:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
         assert (process.returncode, stdout) == (0, f"{target}/app.py\n")
         said += stderr
     assert said.count("unpackenv: unpacked") == 1
@@ -331,14 +331,14 @@ def test_what_a_script_starts(auto: Path, tmp_path: Path, script: str, imports: 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_while_it_unpacks(auto: Path, target: Path, tmp_path: Path, signum: int) -> None:
     (packages,) = auto.parents[1].glob("lib/python*/site-packages")
-    slow = f"lambda *_: (open({str(tmp_path / 'started')!r}, 'w').close(), time.sleep(60))"
+    slow = f"lambda *_: (open({str(tmp_path / 'started')!r}, 'w').close(), time.sleep({PATIENCE}))"
     code = f"import time, unpackenv.start.tree as t; t.Tree.write_file = {slow}"
     (packages / "aaa.pth").write_text(f"import sys; exec({code!r}, {{}})\n")
     mark = f"MARK={tmp_path}"
     process = start([auto, "-c", "print('application')"], {**ENV, "MARK": str(tmp_path)})
-    wait_for((tmp_path / "started").exists, "the unpack to begin")
+    wait_for((tmp_path / "started").exists, "the unpack to begin", process)
     process.send_signal(signum)
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert stdout == ""
     assert process.returncode in (128 + signum, -signum), stderr
     wait_for(lambda: not processes_with(mark), "all processes to end")

@@ -21,7 +21,19 @@ from hypothesis import strategies as st
 
 from containers_by_hand import cpu_group
 from documented import PROJECT
-from processes import environment, pack_tree, python, result_of, run, start, wait_for, wrapper, write_tree
+from processes import (
+    PATIENCE,
+    environment,
+    is_waiting,
+    pack_tree,
+    python,
+    result_of,
+    run,
+    start,
+    wait_for,
+    wrapper,
+    write_tree,
+)
 from unpackenv.archive import reader
 from unpackenv.start import detail
 
@@ -92,15 +104,17 @@ def test_a_text_line_has_few_fields(archive: Path, target: Path) -> None:
 
 
 def test_waited(archive: Path, target: Path, slow: dict[str, str], tmp_path: Path) -> None:
-    env = {**slow, "STALLED": "publish", "SECONDS": "0.5", "UNPACKENV_LOG": "json"}
     options = wrapper("--archive", archive, "--target", target, "--", "true")
-    first = start(options, env)
-    wait_for((tmp_path / "started").exists, "the first start")
-    second = run(options, environment(UNPACKENV_LOG="json"))
-    line = checked(second.stderr)
+    first = start(options, {**slow, "STALLED": "publish", "UNPACKENV_LOG": "json"})
+    wait_for((tmp_path / "started").exists, "the first start", first)
+    second = start(options, environment(UNPACKENV_LOG="json"))
+    wait_for(lambda: is_waiting(second.pid, target.with_name(".tree.unpackenv.lock")), "the second to wait", second)
+    time.sleep(0.06)
+    Path(slow["GO"]).touch()
+    line = checked(second.communicate(timeout=PATIENCE)[1])
     assert line["outcome"] == "waited"
     assert 50 < line["lock_wait_ms"] <= line["phases"]["lock"]
-    _, stderr = first.communicate(timeout=60)
+    _, stderr = first.communicate(timeout=PATIENCE)
     assert checked(stderr)["lock_wait_ms"] == 0
 
 
@@ -234,7 +248,7 @@ def test_cpu_and_memory_of_all_processes(archive: Path, target: Path, sigchld: s
 
 def test_cpu_in_threads(archive: Path, target: Path) -> None:
     code = f"{BUSY.format(seconds=0.04)}import threading\n"
-    code += f"threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n{app(archive, target)}"
+    code += f"threading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n{app(archive, target)}"
     assert result_of(f"{code}result = report.cpu_ms > 200") is True
 
 
@@ -301,7 +315,7 @@ def test_many_processes_append_to_one_file(archive: Path, target: Path, tmp_path
     env = environment(UNPACKENV_LOG="off", UNPACKENV_LOG_FILE=log)
     running = [start([sys.executable, "-c", f"import os\n{code}"], env) for _ in range(24)]
     for process in running:
-        assert process.communicate(timeout=120) == ("", "")
+        assert process.communicate(timeout=PATIENCE) == ("", "")
     assert max(map(len, log.read_bytes().splitlines())) > 8192
     found = lines_of(log)
     starts = [line for line in found if line["unpackenv"] == "start"]
@@ -382,23 +396,23 @@ def test_marks_until_ready(slow_imports: Path, target: Path, tmp_path: Path) -> 
         "ready",
         "later",
     ]
-    assert configured["import_ms"] < 20
-    assert 150 <= imported["import_ms"] <= ready["import_ms"] < imported["bootstrap_ms"] - 49
+    assert configured["import_ms"] + 150 <= imported["import_ms"] <= ready["import_ms"] < imported["bootstrap_ms"] - 49
     assert ready["bootstrap_ms"] >= imported["bootstrap_ms"] + 50
     assert [point["name"] for point in ready["points"]] == ["configured", "imported", "ready"]
     assert ready["points"][1]["process_ms"] == imported["process_ms"]
     assert (configured["imports"], imported["imports"]) == ([], [])
-    first, second = ready["imports"]
-    assert (first["module"], second["module"]) == ("slowest", "outer")
-    assert 120 <= first["self_ms"] == first["cumulative_ms"] < 200
-    assert 30 <= second["self_ms"] < 100
-    assert second["cumulative_ms"] == pytest.approx(first["self_ms"] + second["self_ms"], abs=0.01)
+    assert ready["imports"] == sorted(ready["imports"], key=lambda each: -each["self_ms"])
+    slowest, outer = sorted(ready["imports"], key=lambda each: each["cumulative_ms"])
+    assert (slowest["module"], outer["module"]) == ("slowest", "outer")
+    assert 120 <= slowest["self_ms"] == slowest["cumulative_ms"]
+    assert outer["self_ms"] >= 30
+    assert outer["cumulative_ms"] == pytest.approx(slowest["self_ms"] + outer["self_ms"], abs=0.01)
     assert [point["name"] for point in later["points"]] == ["later"]
     assert (later["import_ms"], later["imports"]) == (None, [])
     text = done.stderr.splitlines()[3]
     assert re.fullmatch(
         r"unpackenv: ready \d+ ms after the start of the process, [\d.]+ ms after bootstrap, "
-        r"[\d.]+ ms of that importing; slowest imports: slowest \d+, outer \d+",
+        r"[\d.]+ ms of that importing; slowest imports: (slowest|outer) \d+, (slowest|outer) \d+",
         text,
     )
 
@@ -433,7 +447,7 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 unpackenv.mark("ready")"""
     _, ready = map(checked, python(app(slow_imports, target, rest, imports=1, log="json")).stderr.splitlines())
-    assert ready["imports"][0]["module"] == "slowest"
+    assert ready["imports"][0]["self_ms"] >= 120  # of slowest, unless the machine makes the other one wait for longer
     assert ready["import_ms"] >= 120
 
 
@@ -454,7 +468,7 @@ def test_marks_of_what_the_wrapper_has_become(slow_imports: Path, target: Path, 
     assert 0 < begin["bootstrap_ms"] < begin["process_ms"] + 10
     assert ready["bootstrap_ms"] > begin["bootstrap_ms"] + 150
     assert ready["import_ms"] >= 150
-    assert ready["imports"][0]["module"] == "slowest"
+    assert ready["imports"][0]["self_ms"] >= 120
     assert other["bootstrap_ms"] is None  # of another process
 
 

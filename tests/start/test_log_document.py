@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from documented import PROJECT
-from processes import environment, pack_tree, python, run, start, wait_for, wrapper, write_tree
+from processes import PATIENCE, environment, is_waiting, pack_tree, python, run, start, wait_for, wrapper, write_tree
 
 DOCUMENT = (PROJECT / "docs" / "timing-log.md").read_text()
 SCHEMA = json.loads((PROJECT / "docs" / "timing-log.schema.json").read_text())
@@ -72,10 +72,13 @@ def test_examples_in_text(tmp_path: Path, target: Path, slow: dict[str, str]) ->
     written = [run(command).stderr, run(command).stderr]
     other = target.with_name("other")
     waiting = wrapper("--archive", archive, "--target", other, "--", "true")
-    first = start(waiting, {**slow, "STALLED": "publish", "SECONDS": "0.3"})
-    wait_for((tmp_path / "started").exists, "the first start")
-    written.append(run(waiting).stderr)
-    first.communicate(timeout=60)
+    first = start(waiting, {**slow, "STALLED": "publish"})
+    wait_for((tmp_path / "started").exists, "the first start", first)
+    second = start(waiting)
+    wait_for(lambda: is_waiting(second.pid, other.with_name(".other.unpackenv.lock")), "the second to wait", second)
+    Path(slow["GO"]).touch()
+    written.append(second.communicate(timeout=PATIENCE)[1])
+    first.communicate(timeout=PATIENCE)
     written.append(run(wrapper("--archive", archive, "--digest", "0" * 64, "--", "true")).stderr)
     (code,) = (block for block in fenced("python") if "mark" in block)
     env = environment(UNPACKENV_ARCHIVE=archive, UNPACKENV_TARGET=target, UNPACKENV_IMPORTS=3)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from processes import (
+    PATIENCE,
     environment,
+    is_waiting,
     leftovers,
     pack_tree,
     processes_with,
@@ -23,7 +25,7 @@ from processes import (
 )
 from support import file_input, pack
 
-THREADED = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+THREADED = "import threading, time; threading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n"
 
 STATE = """
 import gc, glob, locale, os, signal, sys
@@ -148,7 +150,7 @@ def test_simultaneous_starts_unpack_once(archive: Path, target: Path) -> None:
     running = [start([sys.executable, "-c", code]) for _ in range(6)]
     outcomes = []
     for process in running:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, stderr
         assert len(stderr.splitlines()) == 1
         outcomes.append(stdout.strip())
@@ -157,26 +159,28 @@ def test_simultaneous_starts_unpack_once(archive: Path, target: Path) -> None:
 
 
 def test_one_waits_for_the_other(archive: Path, target: Path, tmp_path: Path, slow: dict[str, str]) -> None:
-    slow["SECONDS"] = "0.4"
     code = f"import unpackenv; print(unpackenv.bootstrap({str(archive)!r}, {str(target)!r}).outcome)"
     first = start([sys.executable, "-c", code], slow)
-    wait_for((tmp_path / "started").exists, "the first to begin")
-    second = python(code)
-    assert second.stdout == "waited\n", second.stderr
-    assert first.communicate(timeout=30)[0] == "unpacked\n"
+    wait_for((tmp_path / "started").exists, "the first to begin", first)
+    second = start([sys.executable, "-c", code])
+    wait_for(lambda: is_waiting(second.pid, target.with_name(".tree.unpackenv.lock")), "the second to wait", second)
+    Path(slow["GO"]).touch()
+    stdout, stderr = second.communicate(timeout=PATIENCE)
+    assert stdout == "waited\n", stderr
+    assert first.communicate(timeout=PATIENCE)[0] == "unpacked\n"
 
 
 def test_waiting_has_an_end(archive: Path, target: Path, tmp_path: Path, slow: dict[str, str]) -> None:
     code = f"import unpackenv; print(unpackenv.bootstrap({str(archive)!r}, {str(target)!r}).outcome)"
     first = start([sys.executable, "-c", code], slow)
-    wait_for((tmp_path / "started").exists, "the first to begin")
+    wait_for((tmp_path / "started").exists, "the first to begin", first)
     second = python(code, environment(UNPACKENV_LOCK_TIMEOUT="0.2", UNPACKENV_LOG="json"))
     assert "LockTimeout" in second.stderr
     holder = f"process {first.pid} on {os.uname().nodename}"
     assert f"{holder} has been unpacking for longer than 0.2 s" in second.stderr
     assert "UNPACKENV_LOCK_TIMEOUT" in second.stderr
     first.terminate()
-    first.communicate(timeout=20)
+    first.communicate(timeout=PATIENCE)
     assert python(code).stdout == "unpacked\n"
 
 
@@ -185,14 +189,16 @@ def test_what_a_killed_application_began_is_finished_or_begun_again(
 ) -> None:
     """Only the application is killed; the process that works for it holds the lock as long as it lives."""
     code = f"import unpackenv; print(unpackenv.bootstrap({str(archive)!r}, {str(target)!r}).outcome)"
-    slow["SECONDS"] = "0.3"
     first = start([sys.executable, "-c", code], slow)
-    wait_for((tmp_path / "started").exists, "the first to begin")
+    wait_for((tmp_path / "started").exists, "the first to begin", first)
     first.kill()
     first.wait()
-    second = python(code)
-    first.communicate(timeout=20)
-    assert second.stdout in ("waited\n", "unpacked\n"), second.stderr
+    second = start([sys.executable, "-c", code])
+    wait_for(lambda: is_waiting(second.pid, target.with_name(".tree.unpackenv.lock")), "the second to wait", second)
+    Path(slow["GO"]).touch()
+    first.communicate(timeout=PATIENCE)
+    stdout, stderr = second.communicate(timeout=PATIENCE)
+    assert stdout in ("waited\n", "unpacked\n"), stderr
     wait_for(lambda: not processes_with(f"PROCESSES_OF={tmp_path}"), "all processes to end")
     assert leftovers(target) == []
     shutil.rmtree(target)

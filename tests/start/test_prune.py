@@ -16,6 +16,7 @@ import pytest
 from processes import (
     IMPORT_ALL,
     IS_ROOT,
+    PATIENCE,
     environment,
     leftovers,
     pack_tree,
@@ -91,7 +92,7 @@ def running() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield begin
     for process in started:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)
 
 
 # --- which trees go ------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def test_the_tree_of_an_application_that_lives_stays(
     archive: Path, cache: Path, env: dict[str, str], running: Callable[..., subprocess.Popen[str]]
 ) -> None:
     waits = application(archive, "print('up', flush=True); input()")
-    process = running([sys.executable, "-c", waits.replace("input()", "import time; time.sleep(60)")], env)
+    process = running([sys.executable, "-c", waits.replace("input()", "import time; time.sleep(1200)")], env)
     tree = cache / trailer.identify(str(archive)).key[:32]
     last_used(tree, days=300)
     before = describe(tree)
@@ -221,7 +222,7 @@ def test_the_tree_of_an_application_that_lives_stays(
         assert prune(*arguments, cache) == [f"{tree}: in use"]
     assert describe(tree) == before
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=20)
+    process.wait(timeout=PATIENCE)
     assert prune("--older-than", "0", cache) == [f"{tree}: removed"]
     assert os.listdir(cache) == ["CACHEDIR.TAG"]
 
@@ -233,7 +234,7 @@ def test_the_tree_of_a_command_that_lives_stays(
     tree = cache / trailer.identify(str(archive)).key[:32]
     if start_ == "warm":
         unpack(archive, cache, env)
-    command = wrapper("--archive", archive, "--target", tree, "--", "sh", "-c", "echo up; exec sleep 60")
+    command = wrapper("--archive", archive, "--target", tree, "--", "sh", "-c", "echo up; exec sleep 1200")
     if start_ == "cold":
         unpack(archive, cache, env)
         for path in sorted(tree.rglob("*"), reverse=True):
@@ -241,21 +242,20 @@ def test_the_tree_of_a_command_that_lives_stays(
     process = running(command, env)
     assert prune("--older-than", "0", cache) == [f"{tree}: in use"]
     process.kill()
-    process.wait(timeout=20)
+    process.wait(timeout=PATIENCE)
     assert prune("--older-than", "0", cache) == [f"{tree}: removed"]
 
 
 def test_a_place_where_a_start_unpacks_is_in_use(
-    archive: Path, cache: Path, env: dict[str, str], tmp_path: Path
+    archive: Path, cache: Path, env: dict[str, str], slow: dict[str, str]
 ) -> None:
     tree = cache / trailer.identify(str(archive)).key[:32]
-    slowly = "import time; from unpackenv.start import tree; write_file = tree.Tree.write_file\n"
-    slowly += f"def slow(*a): write_file(*a); open({str(tmp_path / 'up')!r}, 'w').close(); time.sleep(0.3)\n"
-    process = start([sys.executable, "-c", slowly + "tree.Tree.write_file = slow\n" + application(archive)], env)
-    wait_for((tmp_path / "up").exists, "the unpack to begin")
+    process = start([sys.executable, "-c", application(archive)], {**slow, **env, "PYTHONPATH": slow["PYTHONPATH"]})
+    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin", process)
     assert prune("--older-than", "0", cache) == [f"{tree}: in use"]
-    assert process.wait(timeout=30) == 0, process.communicate()[1]
-    process.communicate()
+    Path(slow["GO"]).touch()
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
     assert leftovers(tree) == []
     assert tree.exists()
 
@@ -281,15 +281,15 @@ def test_a_start_that_comes_while_its_tree_is_removed_gets_a_whole_one(
     tree = unpack(archive, cache, env)
     up = tmp_path / "up"
     pruning = start([sys.executable, "-c", f"UP = {str(up)!r}; CACHE = {str(cache)!r}\n{PRUNES_SLOWLY}"])
-    wait_for(up.exists, "the removal to begin")
+    wait_for(up.exists, "the removal to begin", pruning)
     code = "import app, package.more.deep; print(done.outcome, sorted(done.phases))"
     waiting = [start([sys.executable, "-c", application(archive, code)], env) for _ in range(3)]
     outcomes = []
     for process in waiting:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, stderr
         outcomes.append(stdout.split()[0])
-    stdout, stderr = pruning.communicate(timeout=60)
+    stdout, stderr = pruning.communicate(timeout=PATIENCE)
     assert without_sizes(stdout) == [f"{tree}: removed"], stderr
     assert outcomes.count("unpacked") == 1
     found = {path: state for path, state in describe(tree).items() if not path.startswith(b".unpackenv.")}
@@ -305,7 +305,7 @@ def test_starts_and_prunes_at_once(archive: Path, cache: Path, env: dict[str, st
         starts = [start([sys.executable, "-c", code], env) for _ in range(2)]
         prunes = [start(wrapper("prune", "--older-than", "0", cache), env) for _ in range(2)]
         for process in [*starts, *prunes]:
-            _, stderr = process.communicate(timeout=60)
+            _, stderr = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, stderr
 
 

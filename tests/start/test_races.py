@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import IMPORT_ALL, IS_ROOT, pack_tree, result_of, start, write_tree
+from processes import IMPORT_ALL, IS_ROOT, PATIENCE, pack_tree, result_of, start, write_tree
 from support import describe
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root can be two users")
@@ -37,7 +37,7 @@ def attack() -> Iterator[Attack]:
     yield begin
     for attacker in running:
         attacker.kill()
-        attacker.communicate(timeout=20)
+        attacker.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,29 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from processes import SOURCE
+import kept
+from processes import PATIENCE, SOURCE
 
-pytestmark = [pytest.mark.renderer, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.renderer
 
 
 def cached(renderer_site: Path, name: str, command: list[str], env: dict[str, str]) -> Path:
     """Return a file that `command` with `{}` for its name makes; made again when the code or the packages change."""
-    content = hashlib.sha256(" ".join([str(renderer_site), *command]).encode())
-    for path in sorted((Path(SOURCE) / "unpackenv").rglob("*.py")):
-        content.update(path.read_bytes())
-    cache = renderer_site.parent
-    file = cache / f"{content.hexdigest()[:16]}-{name}"
-    with open(cache / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not file.exists():
-            for old in cache.glob(f"*-{name}"):
-                old.unlink()
-            partial = cache / f"{name}.partial"
-            subprocess.run(
-                [word.replace("{}", str(partial)) for word in command], env={**os.environ, **env}, check=True
-            )
-            partial.rename(file)
-    return file
+    sources = sorted((Path(SOURCE) / "unpackenv").rglob("*.py"))
+    made_of = "\n".join([str(renderer_site), *command, *(path.read_text() for path in sources)])
+
+    def make(to: Path) -> None:
+        kept.run(*(word.replace("{}", str(to)) for word in command), env={**os.environ, **env})
+
+    stem, _, suffix = name.partition(".")
+    return kept.made(stem, made_of, make, suffix=f".{suffix}", latest=True)
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +95,7 @@ def draw(command: list[object], env: dict[str, str], picture: Path, tree: Path |
     before = state_of(tree) if tree else {}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
-        [str(word) for word in command], env=env, capture_output=True, text=True, cwd="/", timeout=300
+        [str(word) for word in command], env=env, capture_output=True, text=True, cwd="/", timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     check_picture(picture)

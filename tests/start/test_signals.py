@@ -5,16 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from processes import (
     IS_ROOT,
+    PATIENCE,
+    is_waiting,
     leftovers,
     pack_tree,
     processes_with,
@@ -26,11 +26,10 @@ from processes import (
     write_tree,
 )
 
-PROMPT = 0.5  # seconds, as promised: in the median, for a machine that is busy may be late once
-PATIENCE = 10
+PROMPT = 0.5  # seconds, as promised
 SIGNALS = pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 PHASES = pytest.mark.parametrize("phase", ["wait", "unpack", "publish"])
-THREADED = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+THREADED = "import threading, time; threading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n"
 
 # Says how it was stopped, and whether its handlers are then those that it had before.
 APPLICATION = """
@@ -69,8 +68,9 @@ class Started:
         if self._held:
             fcntl.flock(self._held, fcntl.LOCK_EX)
         self._process = start(command, {**env, "STALLED": "unpack" if phase == "wait" else phase})
-        begun = Path(env["STARTED"])
-        wait_for(lambda: self._has_open(lock) if phase == "wait" else begun.exists(), f"the {phase} to begin")
+        begun = Path(env["STARTED"]).exists
+        condition = (lambda: is_waiting(self.pid, lock)) if phase == "wait" else begun
+        wait_for(condition, f"the {phase} to begin", self._process)
 
     @property
     def pid(self) -> int:
@@ -80,25 +80,14 @@ class Started:
             return pid
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text() or pid)
 
-    def _has_open(self, path: Path) -> bool:
-        directory = f"/proc/{self.pid}/fd"
-        try:
-            return str(path) in [os.readlink(f"{directory}/{fd}") for fd in os.listdir(directory)]
-        except OSError:
-            return False
-
-    def stop(self, signum: int) -> float:
-        """Send it a signal, see all of its processes end in time, and return how many seconds it took."""
-        sent = time.monotonic()
+    def stop(self, signum: int) -> None:
+        """Send it a signal, and see all of its processes end, while what it stands still for goes on."""
         os.kill(self.pid, signum)
-        self.returncode = self._process.wait(timeout=20)
-        took = time.monotonic() - sent
-        self.stdout, self.stderr = self._process.communicate(timeout=20)
-        assert took <= PATIENCE, self.stderr
+        self.stdout, self.stderr = self._process.communicate(timeout=PATIENCE)
+        self.returncode = self._process.returncode
         assert not processes_with(self._mark)
         if self._held:
             self._held.close()
-        return took
 
 
 def check_nothing_is_left(target: Path) -> None:
@@ -149,12 +138,16 @@ def test_the_library_stops(
 
 @PHASES
 def test_a_stop_is_prompt(archive: Path, target: Path, slow: dict[str, str], phase: str) -> None:
-    took = []
+    """A Python that starts at the same time and sleeps so long ends later: most times, however busy the machine is."""
+    sooner = 0
     for _ in range(7):
         Path(slow["STARTED"]).unlink(missing_ok=True)
         started = Started(application(archive, target), slow, phase, target.with_name(".tree.unpackenv.lock"))
-        took.append(started.stop(signal.SIGTERM))
-    assert statistics.median(took) <= PROMPT, took
+        sleeper = start([sys.executable, "-c", f"import time; time.sleep({PROMPT})"])
+        started.stop(signal.SIGTERM)
+        sooner += sleeper.poll() is None
+        sleeper.communicate(timeout=PATIENCE)
+    assert sooner > 3
 
 
 @SIGNALS
@@ -163,8 +156,6 @@ def test_a_stop_is_prompt(archive: Path, target: Path, slow: dict[str, str], pha
 def test_any_crew_stops(
     archive: Path, target: Path, slow: dict[str, str], signum: int, parallel: str, threaded: bool
 ) -> None:
-    if threaded:  # then a thread of ours goes on to the end of its file
-        slow["SECONDS"] = "0.2"
     started = Started(
         [sys.executable, "-c", (THREADED if threaded else "") + application(archive, target)[2].replace(  # type: ignore[attr-defined]
             "workers=2", f"workers=2, parallel={parallel!r}"
@@ -243,12 +234,12 @@ def test_signals_on_top_of_each_other_are_one(archive: Path, target: Path, slow:
 def test_the_next_start_after_a_stop_unpacks(archive: Path, target: Path, slow: dict[str, str], signum: int) -> None:
     """Also in the process that was stopped, if it goes on: the lock is free again."""
     code = "import os, signal, unpackenv\ntry: bootstrap()\nexcept BaseException: pass\n"
-    code += "os.environ['SECONDS'] = '0'; print(bootstrap().outcome)"
+    code += "open(os.environ['GO'], 'w').close(); print(bootstrap().outcome)"
     code = code.replace("bootstrap()", f"unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, lock_timeout=0)")
     process = start([sys.executable, "-c", code], slow)
-    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin")
+    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin", process)
     process.send_signal(signum)
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert stdout == "unpacked\n", stderr
 
 
@@ -256,17 +247,19 @@ def test_the_next_start_after_a_stop_unpacks(archive: Path, target: Path, slow: 
 
 
 def test_handlers_of_the_program_are_left_alone(archive: Path, target: Path, slow: dict[str, str]) -> None:
-    slow["SECONDS"] = "0.3"
     code = "import signal, unpackenv\nsignal.signal(signal.SIGTERM, lambda *_: print('mine', flush=True))\n"
     code += "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     code += f"outcome = unpackenv.bootstrap({str(archive)!r}, {str(target)!r}).outcome\n"
     code += "print(outcome, signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
     process = start([sys.executable, "-c", code], slow)
-    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin")
+    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin", process)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=30)
-    assert stdout == "mine\nunpacked True\n", stderr
+    assert process.stdout
+    assert process.stdout.readline() == "mine\n"
+    Path(slow["GO"]).touch()
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert stdout == "unpacked True\n", stderr
     assert process.returncode == 0
 
 
@@ -285,12 +278,12 @@ def test_a_handler_of_the_program_that_raises_ends_the_start(
 
 def test_ignored_signals_stay_ignored(archive: Path, target: Path, slow: dict[str, str], tmp_path: Path) -> None:
     """As under nohup: neither the start nor the command hears of them."""
-    slow["SECONDS"] = "0.2"
     command = wrapper("--archive", archive, "--target", target, "--", "sh", "-c", "kill -HUP $$; echo alive")
     process = start(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command], slow)
-    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin")
+    wait_for(Path(slow["STARTED"]).exists, "the unpack to begin", process)
     process.send_signal(signal.SIGHUP)
-    assert process.communicate(timeout=30)[0] == "alive\n"
+    Path(slow["GO"]).touch()
+    assert process.communicate(timeout=PATIENCE)[0] == "alive\n"
 
 
 # Runs CODE again and again, stopped each time at the next of the byte codes of `isolation`.
@@ -374,11 +367,11 @@ def test_as_process_1_the_command_gets_its_signals(
     archive: Path, target: Path, tmp_path: Path, as_process_1: list[object], signum: int
 ) -> None:
     code = f"import signal, sys, time\nsignal.signal({int(signum)}, lambda n, _: (print('got', n), sys.exit(7)))\n"
-    code += f"open({str(tmp_path / 'up')!r}, 'w').close()\ntime.sleep(60)"
+    code += f"open({str(tmp_path / 'up')!r}, 'w').close()\ntime.sleep({PATIENCE})"
     process = start(
         [*as_process_1, *wrapper("--archive", archive, "--target", target, "--", sys.executable, "-c", code)]
     )
-    wait_for((tmp_path / "up").exists, "the command to start")
+    wait_for((tmp_path / "up").exists, "the command to start", process)
     os.kill(int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()), signum)
-    assert process.communicate(timeout=20)[0] == f"got {int(signum)}\n"
+    assert process.communicate(timeout=PATIENCE)[0] == f"got {int(signum)}\n"
     assert process.returncode == 7

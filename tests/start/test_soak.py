@@ -11,7 +11,6 @@ from support import Tally
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_after_a_kill_at_any_moment_the_next_start_has_a_whole_tree(tmp_path: Path, tally: Tally) -> None:
     kills = soak.soak(100, 1, tmp_path)
     print(soak.table(kills))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from containers_by_hand import log_line
-from processes import environment, pack_tree, python, result_of, start, wait_for, write_tree
+from processes import PATIENCE, environment, is_waiting, pack_tree, python, result_of, start, wait_for, write_tree
 from support import TAR_FLAG
 from unpackenv.archive import reader
 from unpackenv.start import trace as tracing
@@ -76,7 +76,7 @@ def test_every_frame_of_every_worker(tree: Path, tmp_path: Path, target: Path, p
     assert frames > 6
     before = ""
     if parallel == "in the caller":  # which has another thread
-        before = "import threading, time; threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n"
+        before = "import threading, time; threading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n"
     kind = "threads" if parallel == "threads" else "auto"
     text = before + code(archive, target, trace, parallel=kind)
     pid, began, ended, phases = result_of(
@@ -142,12 +142,14 @@ def test_a_start_that_waits_leaves_the_trace_alone(
     archive: Path, tmp_path: Path, target: Path, slow: dict[str, str]
 ) -> None:
     trace = tmp_path / "trace.json"
-    first = start(
-        [sys.executable, "-c", code(archive, target, trace)], {**slow, "STALLED": "publish", "SECONDS": "0.3"}
-    )
-    wait_for((tmp_path / "started").exists, "the first start")
-    assert "waited" in python(code(archive, target, trace)).stderr
-    first.communicate(timeout=60)
+    command = [sys.executable, "-c", code(archive, target, trace)]
+    first = start(command, {**slow, "STALLED": "publish"})
+    wait_for((tmp_path / "started").exists, "the first start", first)
+    second = start(command)
+    wait_for(lambda: is_waiting(second.pid, target.with_name(".tree.unpackenv.lock")), "the second to wait", second)
+    Path(slow["GO"]).touch()
+    assert "waited" in second.communicate(timeout=PATIENCE)[1]
+    first.communicate(timeout=PATIENCE)
     assert "publish" in {event["name"] for event in events_of(trace)}
 
 

@@ -6,13 +6,14 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import terminal
 import timing_logs
-from processes import environment, pack_tree, python, run, start, wrapper, write_tree
+from processes import PATIENCE, environment, pack_tree, python, run, start, wrapper, write_tree
 from timing_logs import error
 from unpackenv.build import runtime
 from unpackenv.report.timings.causes import PHASES
@@ -153,6 +154,7 @@ def test_real_starts(tmp_path: Path) -> None:
     archive, log = tmp_path / "packages.tar.zst", tmp_path / "starts.log"
     pack_tree(archive, write_tree(tmp_path / "tree", {f"module_{number}.py": "x = 1\n" * 99 for number in range(50)}))
     code = "import unpackenv; unpackenv.bootstrap(); unpackenv.mark('ready')"
+    began = time.time()
     settings = {"UNPACKENV_ARCHIVE": archive, "UNPACKENV_LOG": "json"}
     written = ""
     for _ in range(3):
@@ -161,7 +163,7 @@ def test_real_starts(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         written += "app-1  | the application says something\n" + done.stderr
     crowd = [start(wrapper("--", "true"), environment(**settings, UNPACKENV_TARGET=tmp_path / "b")) for _ in range(4)]
-    written += "".join(process.communicate(timeout=60)[1] for process in crowd)
+    written += "".join(process.communicate(timeout=PATIENCE)[1] for process in crowd)
     failed = run(wrapper("--", "true"), environment(**settings, UNPACKENV_DIGEST="0" * 64))
     assert failed.returncode == 125
     log.write_text(written + failed.stderr)
@@ -174,7 +176,7 @@ def test_real_starts(tmp_path: Path) -> None:
     assert sum(outcomes.values()) == 5
     for outcome in ("unpacked", "reused"):
         figures = found["outcomes"][outcome]
-        assert 0 < figures["phases"]["check"]["p50"] < figures["p50"] < 30_000
+        assert 0 < figures["phases"]["check"]["p50"] < figures["p50"] < (time.time() - began) * 1e3
     assert {phase for figures in found["outcomes"].values() for phase in figures["phases"]} <= PHASES.keys()
     assert {"lock", "open", "unpack", "publish"} <= found["outcomes"]["unpacked"]["phases"].keys()
     assert [each["reason"] for each in found["failures"]] == ["digest-mismatch"]
@@ -186,7 +188,7 @@ def test_real_starts(tmp_path: Path) -> None:
     assert {"open", "read", "verify", "decode", "write", "publish"} <= set().union(*steps.values())
     first = steps["worker 0"]  # its phase consists of what it did; on a busy machine the other one may do it all
     assert ("unpack" in first) != ("decode" in first)
-    assert abs(found["last"] - log.stat().st_mtime) < 60
+    assert began < found["last"] < log.stat().st_mtime
 
 
 def test_help() -> None:
