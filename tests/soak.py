@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import io
 import itertools
+import math
 import os
 import random
 import shutil
@@ -47,6 +48,8 @@ WAYS = ("main", "all", "one")
 MODULES = 300
 # Beyond the measured duration, since a start may take longer than the one that was measured.
 SPREAD = 1.15
+# Of so many kills, one comes at once and one when the start has ended: however busy the machine was when it measured.
+ENDS = 20
 IN_PLACE = ".unpackenv.in-place"
 
 # The application says when it begins, and when bootstrap() has ended and how.
@@ -202,14 +205,17 @@ class Kill:
         return time.monotonic() - began
 
     def happen(self, after: float, next_version: Version, chance: random.Random) -> None:
-        """Start, kill `after` so many seconds, start again and look."""
+        """Start, kill `after` so many seconds, or if that is infinite, after the start; start again and look."""
         self.after = after
         self.prepare()
         mark = f"UNPACKENV_SOAK={self.scenario.target}"
         began = time.monotonic()
         killed = start(self._command(self.version), environment(UNPACKENV_SOAK=self.scenario.target), new_group=True)
         try:
-            time.sleep(max(0.0, began + after - time.monotonic()))
+            if after == math.inf:
+                os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+            else:
+                time.sleep(max(0.0, began + after - time.monotonic()))
             kill(killed, mark, self.way, chance)
             self.midway = any(name != IN_PLACE for name in leftovers(self.scenario.target))
             self._start_again(next_version)
@@ -291,7 +297,8 @@ def soak(kills: int, seed: int, folder: Path, say: Callable[[str], None] = print
                 durations[key] = one.duration()
             # Where two versions take turns, the next start may be of either, if nobody is at work for the killed one.
             next_version = other if scenario.old and way == "all" and chance.random() < 0.4 else version
-            one.happen(chance.uniform(0, durations[key] * SPREAD), next_version, chance)
+            after = {0: 0.0, 1: math.inf}.get(number % ENDS, chance.uniform(0, durations[key] * SPREAD))
+            one.happen(after, next_version, chance)
             done.append(one)
             if one.problems:
                 say(f"FAILED {one}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import compileall
+import contextlib
 import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +309,18 @@ def test_a_file_in_the_way(archive: Path, tmp_path: Path) -> None:
     assert start(*named) == "target-not-writable"
 
 
-def test_default_places_in_their_order(archive: Path, tmp_path: Path, mount: Mount) -> None:
+@pytest.fixture
+def home_of_trees() -> Iterator[str]:
+    """/opt/unpackenv, which is there for this test."""
+    is_new = not os.path.exists("/opt/unpackenv")
+    os.makedirs("/opt/unpackenv", exist_ok=True)
+    yield "/opt/unpackenv"
+    if is_new:
+        with contextlib.suppress(OSError):  # of another run by now
+            os.rmdir("/opt/unpackenv")
+
+
+def test_default_places_in_their_order(archive: Path, tmp_path: Path, home_of_trees: str, mount: Mount) -> None:
     """One that cannot be used is named with the reason, and the next one is taken."""
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     for path in home, temporary:
@@ -316,8 +328,7 @@ def test_default_places_in_their_order(archive: Path, tmp_path: Path, mount: Mou
     (home / ".cache").mkdir()
     (home / ".cache" / "unpackenv").mkdir(mode=0o777)
     os.chmod(home / ".cache" / "unpackenv", 0o777)
-    os.makedirs("/opt/unpackenv", exist_ok=True)
-    mount("-t", "tmpfs", "-o", "noexec,mode=755", "none", "/opt/unpackenv")
+    mount("-t", "tmpfs", "-o", "noexec,mode=755", "none", home_of_trees)
     variables = {"HOME": home, "TMPDIR": temporary}
     found = doctor("--archive", archive, **variables)
     assert (found.returncode, found.problems) == (0, [])
