@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import kept
 from renderer import install
 
-MEGABYTES = {"virtual environment": 450, "cache": 1500}
+MEGABYTES = {"virtual environment": 600, "cache": 1000}
 MINUTES, FIRST_MINUTES = 10, 10
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _NOTHING = "nothing runs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ TAG = sys.implementation.cache_tag
 IS_ROOT = os.geteuid() == 0
 # Seconds: a guard against hanging, for every machine, however slow and busy; never a measure of speed.
 PATIENCE = 1200.0
+
+# What a start says where it takes more than a second, as any may on a slow machine.
+_NOTICE = re.compile(r"^unpackenv: (unpacking .* to|waiting for .*, which is unpacking to) /.*\n", re.MULTILINE)
 
 # What a start imports on its way, for processes that lose sight of the file system: another user, or another root.
 IMPORT_ALL = """
@@ -46,13 +50,25 @@ def run(
     stdin: str = "",
     before: Callable[[], None] | None = None,
     timeout: float = PATIENCE,
+    notices: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; whether it went well is for the test to say."""
+    """Run a command to its end; whether it went well is for the test to say.
+
+    Its stderr is without what it says because it takes long, unless `notices` are wanted.
+    """
     words = [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in command]
     chosen = environment() if env is None else env
-    return subprocess.run(
+    done = subprocess.run(
         words, env=chosen, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=timeout, preexec_fn=before
     )
+    if not notices:
+        done.stderr = without_notices(done.stderr)
+    return done
+
+
+def without_notices(stderr: str) -> str:
+    """Return what starts have said but for what they say because they take long."""
+    return _NOTICE.sub("", stderr)
 
 
 def start(

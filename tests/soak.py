@@ -208,9 +208,9 @@ class Kill:
         """Start, kill `after` so many seconds, or if that is infinite, after the start; start again and look."""
         self.after = after
         self.prepare()
-        mark = f"UNPACKENV_SOAK={self.scenario.target}"
+        mark = f"SOAKED={self.scenario.target}"
         began = time.monotonic()
-        killed = start(self._command(self.version), environment(UNPACKENV_SOAK=self.scenario.target), new_group=True)
+        killed = start(self._command(self.version), environment(SOAKED=self.scenario.target), new_group=True)
         try:
             if after == math.inf:
                 os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)

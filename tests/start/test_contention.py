@@ -159,7 +159,7 @@ class Winner:
         self.archive = packed(folder, 1, extra_files=3000)
         self.lock = target.with_name(".tree.unpackenv.lock")
         self._work = target.with_name(".tree.unpackenv.work")
-        self._mark = f"UNPACKENV_MARK={folder}"
+        self._mark = f"PROCESSES_OF={folder}"
         self.process = start(
             by_bootstrap(), {**slow, **settings(self.archive, target, 1, PYTHONPATH=slow["PYTHONPATH"])}
         )

@@ -12,7 +12,19 @@ import jsonschema
 import pytest
 
 from documented import PROJECT
-from processes import PATIENCE, environment, is_waiting, pack_tree, python, run, start, wait_for, wrapper, write_tree
+from processes import (
+    PATIENCE,
+    environment,
+    is_waiting,
+    pack_tree,
+    python,
+    run,
+    start,
+    wait_for,
+    without_notices,
+    wrapper,
+    write_tree,
+)
 
 DOCUMENT = (PROJECT / "docs" / "timing-log.md").read_text()
 SCHEMA = json.loads((PROJECT / "docs" / "timing-log.schema.json").read_text())
@@ -77,7 +89,7 @@ def test_examples_in_text(tmp_path: Path, target: Path, slow: dict[str, str]) ->
     second = start(waiting)
     wait_for(lambda: is_waiting(second.pid, other.with_name(".other.unpackenv.lock")), "the second to wait", second)
     Path(slow["GO"]).touch()
-    written.append(second.communicate(timeout=PATIENCE)[1])
+    written.append(without_notices(second.communicate(timeout=PATIENCE)[1]))
     first.communicate(timeout=PATIENCE)
     written.append(run(wrapper("--archive", archive, "--digest", "0" * 64, "--", "true")).stderr)
     (code,) = (block for block in fenced("python") if "mark" in block)

@@ -35,7 +35,7 @@ def slowly(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("threads", ["", THREAD], ids=["child", "threads"])
 def test_a_long_unpack_says_so_once(archive: Path, target: Path, slowly: dict[str, str], threads: str) -> None:
     code = f"{threads}import unpackenv; unpackenv.bootstrap({str(archive)!r}, {str(target)!r}); import app"
-    done = run([sys.executable, "-c", code], slowly)
+    done = run([sys.executable, "-c", code], slowly, notices=True)
     first, second = done.stderr.splitlines()
     assert first == f"unpackenv: unpacking 0 MB to {target}"
     assert second.startswith("unpackenv: unpacked 5 files")
@@ -43,7 +43,7 @@ def test_a_long_unpack_says_so_once(archive: Path, target: Path, slowly: dict[st
 
 @pytest.mark.parametrize("log", ["json", "off"])
 def test_only_people_are_told(archive: Path, target: Path, slowly: dict[str, str], log: str) -> None:
-    done = run(wrapper("--archive", archive, "--target", target, "--log", log, "--", "true"), slowly)
+    done = run(wrapper("--archive", archive, "--target", target, "--log", log, "--", "true"), slowly, notices=True)
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) == (1 if log == "json" else 0)
     assert "unpacking" not in done.stderr
@@ -52,7 +52,7 @@ def test_only_people_are_told(archive: Path, target: Path, slowly: dict[str, str
 def test_a_foreign_archive_is_named(site: Path, tmp_path: Path, target: Path, slowly: dict[str, str]) -> None:
     archive = tmp_path / "packages.tar.gz"
     run(["tar", "-C", site, "-czf", archive, "."])
-    done = run(wrapper("--archive", archive, "--target", target, "--", "true"), slowly)
+    done = run(wrapper("--archive", archive, "--target", target, "--", "true"), slowly, notices=True)
     assert done.stderr.splitlines()[0] == f"unpackenv: unpacking {archive} to {target}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import python, start, wait_for
+from processes import PATIENCE, is_waiting, python, start, wait_for
 
 GEVENT = "import gevent.monkey; gevent.monkey.patch_all()"
 EVENTLET = "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch(os=True)"
@@ -82,12 +81,7 @@ def test_the_wait_for_another_start_ends(archive: Path, target: Path, held: Path
 def test_a_start_that_waits_hears_a_signal(archive: Path, target: Path, held: Path, replaced: str) -> None:
     boot = f"import unpackenv\nunpackenv.bootstrap({str(archive)!r}, {str(target)!r})"
     waiting = start([sys.executable, "-c", f"{REPLACED[replaced]}\n{boot}"])
-    wait_for(lambda: _has_open(waiting.pid, held), "the start to wait")
+    wait_for(lambda: is_waiting(waiting.pid, held), "the start to wait", waiting)
     waiting.terminate()
-    _, said = waiting.communicate(timeout=60)
+    _, said = waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 128 + signal.SIGTERM, said
-
-
-def _has_open(pid: int, path: Path) -> bool:
-    files = f"/proc/{pid}/fd"
-    return any(os.path.realpath(os.path.join(files, name)) == str(path) for name in os.listdir(files))

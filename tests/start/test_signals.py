@@ -22,6 +22,7 @@ from processes import (
     run,
     start,
     wait_for,
+    without_notices,
     wrapper,
     write_tree,
 )
@@ -83,7 +84,8 @@ class Started:
     def stop(self, signum: int) -> None:
         """Send it a signal, and see all of its processes end, while what it stands still for goes on."""
         os.kill(self.pid, signum)
-        self.stdout, self.stderr = self._process.communicate(timeout=PATIENCE)
+        self.stdout, stderr = self._process.communicate(timeout=PATIENCE)
+        self.stderr = without_notices(stderr)
         self.returncode = self._process.returncode
         assert not processes_with(self._mark)
         if self._held:
