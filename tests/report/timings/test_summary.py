@@ -60,7 +60,12 @@ def test_outcomes_and_phases(tmp_path: Path) -> None:
     unpacked, reused, failed, _ = found.groups
     assert (unpacked.whole.p50, unpacked.whole.p90, unpacked.whole.largest) == (104, 108, 109)
     assert (unpacked.phases["unpack"].p50, unpacked.phases["check"].p99) == (103, 1)
-    assert unpacked.at(90).milliseconds == 108
+    assert {name: each.milliseconds for name, each in unpacked.examples.items()} == {
+        "p50": 104,
+        "p90": 108,
+        "slowest": 109,
+    }
+    assert {name: each.milliseconds for name, each in reused.examples.items()} == {"p50": 3, "slowest": 5}
     assert list(reused.phases) == ["check", "import paths", "lock"]
     assert (reused.phases["lock"].count, reused.phases["check"].count) == (1, 2)
     assert failed.phases[UNTIL_FAILED].largest == 540_000
