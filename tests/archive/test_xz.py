@@ -126,12 +126,12 @@ def test_text_and_machine_code_have_filters_of_their_own(
     if kind is machine_code and platform.machine() != "x86_64":
         pytest.skip("there is no x86 machine code here")
     raw = kind()
-    (tmp_path / "ours.xz").write_bytes(written([raw]))
+    (tmp_path / "ours.xz").write_bytes(written([raw], preset=2))
     assert stock("-dc", str(tmp_path / "ours.xz")) == raw
     shown = stock("--robot", "-lvv", str(tmp_path / "ours.xz"))
     assert (b"--x86" in shown) == (kind is machine_code)
     monkeypatch.setattr(xz, "_CHAINS", xz._CHAINS[:1])
-    assert (tmp_path / "ours.xz").stat().st_size < len(written([raw]))
+    assert (tmp_path / "ours.xz").stat().st_size < len(written([raw], preset=2))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 84, 127, 128, 65_535, 65_536])

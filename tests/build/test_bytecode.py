@@ -62,8 +62,14 @@ def compiled(
     """Compile a tree into a staging directory of its own."""
     staging = root.parent / "staging"
     shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
     described = source.recognise(str(root), python)
     return bytecode.compile_tree(scan.scan(described), described, mode, str(staging), workers)
+
+
+def made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
 
 
 def laid_out(root: Path, result: bytecode.Bytecode) -> Path:
@@ -78,13 +84,16 @@ def laid_out(root: Path, result: bytecode.Bytecode) -> Path:
             place.symlink_to(entry.link)
             continue
         else:
-            shutil.copyfile(result.overlay.get(entry.path, root / entry.path), place)
+            place.write_bytes(contents(result).get(entry.path) or (root / entry.path).read_bytes())
         os.utime(place, (entry.mtime, entry.mtime))
     return target
 
 
 def contents(result: bytecode.Bytecode) -> dict[str, bytes]:
-    return {path: Path(place).read_bytes() for path, place in result.overlay.items()}
+    sizes = {entry.path: entry.size for entry in result.tree.entries}
+    return {
+        path: Path(place.path).read_bytes()[place.offset :][: sizes[path]] for path, place in result.overlay.items()
+    }
 
 
 def paths(result: bytecode.Bytecode) -> list[str]:
@@ -135,7 +144,7 @@ def test_entries_are_like_those_of_their_source(tree: Path) -> None:
     entries = {entry.path: entry for entry in result.tree.entries}
     made = entries[f"__pycache__/top.{TAG}.pyc"]
     assert (made.kind, made.mode, made.mtime) == ("file", 0o644, 1_600_000_000)
-    assert made.size == os.path.getsize(result.overlay[made.path])
+    assert marshal.loads(contents(result)[made.path][16:]).co_filename == "top.py"
     assert entries["__pycache__"][1:] == ("dir", 0o755, 1_500_000_000, 0, "")
     assert result.tree.root_mtime == 1_500_000_000
 
@@ -251,11 +260,10 @@ def test_same_bytes_with_any_number_of_workers(stateful: Path, workers: int) -> 
 def test_same_bytes_whichever_batch_comes_first(stateful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = contents(compiled(stateful))
 
-    class Backwards(bytecode.ThreadPoolExecutor):
-        def map(self, function, batches):  # type: ignore[no-untyped-def]
-            return reversed([function(batch) for batch in reversed(batches)])
+    def backwards(work, batches, *_):  # type: ignore[no-untyped-def]
+        return reversed([work(batch) for batch in reversed(batches)])
 
-    monkeypatch.setattr(bytecode, "ThreadPoolExecutor", Backwards)
+    monkeypatch.setattr(bytecode.pooled, "in_order", backwards)
     assert contents(compiled(stateful)) == expected
 
 
@@ -274,7 +282,7 @@ def test_interpreter_is_isolated_but_for_its_hash_seed(tree: Path, monkeypatch: 
     described = with_interpreter(tree, script)
     write(tree / "json.py", "raise SystemExit('imported while compiling')\n")
     write(tree / "top.py", "x = 1 is 1\n")
-    result = bytecode.compile_tree(scan.scan(described), described, "timestamp", str(tree.parent / "staging"), 1)
+    result = bytecode.compile_tree(scan.scan(described), described, "timestamp", str(made(tree.parent / "staging")), 1)
     assert len(result.overlay) == 4
     options, *settings, said = seen.read_text().split("\n", 3)
     assert settings == ["PYTHONHASHSEED=0", "PYTHONUTF8=1"]
@@ -340,7 +348,8 @@ def test_none_leaves_bytecode_out(tree: Path) -> None:
 def test_keep_changes_nothing(tree: Path) -> None:
     described = source.recognise(str(with_old_bytecode(tree)))
     scanned = scan.scan(described)
-    assert bytecode.compile_tree(scanned, described, "keep", "", 1) == bytecode.Bytecode(scanned, {}, [])
+    result = bytecode.compile_tree(scanned, described, "keep", "", 1)
+    assert (result.tree, result.overlay, result.failed) == (scanned, {}, [])
 
 
 def test_file_that_was_linked_to_old_bytecode_stays(tree: Path) -> None:
@@ -372,8 +381,8 @@ def test_links_to_sources_of_the_tree_are_compiled(tree: Path) -> None:
     (tree / "outside.py").symlink_to("../outside.py")
     (tree / "dangling.py").symlink_to("nowhere.py")
     result = compiled(tree, "timestamp")
-    made = {Path(path).name for path in result.overlay if path.startswith("__pycache__/")}
-    assert made == {f"{name}.{TAG}.pyc" for name in ("top", "hard", "symlink")}
+    found = {Path(path).name for path in result.overlay if path.startswith("__pycache__/")}
+    assert found == {f"{name}.{TAG}.pyc" for name in ("top", "hard", "symlink", "outside")}
     assert imported_from(laid_out(tree, result), "symlink")["symlink"].endswith(".pyc")
 
 
@@ -439,10 +448,10 @@ def with_interpreter(tree: Path, script: str) -> source.Source:
         ("exit 0", "exit status 0"),
     ],
 )
-def test_interpreter_that_dies(tree: Path, script: str, said: str) -> None:
-    described = with_interpreter(tree, f"cat > /dev/null; echo '\"\"'; {script}")
+def test_interpreter_that_dies(tree: Path, tmp_path: Path, script: str, said: str) -> None:
+    described = with_interpreter(tree, f"cat > /dev/null; echo 3; {script}")
     with pytest.raises(PackError, match=said) as caught:
-        bytecode.compile_tree(scan.scan(described), described, "unchecked-hash", str(tree.parent / "staging"), 2)
+        bytecode.compile_tree(scan.scan(described), described, "unchecked-hash", str(tmp_path), 2)
     assert caught.value.where == str(tree / "package/__init__.py")
 
 
@@ -451,18 +460,18 @@ def test_source_that_vanishes(tree: Path) -> None:
     scanned = scan.scan(described)
     (tree / "package/inner.py").unlink()
     with pytest.raises(PackError, match="No such file") as caught:
-        bytecode.compile_tree(scanned, described, "unchecked-hash", str(tree.parent / "staging"), 1)
+        bytecode.compile_tree(scanned, described, "unchecked-hash", str(made(tree.parent / "staging")), 1)
     assert caught.value.where == str(tree / "package/inner.py")
 
 
 def test_progress(stateful: Path) -> None:
     described = source.recognise(str(stateful))
     seen: list[tuple[int, int]] = []
-    staging = str(stateful.parent / "staging")
+    staging = str(made(stateful.parent / "staging"))
     bytecode.compile_tree(
         scan.scan(described), described, "timestamp", staging, 2, lambda done, total: seen.append((done, total))
     )
-    assert seen == [(3, 10), (6, 10), (9, 10), (10, 10)]
+    assert list(dict.fromkeys([(0, 10), *seen])) == [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
 
 
 def test_unknown_mode(tree: Path) -> None:

@@ -82,12 +82,6 @@ def test_source_date_epoch_has_to_be_a_number(tmp_path: Path, monkeypatch: pytes
         scanned(tmp_path)
 
 
-def test_symlinks_are_not_followed(tmp_path: Path) -> None:
-    make(tmp_path, "tree/package/x.py", "outside/secret")
-    (tmp_path / "tree/link").symlink_to(tmp_path / "outside")
-    assert list(scanned(tmp_path / "tree")) == ["link", "package", "package/x.py"]
-
-
 def hard_linked(root: Path) -> Path:
     make(root, "b/first", data="data")
     os.link(root / "b/first", root / "b/second")

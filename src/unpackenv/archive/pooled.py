@@ -1,27 +1,97 @@
-"""Threads that work ahead, for packing and verifying; a start has its own workers."""
+"""Threads that work ahead, for packing and verifying; a start has its own workers.
+
+They are daemons, and nobody waits for what is under way when the caller has no more use for it: a frame at a high level
+takes seconds, and what compresses it cannot be interrupted.
+"""
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, wait
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_SECONDS_BETWEEN_LOOKS = 0.2
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Iterator[Result]:
-    """Yield `work(item)` for each item, in order, with at most `ahead` of them begun; raises what `work` raises."""
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) == ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+
+def in_order(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    ahead: int,
+    on_wait: Callable[[], None] = lambda: None,
+) -> Iterator[Result]:
+    """Yield `work(item)` for each item, in order, with at most `ahead` of them begun; raises what `work` raises.
+
+    `on_wait` is called in the calling thread several times a second while it waits.
+    """
+    pool = _Pool(work, workers)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(item))
+            if len(pending) == ahead:
+                yield _result(pending.popleft(), on_wait)
+        while pending:
+            yield _result(pending.popleft(), on_wait)
+    finally:
+        for future in pending:
+            future.cancel()
+        pool.end()
+    pool.join()  # all have done their work: at once
+
+
+def aside(work: Callable[[], Result]) -> Result:
+    """Return what `work` returns in a thread of its own; meanwhile this one can be told to stop."""
+    (result,) = in_order(lambda run: run(), [work], 1, 1)
+    return result
+
+
+def _result(future: Future[Result], on_wait: Callable[[], None]) -> Result:
+    while not wait([future], _SECONDS_BETWEEN_LOOKS).done:
+        on_wait()
+    return future.result()
+
+
+class _Pool(Generic[Item, Result]):
+    """`workers` threads that do `work`, begun when there is something for them."""
+
+    def __init__(self, work: Callable[[Item], Result], workers: int) -> None:
+        self._work = work
+        self._workers = workers
+        self._threads: list[threading.Thread] = []
+        self._jobs: queue.SimpleQueue[tuple[Future[Result], Item] | None] = queue.SimpleQueue()
+
+    def submit(self, item: Item) -> Future[Result]:
+        future: Future[Result] = Future()
+        self._jobs.put((future, item))
+        if len(self._threads) < self._workers:
+            thread = threading.Thread(target=self._serve, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return future
+
+    def end(self) -> None:
+        """Let each thread end with what it has under way."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def join(self) -> None:
+        """Wait until each thread has ended."""
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        while job := self._jobs.get():
+            future, item = job
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(self._work(item))
+                except BaseException as error:
+                    future.set_exception(error)
+            del job, future, item  # not kept while there is nothing to do

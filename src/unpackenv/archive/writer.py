@@ -9,27 +9,37 @@ larger than a frame is cut at every `frame_size` bytes.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 
 from unpackenv.archive import codecs, container, facts, tarstream, trailer
-from unpackenv.archive.pooled import in_order
+from unpackenv.archive.pace import Pace
+from unpackenv.archive.pooled import aside, in_order
 from unpackenv.archive.tarstream import DIRECTORY, FILE, SYMLINK
 from unpackenv.archive.toc import MEMBER_LIMIT, Toc
-from unpackenv.errors import PackError
+from unpackenv.errors import NoSpace, PackError, UnpackenvError
 
 _READ = 1 << 20
 
 
 class Input:
-    """One member to be written; `source` is where a file's data is read, `link` what a link names."""
+    """One member to be written; `link` is what a link names. A file's data is in `source`, behind `offset` bytes."""
 
-    __slots__ = ("kind", "link", "mode", "mtime", "path", "size", "source")
+    __slots__ = ("kind", "link", "mode", "mtime", "offset", "path", "size", "source")
 
     def __init__(
-        self, kind: str, path: bytes, mode: int, mtime: int, size: int = 0, link: bytes = b"", source: str = ""
+        self,
+        kind: str,
+        path: bytes,
+        mode: int,
+        mtime: int,
+        size: int = 0,
+        link: bytes = b"",
+        source: str = "",
+        offset: int = 0,
     ) -> None:
         self.kind = kind
         self.path = path
@@ -38,6 +48,7 @@ class Input:
         self.size = size
         self.link = link
         self.source = source
+        self.offset = offset
 
 
 class Written:
@@ -60,13 +71,15 @@ def write(
     level: int,
     frame_size: int,
     workers: int,
+    size: int = 0,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Written:
     """Write an archive of `members` to `path`, atomically, and return what was written.
 
     Members come parents first. `described` are the facts that the caller knows; counts are added
-    here. `on_progress` gets the bytes of the tar stream that are done. Raises `PackError` if a file
-    cannot be read or shrinks meanwhile.
+    here. `size` is how long the tar stream will be, about, if that is known; `on_progress` gets its bytes
+    that are done, several times a second and estimated within a frame. Raises `PackError` if a file cannot
+    be read or shrinks meanwhile, `NoSpace` if the disk is full.
     """
     toc = Toc()
     frames = _frames(_tar_stream(members, toc), frame_size)
@@ -75,24 +88,37 @@ def write(
         with open(partial, "wb") as out:
             out.write(container.prefix(codec))
             digests, unpadded = [], []
-            for raw_size, stored in _encoded(frames, codec, level, frame_size, workers):
+            for raw_size, stored in _encoded(frames, codec, level, frame_size, workers, on_progress):
                 out.write(stored)
                 toc.frame_stored.append(len(stored))
                 toc.frame_raw.append(raw_size)
                 digests.append(sha256(stored).digest())
                 unpadded.append(container.unpadded_size(codec, stored))
-                on_progress(sum(toc.frame_raw))
             toc.frame_sha256 = b"".join(digests)
             digest = _write_trailer(out.write, out.tell(), codec, toc, unpadded, described)
             out.flush()
             os.fsync(out.fileno())
-            size = out.tell()
+            written = out.tell()
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(partial):
             os.unlink(partial)
+        if isinstance(error, OSError):
+            raise _unwritten(error, path, toc, size) from error
         raise
-    return Written(digest, size, toc)
+    return Written(digest, written, toc)
+
+
+def _unwritten(error: OSError, path: str, toc: Toc, size: int) -> UnpackenvError:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return PackError(f"cannot be written ({error.strerror})", where=path)
+    stored, raw = sum(toc.frame_stored), sum(toc.frame_raw)
+    need = f"the archive takes about {stored * size / raw / 1e6:.1f} MB" if raw and size else "the archive does not fit"
+    return NoSpace(
+        f"is full, or your quota there: {need}, and {stored / 1e6:.1f} MB of it were written",
+        where=os.path.dirname(path),
+        hint="Make room there, or write the archive to another disk",
+    )
 
 
 def tar_stream(members: Iterable[Input], piece: int) -> Iterator[bytes]:
@@ -153,6 +179,8 @@ def _member_bytes(header: bytes, member: Input) -> Iterator[bytes]:
     if left:
         try:
             with open(member.source, "rb", buffering=0) as file:
+                if member.offset:
+                    file.seek(member.offset)
                 while left and (piece := file.read(min(left, _READ))):
                     left -= len(piece)
                     yield piece
@@ -182,17 +210,25 @@ def _frames(members: Iterable[tuple[int, Iterator[bytes]]], frame_size: int) -> 
 
 
 def _encoded(
-    frames: Iterator[bytes], codec: str, level: int, frame_size: int, workers: int
+    frames: Iterator[bytes], codec: str, level: int, frame_size: int, workers: int, on_progress: Callable[[int], None]
 ) -> Iterator[tuple[int, bytes]]:
     """Yield raw size and stored bytes of each frame, in order; `workers` threads encode."""
     local = threading.local()
+    pace = Pace(codec, level)
 
     def encode(raw: bytes) -> tuple[int, bytes]:
         if not hasattr(local, "encode"):
             local.encode = codecs.encoder(codec, level, frame_size)
-        return len(raw), local.encode(raw)
+        with pace.frame(len(raw)):
+            stored = local.encode(raw)
+        return len(raw), stored
 
-    yield from in_order(encode, frames, workers, 2 * workers + 1)
+    def look() -> None:
+        on_progress(pace.done())
+
+    for encoded in in_order(encode, frames, workers, 2 * workers + 1, look):
+        look()
+        yield encoded
 
 
 def _write_trailer(
@@ -205,7 +241,7 @@ def _write_trailer(
 ) -> str:
     """Write what follows the frames (see `container`) and return the archive's digest in hex."""
     raw = toc.encode()
-    columns = codecs.encode_columns(codec, raw)
+    columns = aside(lambda: codecs.encode_columns(codec, raw))
     text = facts.encode(
         {
             "codec": [codec],

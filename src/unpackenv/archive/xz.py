@@ -37,6 +37,7 @@ _CHAINS: tuple[tuple[dict[str, int], ...], ...] = (
 )
 _TRY_DICTIONARY = 1 << 20
 _SMALLEST_BLOCK = 5  # unpadded
+_TRIES_FROM = 2  # for presets below, trying would take longer than encoding
 _STORED_LIMIT = 1 << 16
 # The blocks of honest archives are some MiB large, and padding makes their size a multiple of something.
 _PARTS_LIMIT = 1 << 18
@@ -74,7 +75,9 @@ def encode_block(raw: bytes, preset: int, dict_size: int) -> bytes:
 
     Text and machine code have a chain of filters of their own, where a quick try says that it is smaller.
     """
-    chain = min(_CHAINS, key=lambda chain: len(_encode_raw(raw, chain, 0, _TRY_DICTIONARY)))
+    chain = _CHAINS[0]
+    if preset >= _TRIES_FROM:
+        chain = min(_CHAINS, key=lambda chain: len(_encode_raw(raw, chain, 0, _TRY_DICTIONARY)))
     data = _encode_raw(raw, chain, preset, dict_size)
     sizes = _varint(len(data)) + _varint(len(raw))
     header = _block_header(0xC0, sizes, dict_size, is_x86=len(chain) > 1)

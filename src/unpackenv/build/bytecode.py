@@ -13,12 +13,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+from unpackenv.archive import pooled
+from unpackenv.build import kept
+from unpackenv.build.kept import Kept
+from unpackenv.build.links import leads_to
 from unpackenv.build.scan import Entry, Tree, in_order, without
 from unpackenv.build.source import Source
+from unpackenv.build.temporary import FULL, Commands
 from unpackenv.errors import PackError, SettingError
 
 MODES = ("unchecked-hash", "checked-hash", "timestamp", "keep", "none")
@@ -30,15 +36,24 @@ _CACHE = "__pycache__"
 _NAME_MAX = 255
 
 
+class Data(NamedTuple):
+    """Where the data of a member begins: a file, and the bytes before it."""
+
+    path: str
+    offset: int
+
+
 @dataclass(frozen=True)
 class Bytecode:
     """A tree with its bytecode."""
 
     tree: Tree
-    overlay: dict[str, str]
-    """Where the data of a member is that is not in the source: its path in the tree to a path on disk."""
+    overlay: dict[str, Data]
+    """Where the data of a member is that is not in the source, by its path in the tree."""
     failed: list[tuple[str, str]]
     """Sources that do not compile, by their path in the tree, each with the compiler's reason."""
+    warnings: list[str] = field(default_factory=list)
+    """What is to be known of bytecode that is packed as it was."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +71,52 @@ def compile_tree(
     mode: str,
     staging: str,
     workers: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bytecode:
     """Return `tree` with bytecode for every module, compiled into the directory `staging`.
 
     `mode` is one of `MODES`. Bytecode in the tree is replaced, whichever Python or optimisation it is
-    for; "keep" leaves all as it is. Modules are the sources below an import path, and those that
-    had bytecode already. Bytecode names its source by its path in the tree; an import puts the real one
-    there, at no cost that could be measured.
+    for; "keep" leaves all as it is, but for the times of sources (see `kept`). Modules are the
+    sources below an import path, and those that had bytecode already. Bytecode names its source by its
+    path in the tree; an import puts the real one there, at no cost that could be measured.
     `on_progress` gets the number of sources that are done and that of all, in the calling thread.
-    Raises `PackError` if the interpreter fails, and `SettingError` for another mode.
+    Raises `PackError` if the interpreter fails, `SettingError` for another mode, and `OSError` if `staging` is full.
     """
     if mode not in MODES:
         raise SettingError(f"{mode!r} is none of {', '.join(MODES)}", where="--bytecode")
+    warnings = kept.unusable_modules(tree, source)
     if mode == "keep":
-        return Bytecode(tree, {}, [])
+        found = kept.examine(tree, source)
+        return _retimed(tree, source, found, staging, [*warnings, *found.warnings(source)])
     jobs = [] if mode == "none" else _jobs(tree, source)
-    _make_directories(staging, jobs)
-    failed = _compile(jobs, source, mode, staging, workers, on_progress or (lambda done, total: None))
-    unchanged = {path for path, _ in failed}
-    compiled = [job.bytecode for job in jobs if job.source.path not in unchanged]
-    overlay = {entry.path: os.path.join(staging, entry.path) for entry in compiled}
-    sized = [entry._replace(size=os.path.getsize(overlay[entry.path])) for entry in compiled]
-    return Bytecode(_laid_over(_without_bytecode(tree), sized), overlay, failed)
+    result = Bytecode(tree, {}, [], warnings)
+    compiled = []
+    with closing(_compiled(jobs, source, mode, staging, workers, on_progress)) as results:
+        for job, place, size_or_reason in results:
+            if isinstance(size_or_reason, str):
+                result.failed.append((job.source.path, size_or_reason))
+            else:
+                result.overlay[job.bytecode.path] = place
+                compiled.append(job.bytecode._replace(size=size_or_reason))
+    return replace(result, tree=_laid_over(_without_bytecode(tree), compiled))
+
+
+def _retimed(tree: Tree, source: Source, found: Kept, staging: str, warnings: list[str]) -> Bytecode:
+    """Return the tree with its bytecode, with new headers where those are wanted."""
+    result = Bytecode(tree, {}, [], warnings)
+    if not found.retimed:
+        return result
+    own = []
+    with open(os.path.join(staging, "kept"), "xb") as file:
+        for entry in tree.entries:
+            header = found.retimed.get(entry.path)
+            if header:
+                result.overlay[entry.path] = Data(file.name, file.tell())
+                with open(os.path.join(source.root, entry.path), "rb") as old:
+                    size = file.write(header + old.read()[len(header) :])
+                own.append(entry._replace(kind="file", size=size, link=""))
+    entries = in_order([*without(tree.entries, found.retimed.keys()), *own])
+    return replace(result, tree=replace(tree, entries=entries))
 
 
 # --- which sources, and where their bytecode goes ----------------------------------------------
@@ -89,7 +127,7 @@ def _jobs(tree: Tree, source: Source) -> list[_Job]:
     by_path = {entry.path: entry for entry in tree.entries}
     jobs = []
     for entry in tree.entries:
-        origin = _origin(entry, source, by_path) if entry.path.endswith(".py") else None
+        origin = _origin(entry, by_path) if entry.path.endswith(".py") else None
         if origin is None:
             continue
         path = _bytecode_path(entry.path, source.interpreter.cache_tag)
@@ -113,76 +151,69 @@ def _can_exist(path: str, by_path: dict[str, Entry]) -> bool:
     return len(os.fsencode(name)) <= _NAME_MAX and (cache not in by_path or by_path[cache].kind == "dir")
 
 
-def _origin(entry: Entry, source: Source, by_path: dict[str, Entry]) -> Entry | None:
+def _origin(entry: Entry, by_path: Mapping[str, Entry]) -> Entry | None:
     """Return the entry whose data a source has: itself, or what a symlink leads to within the tree."""
-    if entry.kind != "symlink":
-        return entry if entry.kind in ("file", "hardlink") else None
-    real = os.path.realpath(os.path.join(source.root, entry.path))
-    origin = by_path.get(os.path.relpath(real, os.path.realpath(source.root)))
+    origin = by_path.get(leads_to(entry, by_path) or "")
     return origin if origin and origin.kind in ("file", "hardlink") else None
 
 
 # --- compiling ---------------------------------------------------------------------------------
 
 
-def _make_directories(staging: str, jobs: list[_Job]) -> None:
-    for directory in {os.path.dirname(job.bytecode.path) for job in jobs}:
-        os.makedirs(os.path.join(staging, directory), exist_ok=True)
-
-
-def _compile(
+def _compiled(
     jobs: list[_Job],
     source: Source,
     mode: str,
     staging: str,
     workers: int,
     on_progress: Callable[[int, int], None],
-) -> list[tuple[str, str]]:
-    """Compile all jobs and return the sources that do not compile, each with the reason."""
-    failed: list[tuple[str, str]] = []
+) -> Generator[tuple[_Job, Data, int | str], None, None]:
+    """Yield all jobs, each with the place of its bytecode and its size, or the reason why it does not compile."""
     done = 0
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
-    with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(lambda batch: _compile_batch(batch, source, mode, staging), batches)
-        for batch, reasons in zip(batches, results):
-            failed += [(job.source.path, reason) for job, reason in zip(batch, reasons) if reason]
+    with Commands() as commands:
+
+        def compiled(number: int) -> list[int | str]:
+            return _compile_batch(batches[number], source, mode, os.path.join(staging, str(number)), commands)
+
+        results = pooled.in_order(
+            compiled, range(len(batches)), workers, 2 * workers, lambda: on_progress(done, len(jobs))
+        )
+        for number, (batch, sizes) in enumerate(zip(batches, results)):
+            offset = 0
+            for job, size_or_reason in zip(batch, sizes):
+                yield job, Data(os.path.join(staging, str(number)), offset), size_or_reason
+                offset += size_or_reason if isinstance(size_or_reason, int) else 0
             done += len(batch)
             on_progress(done, len(jobs))
-    return failed
 
 
-def _compile_batch(batch: list[_Job], source: Source, mode: str, staging: str) -> list[str]:
-    """Compile a batch in a new interpreter; returns for each source why it does not compile, or ""."""
+def _compile_batch(batch: list[_Job], source: Source, mode: str, to: str, commands: Commands) -> list[int | str]:
+    """Compile a batch in a new interpreter into the file `to`; returns what that says of each source."""
     # Not -I: it would make the interpreter ignore PYTHONHASHSEED.
-    run = subprocess.run(
-        [source.interpreter.path, "-s", "-S", "-B", "-W", "ignore", _COMPILER, mode],
-        input=json.dumps([_order(job, source.root, staging) for job in batch]),
-        env=_environment(),
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        errors="backslashreplace",
+    run = commands.run(
+        [source.interpreter.path, "-s", "-S", "-B", "-W", "ignore", _COMPILER, mode, to],
+        json.dumps([_order(job, source.root) for job in batch]),
+        _environment(),
     )
-    reasons = [json.loads(line) for line in run.stdout.splitlines()]
-    if len(reasons) < len(batch):
+    if run.returncode in FULL:
+        raise OSError(run.returncode, os.strerror(run.returncode))
+    sizes: list[int | str] = [json.loads(line) for line in run.stdout.splitlines()]
+    if len(sizes) < len(batch):
         raise PackError(
             f"{source.interpreter.path} died while it compiled this ({_last_words(run)})",
-            where=os.path.join(source.root, batch[len(reasons)].source.path),
+            where=os.path.join(source.root, batch[len(sizes)].source.path),
             hint="Leave the file out with --exclude, or keep the bytecode that there is with --bytecode keep",
             exit_status=run.returncode,
         )
-    return reasons
+    return sizes
 
 
-def _order(job: _Job, root: str, staging: str) -> tuple[str, str, str, int]:
+def _order(job: _Job, root: str) -> tuple[str, str, int]:
     """Return what the compiler needs to know of a job; it reads paths as UTF-8 whatever our own encoding is."""
-    paths = (
-        os.path.join(root, job.source.path),
-        os.path.join(staging, job.bytecode.path),
-        job.source.path,
-    )
-    read, written, shown = (os.fsencode(path).decode("utf-8", "surrogateescape") for path in paths)
-    return read, written, shown, job.bytecode.mtime
+    paths = os.path.join(root, job.source.path), job.source.path
+    read, shown = (os.fsencode(path).decode("utf-8", "surrogateescape") for path in paths)
+    return read, shown, job.bytecode.mtime
 
 
 def _environment() -> dict[str, str]:
@@ -203,7 +234,7 @@ def _last_words(run: subprocess.CompletedProcess[str]) -> str:
 def _without_bytecode(tree: Tree) -> Tree:
     """Return the tree less the bytecode files in `__pycache__`; one elsewhere is a module without source, and stays."""
     dropped = {e.path for e in tree.entries if e.path.endswith(".pyc") and f"/{_CACHE}/" in f"/{e.path}"}
-    return Tree(tuple(without(tree.entries, dropped)), tree.root_mtime, tree.unused)
+    return replace(tree, entries=tuple(without(tree.entries, dropped)))
 
 
 def _laid_over(tree: Tree, added: list[Entry]) -> Tree:
@@ -214,7 +245,7 @@ def _laid_over(tree: Tree, added: list[Entry]) -> Tree:
     used = needed | {os.path.dirname(entry.path) for entry in tree.entries}
     kept = [entry for entry in tree.entries if entry.path in used or not _is_cache(entry)]
     made = [Entry(path, "dir", 0o755, mtimes[os.path.dirname(path)]) for path in needed if path not in mtimes]
-    return Tree(in_order([*kept, *made, *added]), tree.root_mtime, tree.unused)
+    return replace(tree, entries=in_order([*kept, *made, *added]))
 
 
 def _is_cache(entry: Entry) -> bool:

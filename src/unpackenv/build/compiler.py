@@ -1,9 +1,10 @@
 """Compile sources to bytecode files: run by the interpreter that will import them, not imported by ours.
 
-    python -s -S -B -W ignore compiler.py MODE < sources > results
+    python -s -S -B -W ignore compiler.py MODE FILE < sources > results
 
-`sources` is a JSON list of [source, bytecode file, name for tracebacks, mtime]; for each there is
-one line of JSON in `results`: the reason why it does not compile, or "". The bytes depend on the
+`sources` is a JSON list of [source, name for tracebacks, mtime]. Their bytecode is written to the new file FILE,
+one behind the other; for each there is one line of JSON in `results`: how many bytes it has, or the reason why it
+does not compile. Where the disk is full, the exit status is that errno. The bytes depend on the
 sources before it as well (a string that another module shares is written differently), so whoever
 wants the same bytes again gives the same list to a new process, with the same PYTHONHASHSEED.
 """
@@ -15,6 +16,7 @@ import sys
 if __name__ == "__main__":
     del sys.path[0]  # this directory: nothing here may pass for a module of the standard library
 
+import errno
 import gc
 import importlib.util
 import json
@@ -24,25 +26,30 @@ import re
 import types
 
 
-def main(mode: str) -> None:
-    """Compile what standard input lists."""
+def main(mode: str, path: str) -> None:
+    """Compile what standard input lists into a new file."""
     gc.disable()  # compiling makes many objects and no cycles
-    for source, bytecode, name, mtime in json.load(sys.stdin):
-        print(json.dumps(compile_file(source, bytecode, name, mtime, mode)), flush=True)
+    try:
+        with open(path, "xb") as file:
+            for source, name, mtime in json.load(sys.stdin):
+                compiled = compile_file(source, name, mtime, mode)
+                if isinstance(compiled, bytes):
+                    file.write(compiled)
+                    file.flush()
+                print(json.dumps(len(compiled) if isinstance(compiled, bytes) else compiled), flush=True)
+    except OSError as error:
+        sys.exit(error.errno if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"OSError: {error}")
 
 
-def compile_file(source: str, bytecode: str, name: str, mtime: int, mode: str) -> str:
-    """Write the bytecode of one source; returns why it does not compile, or "". Raises `OSError`."""
+def compile_file(source: str, name: str, mtime: int, mode: str) -> bytes | str:
+    """Return the bytecode of one source, or why it does not compile. Raises `OSError`."""
     with open(source, "rb") as file:
         data = file.read()
     try:
         code = compile(data, name, "exec", dont_inherit=True, optimize=0)
-        compiled = header(data, mtime, mode) + dump(code)
+        return header(data, mtime, mode) + dump(code)
     except Exception as error:  # SyntaxError, ValueError, RecursionError, MemoryError, ...: it stays uncompiled
         return f"{type(error).__name__}: {error}"[:500]
-    with open(bytecode, "xb") as file:
-        file.write(compiled)
-    return ""
 
 
 def header(data: bytes, mtime: int, mode: str) -> bytes:
@@ -89,4 +96,4 @@ def _as_frozenset(marked: re.Match[bytes]) -> bytes:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Telling a person how far a long step is: a bar on a terminal.
+"""Telling a person how far a long step is: a bar on a terminal, elsewhere a line every ten seconds.
 
 The bar is `rich`'s (extra `build`). Where stderr is no terminal there is none, nor for the first process of a
 container: with `docker run --tty` its log is a terminal.
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
 def step(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show one step of `total` units while entered, as `bar` does; where that shows nothing, say when it is over."""
+    """Show one step of `total` units while entered, as `bar` does; where there is no bar, say when it is over."""
     started = time.monotonic()
     shown = _bar(total) is not None
     with bar(name, total) as show:
@@ -35,15 +36,44 @@ def step(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show one step of `total` units while entered; call what it yields with the units done so far."""
+def bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show one step of `total` units while entered; call what it yields, often, with the units done so far.
+
+    Without a total the units are bytes, and there is no end to be seen.
+    """
     progress = _bar(total)
     if progress is None:
-        yield lambda done: None
+        yield _Lines(name, total)
         return
     with progress:
         task = progress.add_task(name, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+class _Lines:
+    """Says every ten seconds how far a step is."""
+
+    def __init__(self, name: str, total: int | None) -> None:
+        self._name = name
+        self._total = total
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            print(f"{self._name}: {self._how_far(done, now - self._began)}", file=sys.stderr)
+
+    def _how_far(self, done: int, seconds: float) -> str:
+        if self._total is None:
+            return f"{done / 1e6:.1f} MB so far"
+        done = min(done, self._total)
+        left = f", about {_in_words(seconds * (self._total - done) / done)} left" if done else ""
+        return f"{100 * done // max(1, self._total)}%{left}"
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def watched(name: str, total: int | None, work: Callable[[], T]) -> T:

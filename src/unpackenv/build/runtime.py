@@ -30,7 +30,7 @@ from unpackenv.errors import PackError
 _OF_BUILD = ("__init__.py", "hook.py")
 # What is for the machine that builds only, or is made anew.
 _LEFT_OUT = (
-    "__pycache__", "backend", "py.typed", "writer.py", "pack.py", "analyze.py", "timings.py", "runtime.py",
+    "__pycache__", "backend", "py.typed", "writer.py", "pace.py", "pack.py", "analyze.py", "timings.py", "runtime.py",
 )  # fmt: skip
 # Of the reports, the doctor.
 _OF_REPORT = (

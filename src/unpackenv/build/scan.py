@@ -11,11 +11,13 @@ import fnmatch
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from unpackenv.archive.toc import RESERVED
+from unpackenv.build import links as of_links
+from unpackenv.build.links import Links, Place
 from unpackenv.build.source import Source, unreadable
 from unpackenv.errors import PackError, SettingError
 
@@ -42,43 +44,59 @@ class Entry(NamedTuple):
 class Tree:
     """The members of a source, as `in_order` has them; the root itself is not one of them.
 
-    `unused` are the globs of what was to be excluded that nothing matched.
+    `unused` are the globs of what was to be excluded that nothing matched, `warnings` what is to be known of links.
     """
 
     entries: tuple[Entry, ...]
     root_mtime: int
     unused: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-def scan(source: Source, exclude: Sequence[str] = (), output: str = "") -> Tree:
+def scan(
+    source: Source,
+    exclude: Sequence[str] = (),
+    output: str = "",
+    links: str = of_links.MODES[0],
+    on_progress: Callable[[int], None] = lambda size: None,
+) -> Tree:
     """Return the members of the tree, without what one of the globs in `exclude` matches, and without `output`.
 
     A glob is matched, as `fnmatch` does it, against a member's name, its path, and its path below an
     import path; a directory that matches is dropped with all that is in it. What unpackenv itself
-    keeps at the root of a tree is never a member. Raises `PackError` for sockets, FIFOs and devices,
-    and for what cannot be read.
+    keeps at the root of a tree is never a member. `links` is one of `links.MODES`; `on_progress` gets the bytes of
+    the files that were found. Raises `PackError` for sockets, FIFOs and devices, and for what cannot be read.
     """
     latest = _latest_mtime()
     is_excluded = _Excludes(exclude, source.import_paths)
+    treated = Links(source, links)
     found: list[tuple[Entry, _Inode]] = []
+    size = 0
     try:
         root = os.stat(source.root)
-        directories = [""]
+        top: tuple[Place, ...] = (Place(os.path.realpath(source.root), ""),)
+        directories = [("", top)]
         while directories:
-            directory = directories.pop()
+            directory, places = directories.pop()
             with os.scandir(os.path.join(source.root, directory)) as items:
                 for item in items:
                     path = os.path.join(directory, item.name)
                     if path.startswith(_RESERVED) or item.path == output or is_excluded(path):
                         continue
-                    found.append(_entry(path, item, latest))
-                    if item.is_dir(follow_symlinks=False):
-                        directories.append(path)
+                    link = treated.packed_as(path, places) if item.is_symlink() else ""
+                    entry, inode = _entry(path, item, link, latest)
+                    found.append((entry, inode))
+                    size += entry.size
+                    if entry.kind == "dir":
+                        behind = (Place(os.path.realpath(item.path), path),) if item.is_symlink() else ()
+                        directories.append((path, places + behind))
+            on_progress(size)
     except OSError as error:
         raise unreadable(error) from error
     found.sort(key=lambda pair: _position(pair[0]))
     _, mtime = _mode_and_mtime(root, latest)
-    return Tree(tuple(_with_hard_links(found)), mtime, tuple(is_excluded.unused))
+    entries = tuple(_with_hard_links(found))
+    return Tree(entries, mtime, tuple(is_excluded.unused), tuple(of_links.warnings(treated, entries)))
 
 
 def left_out(source: Source, tree: Tree, globs: Sequence[str]) -> tuple[list[Entry], list[str]]:
@@ -148,15 +166,15 @@ class _Excludes:
                 yield path[len(prefix) :]
 
 
-def _entry(path: str, item: os.DirEntry[str], latest: int | None) -> tuple[Entry, _Inode]:
-    status = item.stat(follow_symlinks=False)
+def _entry(path: str, item: os.DirEntry[str], link: str, latest: int | None) -> tuple[Entry, _Inode]:
+    """Return the member at `path`: a link that says `link`, or what is there, behind a link if need be."""
+    status = item.stat(follow_symlinks=not link)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
         raise PackError("is a socket, FIFO or device", where=item.path, hint="Leave it out with --exclude")
     if kind == "file" and not os.access(item.path, os.R_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), item.path)
     size = status.st_size if kind == "file" else 0
-    link = os.readlink(item.path) if kind == "symlink" else ""
     return Entry(path, kind, *_mode_and_mtime(status, latest), size, link), (status.st_dev, status.st_ino)
 
 

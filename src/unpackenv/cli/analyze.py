@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from unpackenv.build import links
 from unpackenv.cli.common import positive
 
 TYPE_CHECKING = False
@@ -34,6 +35,10 @@ def add(commands: Commands) -> None:
         metavar="GLOB",
         help="as if packed without; may be repeated (default: nothing)",
     )
+    parser.add_argument(
+        "--links", choices=links.MODES, default=links.MODES[0],
+        help=f"links that lead out of DIR, as for `pack` (default: {links.MODES[0]})",
+    )  # fmt: skip
     parser.add_argument("--site", default="", metavar="PATH", help="the packages of an image (default: the largest)")
     parser.add_argument(
         "--containers", type=positive, default=1, metavar="N",
@@ -56,7 +61,12 @@ def run(options: argparse.Namespace) -> int:
     circumstances = Circumstances(options.containers, options.link)
     analysis = isolation.stoppable(
         lambda: analyze.analyze(
-            options.subject, circumstances, site=options.site, exclude=options.exclude, quick=options.quick
+            options.subject,
+            circumstances,
+            site=options.site,
+            exclude=options.exclude,
+            follow=options.links,
+            quick=options.quick,
         )
     )
     if options.json:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 
+from unpackenv.build import links
 from unpackenv.build.bytecode import MODES
-from unpackenv.build.pack import BEST_FRAME_SIZE, DEFAULT_FRAME_SIZE, DEFAULT_LEVEL
+from unpackenv.build.pack import BEST_FRAME_SIZE, DEFAULT_FRAME_SIZE, DEFAULT_LEVEL, FAST_LEVEL, FASTER, LARGER
 from unpackenv.cli.common import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from unpackenv.build.pack import Packed
     from unpackenv.cli.common import Commands
 
 _BIGGEST = 8
+_LONG = 30  # seconds of compressing, after which there is a word about --fast
 
 
 def add(commands: Commands) -> None:
@@ -23,6 +27,10 @@ def add(commands: Commands) -> None:
         for sizes in (DEFAULT_FRAME_SIZE, BEST_FRAME_SIZE)
     )
     levels = ", ".join(f"{codec} {level}" for codec, level in DEFAULT_LEVEL.items())
+    fast = "; ".join(
+        f"{codec} {level}, about {LARGER[codec]:.0%}% larger in 1/{FASTER[codec]} of the time"
+        for codec, level in FAST_LEVEL.items()
+    )
     parser = commands.add_parser(
         "pack",
         help="make an archive of installed packages",
@@ -38,7 +46,12 @@ def add(commands: Commands) -> None:
         choices=tuple(DEFAULT_LEVEL),
         help="zstd or xz (default: by the name of FILE, else zstd)",
     )
-    parser.add_argument(
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument(
+        "--fast", action="store_true",
+        help=f"a low level: {fast}",
+    )  # fmt: skip
+    effort.add_argument(
         "--best", action="store_true",
         help=f"the highest level and the largest frames ({best}): smaller, slower to pack, more memory at the start",
     )  # fmt: skip
@@ -64,6 +77,11 @@ def add(commands: Commands) -> None:
         help="where to unpack (default: a venv where it is now, else as the start finds a place)",
     )
     parser.add_argument(
+        "--links", metavar="MODE", choices=links.MODES, default=links.MODES[0],
+        help="links that lead out of SRC: follow (pack what they lead to), keep (pack the links), or refuse "
+        f"(default: {links.MODES[0]})",
+    )  # fmt: skip
+    parser.add_argument(
         "--bytecode", metavar="MODE", choices=MODES, default=MODES[0],
         help="unchecked-hash, checked-hash, timestamp: compile what has none, to be compared with its source never, by "
         f"content, or by time; keep: leave what is there; none: pack none (default: {MODES[0]})",
@@ -77,38 +95,52 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.build import pack
-    from unpackenv.report import amount
     from unpackenv.start import isolation
 
-    codec = options.codec or ("xz" if options.output.endswith(".xz") else "zstd")
-    if not options.output.endswith({"xz": (".xz", ".txz"), "zstd": (".zst", ".tzst")}[codec]):
-        print(f"warning: {options.output} will be compressed with {codec}, whatever its name says", file=sys.stderr)
+    codec = options.codec or ("xz" if options.output.endswith("xz") else "zstd")
     chosen = pack.Options(
         codec=codec,
         best=options.best,
+        fast=options.fast,
         level=options.level,
         frame_size=options.frame_size,
         workers=options.workers,
         exclude=options.exclude,
         target=options.target,
+        links=options.links,
         bytecode=options.bytecode,
         python=options.python,
     )
     # A build that is cancelled leaves neither half an archive nor a staging directory.
-    packed = isolation.stoppable(lambda: pack.pack(options.source, options.output, chosen))
-    for warning in packed.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for glob in packed.unused:
-        print(f"warning: --exclude {glob} matches nothing", file=sys.stderr)
-    for path, reason in packed.failed:
-        print(f"warning: {path} does not compile and is packed as it is: {reason}", file=sys.stderr)
-    toc, described = packed.written.toc, packed.source
-    ratio = packed.written.size / max(1, toc.unpacked_size)
-    print(f"{packed.path}: {amount(packed.written.size)}, {ratio:.1%} of {amount(toc.unpacked_size)}")
+    packed = isolation.stoppable(lambda: pack.pack(options.source, options.output, chosen, _warn))
+    for line in _summary(packed, options):
+        print(line)
+    return 0
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _summary(packed: Packed, options: argparse.Namespace) -> Iterator[str]:
+    from unpackenv.report import amount
+
+    toc, described, size = packed.written.toc, packed.source, packed.written.size
+    ratio = size / max(1, toc.unpacked_size)
+    yield f"{packed.path}: {amount(size)}, {ratio:.1%} of {amount(toc.unpacked_size)}"
     frames = len(toc.frame_raw)
     counts = f"{len(toc.file_names)} files, {frames} frame{'s' * (frames != 1)}"
-    print(f"  {counts}, {described.kind}, for {described.interpreter.cache_tag}")
+    yield f"  {counts}, {described.kind}, for {described.interpreter.cache_tag}"
     biggest = list(packed.packages.items())[:_BIGGEST]
-    print("  largest: " + ", ".join(f"{name} {amount(size)}" for name, size in biggest))
-    print(f"  digest {packed.written.digest}")
-    return 0
+    yield "  largest: " + ", ".join(f"{name} {amount(taken)}" for name, taken in biggest)
+    if packed.target:
+        yield f"  target {packed.target}: starts unpack it there, unless they name another one (UNPACKENV_TARGET)"
+        if not options.target:
+            yield "    That is where this environment is now, and what its scripts name. To start it on this machine,"
+            yield "    name another one."
+    codec = packed.codec
+    if packed.seconds > _LONG and not (options.fast or options.best or options.level):
+        larger = amount(size * (1 + LARGER[codec]))
+        fast = f"{packed.seconds / FASTER[codec]:.0f} s, for an archive of {larger}"
+        yield f"  compressing took {packed.seconds:.0f} s; with --fast it would take about {fast}"
+    yield f"  digest {packed.written.digest}"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unpackenv.build import progress, scan
+from unpackenv.build import layout, links, progress, scan
+from unpackenv.build.temporary import Directory, room
 from unpackenv.report import advice, contents, measure, scratch
 from unpackenv.report.advice import Advice, Circumstances
 from unpackenv.report.contents import Duplicate, Kind, Needless, Package
@@ -39,21 +39,33 @@ class Analysis:
 
 
 def analyze(
-    path: str, circumstances: Circumstances, *, site: str = "", exclude: Sequence[str] = (), quick: bool = False
+    path: str,
+    circumstances: Circumstances,
+    *,
+    site: str = "",
+    exclude: Sequence[str] = (),
+    follow: str = links.MODES[0],
+    quick: bool = False,
 ) -> Analysis:
     """Analyse the tree, archive or image at `path`, without what the globs in `exclude` leave out.
 
-    With `quick` compression is estimated from a sample. Raises `UnpackenvError`.
+    `follow` is one of `links.MODES`, for a tree. With `quick` compression is estimated from a sample.
+    Raises `UnpackenvError`.
     """
-    with tempfile.TemporaryDirectory(prefix="unpackenv-") as work:
-        subject = open_subject(path, site, work)
+    with Directory() as work, Directory() as measuring:
+        subject = open_subject(path, site, work.make())
         described = subject.source
-        tree = scan.scan(described, exclude)
+        # Links of an image, or of an archive, lead out of it to what is not on this machine.
+        mode = follow if subject.kind == "directory" else "keep"
+        with progress.bar("scan", None) as show_size:
+            tree = scan.scan(described, exclude, links=mode, on_progress=show_size)
+        layout.check(described, tree)
         # What is left out is in the archive that there is: another one has to be made.
         archive = "" if exclude else subject.archive
-        place = scratch.choose(measure.scratch_needed(tree))
-        with tempfile.TemporaryDirectory(prefix="unpackenv-", dir=place.directory) as room:
-            measured = measure.measure(described, tree, archive, room, quick=quick)
+        needed = measure.scratch_needed(tree)
+        place = scratch.choose(needed)
+        with room(place.directory, f"to measure takes {needed / 1e6:.0f} MB"):
+            measured = measure.measure(described, tree, archive, measuring.make(place.directory), quick=quick)
         with progress.bar("look for what nobody needs", 2) as show:
             needless = contents.needless(described, tree)
             show(1)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate
 
+from unpackenv.archive.pooled import in_order
 from unpackenv.archive.toc import Toc
 from unpackenv.build import checks, distributions, scan
 from unpackenv.build.scan import Entry, Tree
 from unpackenv.build.source import Source
+from unpackenv.build.temporary import Commands, Directory
 
 _ELF = b"\x7fELF"
 _SMALLEST_PROGRAM = _SMALLEST_DUPLICATE = 4096
@@ -193,18 +192,22 @@ def _symbols(described: Source, tree: Tree) -> Needless | None:
     if not shutil.which("strip"):
         return None
     native = [entry for entry in _files(tree) if _kind(described, entry) == _NATIVE]
-    with tempfile.TemporaryDirectory(prefix="unpackenv-") as scratch, ThreadPoolExecutor(_cpus()) as pool:
-        jobs = ((os.path.join(described.root, entry.path), entry.size, scratch, at) for at, entry in enumerate(native))
-        saved = [size for size in pool.map(lambda job: _stripped(*job), jobs) if size > 0]
+    with Directory() as temporary, Commands() as commands:
+        scratch = temporary.make()
+
+        def stripped(job: tuple[int, Entry]) -> int:
+            number, entry = job
+            copy = os.path.join(scratch, str(number))
+            return _stripped(os.path.join(described.root, entry.path), entry.size, copy, commands)
+
+        saved = [size for size in in_order(stripped, enumerate(native), _cpus(), 2 * _cpus()) if size > 0]
     hint = "strip --strip-unneeded takes them out; of a library that auditwheel has changed it may break"
     return Needless("symbols that only debuggers and linkers read", len(saved), sum(saved), [], hint) if saved else None
 
 
-def _stripped(path: str, size: int, scratch: str, number: int) -> int:
+def _stripped(path: str, size: int, copy: str, commands: Commands) -> int:
     """Return by how many bytes strip makes a file smaller; 0 where it cannot."""
-    copy = os.path.join(scratch, str(number))
-    command = ["strip", "--strip-unneeded", "-o", copy, path]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
+    if commands.run(["strip", "--strip-unneeded", "-o", copy, path]).returncode:
         return 0
     saved = size - os.path.getsize(copy)
     os.unlink(copy)

@@ -151,7 +151,7 @@ def unpack(archive: str, to: str) -> Report:
 
 def _correction(described: Source, tree: scan.Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
     """Compress some frames of a tree at both levels; return their bytes, and the ratios for gzip and archive."""
-    whole = sum(_BLOCK + entry.size for entry in tree.entries)
+    whole = packing.stream_size(tree.entries)
     stride = -(-whole // (_FRAME * _SAMPLES))
     frames = writer.tar_stream(packing.members(described.root, tree.entries, {}), _FRAME)
     chosen = list(islice(frames, stride // 2, None, stride))
@@ -165,8 +165,8 @@ def _correction(described: Source, tree: scan.Tree, exact: Levels, quick: Levels
         ]
 
     with progress.bar("sample", len(chosen)) as show:
-        found = []
-        for each in in_order(sizes, chosen, workers, workers):
+        found: list[list[int]] = []
+        for each in in_order(sizes, chosen, workers, workers, lambda: show(len(found))):
             found.append(each)
             show(len(found))
     gzip, archive, quick_gzip, quick_archive = map(sum, zip(*found))
@@ -213,7 +213,7 @@ def _file(path: str) -> Input:
 
 
 def _pack(described: Source, tree: scan.Tree, level: int, to: str) -> Toc:
-    with progress.bar("pack", sum(entry.size for entry in tree.entries)) as show:
+    with progress.bar("pack", packing.stream_size(tree.entries)) as show:
         written = writer.write(
             to,
             packing.members(described.root, tree.entries, {}),

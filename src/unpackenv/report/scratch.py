@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from unpackenv.build.temporary import Directory
 from unpackenv.errors import NoSpace
 from unpackenv.start import limits
 
@@ -65,7 +66,8 @@ def check_room(directory: str, size: int) -> None:
 
 
 def _tried(directory: str) -> Place:
-    with tempfile.TemporaryDirectory(prefix="unpackenv-", dir=directory) as name:
+    with Directory() as temporary:
+        name = temporary.make(directory)
         began = time.perf_counter()
         for number in range(_FILES):
             with open(os.path.join(name, str(number)), "wb") as file:

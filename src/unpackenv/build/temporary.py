@@ -1,0 +1,127 @@
+"""Temporary directories and commands of a long step: nothing of them is left when it is told to stop."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import TracebackType
+
+from unpackenv.errors import NoSpace
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_SECONDS_TO_REMOVE = 0.3
+
+
+class Directory:
+    """A temporary directory, from `make` on, until this context is left.
+
+    What a stop signal leaves and cannot be removed at once is left to a process that outlives this one: to remove
+    tens of thousands of files takes seconds.
+    """
+
+    def __init__(self) -> None:
+        self._path = ""
+
+    def make(self, where: str = "") -> str:
+        """Make it, below the directory `where` or where temporary files belong, and return its path."""
+        # Its name is known before it is there: a signal may come in between.
+        self._path = os.path.join(where or tempfile.gettempdir(), f"unpackenv-{secrets.token_hex(8)}")
+        try:
+            os.mkdir(self._path, 0o700)
+        except OSError:
+            self._path = ""
+            raise
+        return self._path
+
+    def __enter__(self) -> Directory:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        try:
+            if self._path and (kind is None or issubclass(kind, Exception)):
+                shutil.rmtree(self._path)
+        finally:
+            if self._path and os.path.lexists(self._path):  # told to stop, perhaps just now
+                _remove_aside(self._path)
+
+
+def _remove_aside(path: str) -> None:
+    try:
+        remover = subprocess.Popen(
+            ["rm", "-rf", "--", path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(subprocess.TimeoutExpired):
+        remover.wait(_SECONDS_TO_REMOVE)
+
+
+@contextmanager
+def room(where: str, need: str) -> Iterator[None]:
+    """Raise `NoSpace` instead of an `OSError` where a disk, or a quota, is full while files are written below `where`.
+
+    `need` says for what and how much: "compiling takes about 3 MB".
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        hint = "Make room there, or name another directory with TMPDIR"
+        raise NoSpace(f"is full, or your quota there: {need}", where=where, hint=hint) from error
+
+
+class Commands:
+    """Commands that threads run. What still runs when this context is left is killed, and none begins any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._over = False
+
+    def run(
+        self, command: Sequence[str], given: str = "", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and return what came of it; `given` is its standard input."""
+        with self._lock:
+            if self._over:
+                raise InterruptedError
+            process = subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="backslashreplace",
+            )
+            self._running.add(process)
+        try:
+            out, err = process.communicate(given)
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def __enter__(self) -> Commands:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._over = True
+            running = list(self._running)
+        for process in running:
+            process.kill()
+            process.wait()
