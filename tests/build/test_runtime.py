@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import sys
@@ -173,3 +174,19 @@ def test_nothing_is_left_of_one_that_does_not_work(tmp_path: Path, monkeypatch: 
     with pytest.raises(PackError, match="no_such_module"):
         runtime.write(str(tmp_path / "runtime"))
     assert os.listdir(tmp_path) == []
+
+
+def test_sources_are_shortened(written: runtime.Runtime) -> None:
+    """But for those that other interpreters run, perhaps older ones."""
+    package = Path(written.path, "unpackenv")
+    for path in package.rglob("*.py"):
+        original = Path(runtime.__file__).parents[1] / path.relative_to(package)
+        if path.parent.name == "shim" or path.name == "interpreter.py":
+            assert path.read_bytes() == original.read_bytes()
+        else:
+            tree = ast.parse(path.read_bytes())
+            functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+            assert not [node.name for node in (tree, *functions) if ast.get_docstring(node)]
+            assert not [node.name for node in functions if node.returns]
+            assert ast.dump(tree) == ast.dump(runtime._Shortened().visit(ast.parse(original.read_bytes())))
+            assert path.stat().st_size <= original.stat().st_size

@@ -11,6 +11,7 @@ There is no `zstandard` package in it that could shadow the application's.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -42,6 +43,8 @@ _WITHOUT_BYTECODE = (
     r"report/|archive/(compare|frames|pooled|refusals|verify)\.py|cli/(doctor|hook|inspect|prune|verify)\.py|"
     r"start/prune\.py"
 )
+# What other interpreters run, perhaps older ones: it stays as it was written.
+_FOR_OTHERS = ("archive/interpreter.py", "start/shim/*")
 _CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold"
 
 
@@ -67,6 +70,7 @@ def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
         work = Path(name, "runtime")
         _copy_package(work)
+        _shorten(work / "unpackenv")
         stripped = codec == trailer.XZ or _copy_backend(work)
         _compile(work)
         _check(work, codec)
@@ -82,6 +86,42 @@ def _copy_package(work: Path) -> None:
         return [name for name in names if name not in kept or name in _LEFT_OUT]
 
     shutil.copytree(Path(unpackenv.__file__).parent, work / "unpackenv", ignore=ignored)
+
+
+def _shorten(package: Path) -> None:
+    """Leave out of the sources what people and type checkers need, and a running program does not."""
+    for path in package.rglob("*.py"):
+        if not any(map(path.match, _FOR_OTHERS)):
+            tree = _Shortened().visit(ast.parse(path.read_bytes()))
+            path.write_text(ast.unparse(tree), encoding="utf-8")
+
+
+class _Shortened(ast.NodeTransformer):
+    """A syntax tree without docstrings, annotations of functions, and what is under `if TYPE_CHECKING`."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        return self.generic_visit(node)
 
 
 def _copy_backend(work: Path) -> bool:
