@@ -11,11 +11,13 @@ import stat
 from collections.abc import Iterator
 
 from unpackenv.archive import reader
+from unpackenv.archive.facts import first
+from unpackenv.archive.reader import Archive
 from unpackenv.archive.toc import Toc
 from unpackenv.errors import TreeMismatch, UnpackenvError
 from unpackenv.report import amount, counted
 from unpackenv.report.findings import NOTE, OK, PROBLEM, WARNING, Finding, of_error
-from unpackenv.start import bootstrap, durable, stamp
+from unpackenv.start import bootstrap, durable, relocation, stamp
 from unpackenv.start.places import Place
 from unpackenv.start.report import Report
 from unpackenv.start.settings import Settings
@@ -57,9 +59,10 @@ def _looked_at(done: Report, archive: str) -> Finding:
     tree = done.target
     said = f"{counted(done.files, 'file')} of {amount(done.size)}"
     try:
-        toc = _listed(archive)
-        if toc:
-            gone = list(_gone(tree, toc))
+        listed = _listed(archive)
+        if listed:
+            toc = listed.toc
+            gone = list(_gone(tree, toc, _rewritten(tree, listed.facts)))
             some = f"{len(gone):,} of its {toc.member_count:,} members are missing or cut off"
             problem = f"{some}, such as {gone[0]}" if gone else ""
             text = f"all {said} are there, with their sizes; their content was not compared"
@@ -81,16 +84,22 @@ def _looked_at(done: Report, archive: str) -> Finding:
     return Finding("tree", PROBLEM, f"{tree}: {problem}", hint, TreeMismatch.reason, {"path": tree})
 
 
-def _listed(archive: str) -> Toc | None:
+def _listed(archive: str) -> Archive | None:
     try:
         with reader.open_archive(archive) as opened:
-            return opened.toc
+            return opened
     except UnpackenvError:  # of plain tar, or damaged, or not there
         return None
 
 
-def _gone(tree: str, toc: Toc) -> Iterator[str]:
-    """Yield the members of an archive that a tree has not, or not of that size."""
+def _rewritten(tree: str, facts: dict[str, list[str]]) -> bytes:
+    """Return the directory of the tree whose scripts a start has written for its place; b"" if none did."""
+    place = relocation.place_of_scripts(tree)
+    return os.fsencode(first(facts, "bin")) if place not in ("", relocation.made_at(facts)) else b""
+
+
+def _gone(tree: str, toc: Toc, rewritten: bytes) -> Iterator[str]:
+    """Yield the members of an archive that a tree has not, or not of that size; scripts were perhaps `rewritten`."""
     for kind, path, row in toc.paths():
         try:
             status = os.lstat(os.path.join(os.fsencode(tree), path))
@@ -98,7 +107,8 @@ def _gone(tree: str, toc: Toc) -> Iterator[str]:
             yield os.fsdecode(path)
             continue
         is_file = stat.S_ISREG(status.st_mode)
-        if kind == "file" and not (is_file and status.st_size == toc.file_size[row]):
+        is_script = bool(rewritten) and path.rpartition(b"/")[0] == rewritten
+        if kind == "file" and not (is_file and (is_script or status.st_size == toc.file_size[row])):
             yield os.fsdecode(path)
 
 
