@@ -37,7 +37,7 @@ def test_a_long_unpack_says_so_once(archive: Path, target: Path, slowly: dict[st
     code = f"{threads}import unpackenv; unpackenv.bootstrap({str(archive)!r}, {str(target)!r}); import app"
     done = run([sys.executable, "-c", code], slowly, notices=True)
     first, second = done.stderr.splitlines()
-    assert first == f"unpackenv: unpacking 0 MB to {target}"
+    assert first == f"unpackenv: unpacking 0.0 MB to {target}"
     assert second.startswith("unpackenv: unpacked 5 files")
 
 

@@ -34,7 +34,7 @@ def is_wanted(attempt: Attempt) -> bool:
 def unpacking(identity: Identity, target: str) -> str:
     """Return what there is to say of an unpack that takes long."""
     size = identity.facts.get("unpacked-size")
-    what = f"{int(size[0]) / 1e6:.0f} MB" if size else identity.path
+    what = f"{int(size[0]) / 1e6:.1f} MB" if size else identity.path
     return f"unpackenv: unpacking {what} to {target}"
 
 
