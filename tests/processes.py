@@ -22,7 +22,7 @@ SOURCE = str(Path(unpackenv.__file__).resolve().parents[1])
 TAG = sys.implementation.cache_tag
 IS_ROOT = os.geteuid() == 0
 # Seconds: a guard against hanging, for every machine, however slow and busy; never a measure of speed.
-PATIENCE = 1200.0
+PATIENCE = 3600.0
 
 # What a start says where it takes more than a second, as any may on a slow machine.
 _NOTICE = re.compile(r"^unpackenv: (unpacking .* to|waiting for .*, which is unpacking to) /.*\n", re.MULTILINE)

@@ -33,6 +33,8 @@ class Temporary:
         tempfile.tempdir = None
         if config.option.basetemp is None:
             config.option.basetemp = str(self._tests)
+        if getattr(config.option, "numprocesses", None):  # else the tests run here, and may look at handlers
+            signal.signal(signal.SIGTERM, lambda *_: pytest.exit("told to stop", 128 + signal.SIGTERM))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:

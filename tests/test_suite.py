@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,20 +16,26 @@ import pytest
 import kept
 import means
 from documented import PROJECT
-from processes import environment, processes_with, run, write_tree
+from processes import PATIENCE, environment, processes_with, run, start, wait_for, write_tree
 
 TESTS = PROJECT / "tests"
 PATHS = os.pathsep.join(map(str, (TESTS, PROJECT / "benchmarks")))
 
 
-def pytest_of(folder: Path, code: str, *options: object) -> subprocess.CompletedProcess[str]:
-    """Run tests in a suite of their own, with the plugins of this one."""
+def suite(folder: Path, code: str, *options: object) -> tuple[list[object], dict[str, str]]:
+    """Make a suite of its own, with the plugins of this one; return the command that runs it, and its environment."""
     ini = "[pytest]\naddopts = -p conftest -ra\ntmp_path_retention_policy = failed\n"
     write_tree(folder, {"pytest.ini": ini, "test_it.py": code})
     (folder / "tmp").mkdir(exist_ok=True)
     env = environment(TMPDIR=folder / "tmp", XDG_CACHE_HOME=folder / "cache", COLUMNS=200)
     env["PYTHONPATH"] += f":{PATHS}"
-    return run([sys.executable, "-m", "pytest", *options], env, cwd=folder)
+    return [sys.executable, "-m", "pytest", *options, folder], env
+
+
+def pytest_of(folder: Path, code: str, *options: object) -> subprocess.CompletedProcess[str]:
+    """Run such a suite to its end."""
+    command, env = suite(folder, code, *options)
+    return run(command, env, cwd=folder)
 
 
 # --- what cannot be made -------------------------------------------------------------------------
@@ -126,6 +133,17 @@ def test_what_a_failed_test_had_is_kept_in_build(tmp_path: Path) -> None:
     done = pytest_of(tmp_path, LEAVING + FAILS)
     assert f"is in {tmp_path}/build/failed-tests" in done.stdout
     assert [path.read_text() for path in tmp_path.glob("build/failed-tests/*/*")] == ["for a look"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_run_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    code = f"import time\ndef test_it(tmp_path):\n open({str(up)!r}, 'w').close()\n time.sleep({PATIENCE})"
+    process = start(*suite(tmp_path, code, "-n", 1))
+    wait_for(up.exists, "the test to begin", process)
+    process.terminate()
+    stdout, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGTERM, stdout
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
