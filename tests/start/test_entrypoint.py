@@ -189,7 +189,7 @@ def test_nothing_but_the_start_is_added_to_the_environment(archive: Path, target
         "PWD",
     }
     assert found["UNPACKENV_SITE"] == f"{TAG}:{target}"
-    assert found["PYTHONPATH"].endswith(":" + given["PYTHONPATH"])
+    assert found["PYTHONPATH"] == f"{SOURCE}/unpackenv/start/shim:{given['PYTHONPATH']}:{target}"
 
 
 def test_modules_in_the_working_directory_do_not_run(archive: Path, target: Path, tmp_path: Path) -> None:
