@@ -12,7 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from processes import PATIENCE, TAG, environment, other_python, pack_tree, run, start, wait_for, wrapper, write_tree
+from processes import (
+    PATIENCE,
+    SOURCE,
+    TAG,
+    environment,
+    other_python,
+    pack_tree,
+    run,
+    start,
+    wait_for,
+    wrapper,
+    write_tree,
+)
 
 
 def started(archive: Path, target: Path, *command: object) -> list[object]:
