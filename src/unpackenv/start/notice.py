@@ -33,8 +33,8 @@ def is_wanted(attempt: Attempt) -> bool:
 
 def unpacking(identity: Identity, target: str) -> str:
     """Return what there is to say of an unpack that takes long."""
-    size = identity.facts.get("unpacked-size")
-    what = f"{int(size[0]) / 1e6:.1f} MB" if size else identity.path
+    size = identity.facts.get("unpacked-size", [""])[0]  # nobody has checked it yet
+    what = f"{int(size) / 1e6:.1f} MB" if size.isdecimal() and len(size) < 20 else identity.path
     return f"unpackenv: unpacking {what} to {target}"
 
 
