@@ -85,3 +85,23 @@ def test_what_cannot_be_put_in_is_refused(archive: Path, tmp_path: Path, value: 
     assert done.returncode == 125
     assert f"target: {value!r} is not a path: it begins with a user or a variable that is not known here" in done.stderr
     assert os.listdir(tmp_path) == [name for name in os.listdir(tmp_path) if not name.startswith(("~", "$"))]
+
+
+def test_home_in_the_options_of_commands(archive: Path, tmp_path: Path) -> None:
+    """No shell puts it into `--option=~/…`."""
+    home = tmp_path / "home"
+    home.mkdir()
+    env = environment(HOME=home)
+    site = tmp_path / "site"
+    for command in (
+        ("pack", site, "--level=1", "--output=~/x.tar.zst", "--target=~/env"),
+        ("hook", "--site-dir=~", "--target=~/env", "--archive=~/x.tar.zst"),
+        ("unpack", "~/x.tar.zst", "-C", "~/env"),
+        ("verify", home / "x.tar.zst", "--target=~/env"),
+        ("runtime", "$HOME/runtime"),
+    ):
+        done = run(wrapper(*command), env, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert {"env", "runtime", "unpackenv.pth", "x.tar.zst"} <= {*os.listdir(home)}
+    assert f"{home}/env" in (home / "unpackenv.pth").read_text()
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(("~", "$"))]

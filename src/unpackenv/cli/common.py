@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
+from unpackenv.start import settings
 from unpackenv.start.settings import TABLE, Setting, Settings, nearest
 
 TYPE_CHECKING = False
@@ -130,6 +131,14 @@ def archive_settings(archive: str, digest: str | None = None) -> Settings:
     return Settings({"archive": archive or None, "digest": digest}, environ)
 
 
+def path(text: str) -> str:
+    """Return a path with `~` and a variable put in: a shell does not do that in `--target=~/env`."""
+    try:
+        return settings.path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from None
+
+
 def positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
@@ -149,8 +158,6 @@ def duration(text: str) -> float:
 
 
 def size(text: str) -> int:
-    from unpackenv.start import settings
-
     try:
         return settings.size(text)
     except ValueError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from unpackenv.cli.common import path
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.cli.common import Commands
@@ -23,17 +25,19 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--archive",
         default="",
+        type=path,
         metavar="FILE",
         help="the archive, where the environment names none (default: a well-known name in /opt/unpackenv)",
     )
     parser.add_argument(
         "--target",
         default="",
+        type=path,
         metavar="DIR",
         help="the target, where the environment names none (default: as for a start)",
     )
     parser.add_argument(
-        "--site-dir", default="", metavar="DIR", help="the site directory (default: this interpreter's)"
+        "--site-dir", type=path, default="", metavar="DIR", help="the site directory (default: this interpreter's)"
     )
     parser.add_argument("--remove", action="store_true", help="remove the hook again, if there is one")
     parser.set_defaults(run=run)
@@ -47,8 +51,8 @@ def run(options: argparse.Namespace) -> int:
         done = "removed" if hook.remove(options.site_dir) else "nothing to remove: there is no hook at"
         print(f"{done} {hook.hook_path(options.site_dir)}")
         return 0
-    path = hook.install(
+    written = hook.install(
         auto=options.auto, archive=options.archive, target=options.target, site_directory=options.site_dir
     )
-    print(f"wrote {path}")
+    print(f"wrote {written}")
     return 0

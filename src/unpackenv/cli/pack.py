@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from unpackenv.build import links
 from unpackenv.build.bytecode import MODES
 from unpackenv.build.pack import BEST_FRAME_SIZE, DEFAULT_FRAME_SIZE, DEFAULT_LEVEL, FAST_LEVEL, FASTER, LARGER
-from unpackenv.cli.common import size
+from unpackenv.cli.common import path, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("source", metavar="SRC", help="the folder to pack")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help="the archive to write (.tar.zst or .tar.xz)"
+        "-o", "--output", type=path, metavar="FILE", required=True, help="the archive to write (.tar.zst or .tar.xz)"
     )
     parser.add_argument(
         "--codec",
@@ -72,6 +72,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--target",
+        type=path,
         default="",
         metavar="DIR",
         help="where to unpack (default: a venv where it is now, else as the start finds a place)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from unpackenv.cli.common import duration
+from unpackenv.cli.common import duration, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ def add(commands: Commands) -> None:
         help="remove unpacked trees that nobody uses",
         description="Remove unpacked trees that no process uses and that no start has used for some time.",
     )
-    parser.add_argument("directories", metavar="DIR", nargs="*", help="holds the trees (default: the default places)")
+    parser.add_argument(
+        "directories", type=path, metavar="DIR", nargs="*", help="holds the trees (default: the default places)"
+    )
     parser.add_argument(
         "--older-than", type=duration, default="30d", metavar="TIME",
         help="unused for that long, such as 12h, 30d or 0 (default: 30d)",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from unpackenv.cli.common import path
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.cli.common import Commands
@@ -18,7 +20,9 @@ def add(commands: Commands) -> None:
         description="Write what a final image needs to start an archive: this package without what builds, and "
         "zstandard's C extension. For the Python version that runs this.",
     )
-    parser.add_argument("directory", metavar="DIR", help="absent or empty; for PYTHONPATH, or /opt/unpackenv/runtime")
+    parser.add_argument(
+        "directory", type=path, metavar="DIR", help="absent or empty; for PYTHONPATH, or /opt/unpackenv/runtime"
+    )
     parser.add_argument(
         "--codec",
         metavar="CODEC",

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from unpackenv.cli.common import archive_settings, bar
+from unpackenv.cli.common import archive_settings, bar, path
 from unpackenv.errors import TreeMismatch
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("archive", metavar="ARCHIVE", nargs="?", default="", help="default: as for a start")
     parser.add_argument(
-        "--target", metavar="DIR", help="the tree to compare (default: none, check the archive by itself)"
+        "--target", type=path, metavar="DIR", help="the tree to compare (default: none, check the archive by itself)"
     )
     parser.add_argument("--digest", metavar="SHA256", help="the digest that the archive must have (default: any)")
     parser.set_defaults(run=run)
