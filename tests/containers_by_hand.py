@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,5 +169,7 @@ class Container:
         enter = f"{setup}; exec chroot --userspec={user}:{user} --groups= {root} env PATH=/usr/bin:/bin"
         script = "\n".join(["set -e", *self._steps, f"mount -o remount,ro {root}", f'{enter} "$@"'])
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        outer = {**env, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        # The temporary directory of this run is not in there.
+        inside = {name: value for name, value in env.items() if (name, value) != ("TMPDIR", tempfile.gettempdir())}
+        outer = {**inside, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         return run([*unshare, "sh", "-c", script, "sh", *command], outer, before=group.join if group else None)
