@@ -9,8 +9,8 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
