@@ -24,6 +24,8 @@ from kept import NotMade
 from processes import PATIENCE
 
 _SECONDS_TO_STOP = 30  # then it is killed
+# What containerd makes, wherever else its files are.
+_PLUGINS = ("/opt/containerd/bin", "/opt/containerd/lib", "/opt/containerd")
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
@@ -86,6 +88,7 @@ def running(data: Path) -> Iterator[Engine]:
     # Paths of sockets are short by law of the kernel, those of tests are not.
     with tempfile.TemporaryDirectory(prefix="dockerd-") as name:
         state = Path(name)
+        new = [path for path in _PLUGINS if not os.path.exists(path)]
         process = _start(data, state)
         try:
             found = Engine(f"unix://{state}/socket", data, process.pid)
@@ -94,6 +97,9 @@ def running(data: Path) -> Iterator[Engine]:
         finally:
             _stop(process, state)
             _unmount(data, state)
+            for path in new:
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
 
 
 def _look() -> None:

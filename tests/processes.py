@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,18 @@ def wait_for(condition: Callable[[], object], what: str, *processes: subprocess.
         if ended and not condition():
             pytest.fail(f"waited for {what}, and a process ended with {ended[0].returncode}: {ended[0].communicate()}")
         time.sleep(0.005)
+
+
+@contextmanager
+def sooner_than(seconds: float) -> Iterator[None]:
+    """See that the block ends sooner than a Python that starts with it and computes for so many seconds of a CPU."""
+    other = start([sys.executable, "-c", f"import time\nwhile time.process_time() < {seconds}: pass"])
+    try:
+        yield
+        assert other.poll() is None, f"took as long as {seconds} s of a CPU"
+    finally:
+        other.kill()
+        other.communicate()
 
 
 def has_open(pid: int, path: Path) -> bool:

@@ -15,7 +15,19 @@ from pathlib import Path
 import pytest
 
 from environments import Environment
-from processes import IS_ROOT, SOURCE, environment, pack_tree, run, start, wait_for, wrapper, write_tree
+from processes import (
+    IS_ROOT,
+    PATIENCE,
+    SOURCE,
+    environment,
+    pack_tree,
+    run,
+    start,
+    wait_for,
+    without_notices,
+    wrapper,
+    write_tree,
+)
 
 Mount = Callable[..., None]
 WHENCE = {
@@ -167,7 +179,7 @@ def test_control_c_while_it_unpacks(archive: Path, tmp_path: Path, target: Path,
     process = start([sys.executable, "-c", code], slow, new_group=True)
     wait_for((tmp_path / "started").exists, "the start to unpack")
     os.kill(process.pid, signal.SIGINT)
-    stderr = process.communicate(timeout=60)[1]
+    stderr = without_notices(process.communicate(timeout=PATIENCE)[1])
     assert process.returncode in (1, 130, -signal.SIGINT)
     assert stderr.splitlines()[-1] == "KeyboardInterrupt"
     assert frames(stderr) == ["<string>", str(app), str(app), f"{SOURCE}/unpackenv/__init__.py"], stderr
