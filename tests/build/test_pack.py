@@ -101,6 +101,30 @@ def test_a_pack_that_is_told_to_stop_at_any_moment(large: Path, tmp_path: Path) 
         wait_for(lambda left=folder / "temporary": os.listdir(left) == [], "the last temporary file to go")  # type: ignore[misc]
 
 
+def test_a_pack_that_is_told_to_stop_does_not_wait_for_a_compiler(site: Path, tmp_path: Path) -> None:
+    """Here it never ends."""
+    compiler = tmp_path / "python"
+    compiler.write_text(f'#!/bin/sh\n[ "$1" = -I ] && exec {sys.executable} "$@"\ncat > /dev/null\nexec sleep 1000\n')
+    compiler.chmod(0o755)
+
+    def sleeps() -> bool:
+        commands = (Path(f"/proc/{pid}/comm") for pid in processes_with(f"TMPDIR={tmp_path}"))
+        return any(path.exists() and path.read_text() == "sleep\n" for path in commands)
+
+    with packing(site, tmp_path, "--python", compiler) as process:
+        try:
+            wait_for(sleeps, "the compiler to sleep")
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 128 + signal.SIGTERM
+    assert os.listdir(tmp_path / "out") == []
+    wait_for(lambda: os.listdir(tmp_path / "temporary") == [], "the last temporary file to go")
+    wait_for(lambda: processes_with(f"TMPDIR={tmp_path}") == [], "every process to end")
+
+
 def test_ctrl_c_at_a_terminal(large: Path, tmp_path: Path) -> None:
     """For all processes of the terminal at once; the cursor is shown again."""
 
@@ -203,7 +227,8 @@ def summary(site: Path, to: Path, seconds: int, *options: object) -> str:
 def test_a_long_pack_tells_of_fast(site: Path, tmp_path: Path) -> None:
     told = summary(site, tmp_path / "x.tar.zst", -1)
     assert re.search(
-        r"  compressing took \d+ s; with --fast it would take about \d+ s, for an archive of \d+\.\d MB\n", told
+        r"  compressing took \d+ s; with --fast it would take about \d+ s, for an archive of [\d.]+ (bytes|kB|MB)\n",
+        told,
     )
     assert "--fast" not in summary(site, tmp_path / "x.tar.zst", 3000)
     for options in ["--fast"], ["--best"], ["--level", 3]:

@@ -16,7 +16,7 @@ from types import TracebackType
 from unpackenv.errors import NoSpace
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_SECONDS_TO_REMOVE = 0.3
+_SECONDS_TO_REMOVE = 0.2
 
 
 class Directory:
