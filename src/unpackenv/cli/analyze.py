@@ -36,8 +36,8 @@ def add(commands: Commands) -> None:
         help="as if packed without; may be repeated (default: nothing)",
     )
     parser.add_argument(
-        "--links", choices=links.MODES, default=links.MODES[0],
-        help=f"links that lead out of DIR, as for `pack` (default: {links.MODES[0]})",
+        "--links", metavar="MODE", choices=links.MODES, default=links.MODES[0],
+        help=f"links that lead out of DIR, as for `pack`: follow, keep or refuse (default: {links.MODES[0]})",
     )  # fmt: skip
     parser.add_argument("--site", default="", metavar="PATH", help="the packages of an image (default: the largest)")
     parser.add_argument(
