@@ -11,7 +11,7 @@ import io
 import zlib
 from functools import partial
 
-from unpackenv.archive import tarstream, xz, zstd
+from unpackenv.archive import tarstream, trailer, xz, zstd
 from unpackenv.archive.codecs import LARGEST_WINDOW, decoder, import_zstandard
 from unpackenv.archive.trailer import ZSTD
 from unpackenv.errors import ArchiveCorrupt, MemoryBudgetExceeded
@@ -82,9 +82,7 @@ def open_file(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
-        from unpackenv.archive import refusals
-
-        raise refusals.unreadable(error, path) from error
+        raise trailer.unreadable(error, path) from error
 
 
 def _stream(chunks: Iterator[bytes], window: int) -> Pieces:

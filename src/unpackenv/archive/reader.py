@@ -98,9 +98,7 @@ def open_archive(path: str, digest: str = "") -> Archive:
             os.close(fd)
             raise
     except OSError as error:
-        from unpackenv.archive import refusals
-
-        raise refusals.unreadable(error, path) from error
+        raise trailer.unreadable(error, path) from error
     except (ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch) as error:
         error.where = path
         raise

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 
 from unpackenv.archive import facts as facts_text
-from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported
 from unpackenv.unpatched import os
 
 VERSION = 1
@@ -133,12 +133,19 @@ def identify(path: str) -> Identity:
         finally:
             os.close(fd)
     except OSError as error:
-        from unpackenv.archive import refusals
-
-        raise refusals.unreadable(error, path) from error
+        raise unreadable(error, path) from error
     except (ArchiveUnsupported, ArchiveCorrupt) as error:
         error.where = path
         raise
+
+
+def unreadable(error: OSError, path: str) -> ArchiveUnreadable:
+    """Return the error that says why the operating system does not give the bytes of the file at `path`."""
+    try:
+        from unpackenv.archive import refusals
+    except OSError:  # too many files are open for an import
+        return ArchiveUnreadable(f"cannot be read ({error.strerror})", where=path)
+    return refusals.unreadable(error, path)
 
 
 def identify_open(fd: int, path: str) -> Identity:
