@@ -165,7 +165,7 @@ def test_the_least_counts(
     expected: int,
     why: str,
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)))
+    monkeypatch.setattr(limits.os, "sched_getaffinity", lambda pid: set(range(cpus)))
     monkeypatch.setattr(limits, "cpu_quota", lambda: quota)
     assert limits.worker_count(0, budget, left, each, jobs) == (expected, why)
     assert limits.worker_count(5, budget, left, each, 40) == (5, "setting")

@@ -163,7 +163,8 @@ os.rename = rename
 @pytest.mark.parametrize("moment", [AFTER_MKDIR, BEFORE_RENAME], ids=["made", "published"])
 def test_a_work_directory_that_is_exchanged_is_noticed(shared: Path, canaries: Path, moment: str) -> None:
     before = describe(canaries)
-    attack = f"CANARIES = {str(canaries)!r}\n{SWAPS_THE_WORK_DIRECTORY}{moment}"
+    mine = "from unpackenv.unpatched import os\n"  # the functions that a start calls
+    attack = f"{mine}CANARIES = {str(canaries)!r}\n{SWAPS_THE_WORK_DIRECTORY}{moment}"
     outcome = boot(shared.parent / "site.tar.zst", shared / "tree", before=attack)
     assert outcome.startswith("TargetUntrusted"), outcome
     assert describe(canaries) == before

@@ -125,7 +125,7 @@ def test_a_start_that_fails_leaves_its_trace(tree: Path, tmp_path: Path, target:
 def test_traces_of_two_containers_with_one_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has process IDs of its own, and neither removes what the other has begun."""
     for host in "one", "two":
-        monkeypatch.setattr(os, "uname", lambda host=host: SimpleNamespace(nodename=host))
+        monkeypatch.setattr(tracing.os, "uname", lambda host=host: SimpleNamespace(nodename=host))
         tracing.Trace(str(tmp_path / "trace.json"))
     assert len(list(tmp_path.iterdir())) == 2
 
