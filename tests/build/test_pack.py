@@ -115,7 +115,7 @@ def test_a_pack_that_is_told_to_stop_does_not_wait_for_a_compiler(site: Path, tm
         try:
             wait_for(sleeps, "the compiler to sleep")
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
+            process.communicate(timeout=PATIENCE)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
