@@ -76,7 +76,8 @@ class Temporary:
         return found
 
     def _files(self) -> list[str]:
-        return [f"{path}" for path in sorted(self._path.iterdir()) if path != self._tests]
+        found = sorted(path for path in self._path.iterdir() if path != self._tests)
+        return [f"{path}" for path in found if not path.name.endswith("cacert.pem")]  # older pips leave theirs
 
     def _mounts(self) -> list[str]:
         """Take off what is still mounted, lest its files be removed."""

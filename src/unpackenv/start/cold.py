@@ -329,8 +329,11 @@ def _shadows_standard_library(root_fd: int, path: str) -> bool:
         os.close(fd)
     standard = getattr(sys, "stdlib_module_names", None)  # new in CPython 3.10
     if standard is None:
-        library = os.path.dirname(os.__file__)
-        standard = {*sys.builtin_module_names, *(name.partition(".")[0] for name in os.listdir(library))}
+        try:
+            library = os.listdir(os.path.dirname(os.__file__))
+        except OSError:  # this user may not look into it
+            return True
+        standard = {*sys.builtin_module_names, *(name.partition(".")[0] for name in library)}
     return not names.isdisjoint(standard - {"test", "site-packages", "__pycache__"})
 
 
