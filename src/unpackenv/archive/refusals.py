@@ -32,7 +32,7 @@ def no_archive(head: bytes, path: str) -> ArchiveUnsupported:
 
 
 def not_native(fd: int, path: str) -> ArchiveUnsupported:
-    """Return the error for an open file without a footer of ours, where no other archive will do."""
+    """Return the error for an open file that is not a native archive, where no other kind will do."""
     from unpackenv.archive import foreign
     from unpackenv.errors import UnpackenvError
 
