@@ -26,9 +26,9 @@ from processes import leftovers
 from support import describe
 from unpackenv.archive import trailer
 from unpackenv.errors import UnpackenvError
-from unpackenv.start import bootstrap, durable, lock, preflight, stamp, target, tree
+from unpackenv.start import bootstrap, durable, lock, preflight, removal, stamp, target, tree
 
-MODULES = (tree, target, stamp, lock, durable, preflight)
+MODULES = (tree, target, removal, stamp, lock, durable, preflight)
 _MAKES = ("ENOSPC", "EIO", "EEXIST", "EPERM")
 _CHANGES = ("EIO", "EPERM")
 # What each function may fail with, where it makes something, changes it, removes it, or looks.

@@ -88,7 +88,7 @@ def test_what_is_made_is_given_time_but_not_for_ever(tmp_path: Path, monkeypatch
     env = environment(MARK=tmp_path)
     with pytest.raises(kept.NotMade, match=r"^sh still ran after 0.2 s$"):
         kept.run("sh", "-c", "sleep 1200 & sleep 1200", env=env)
-    assert not processes_with(f"MARK={tmp_path}")
+    wait_for(lambda: not processes_with(f"MARK={tmp_path}"), "the end of what was killed")
 
 
 # --- what is left --------------------------------------------------------------------------------
