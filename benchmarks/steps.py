@@ -1,7 +1,7 @@
 """Take the steps of a cold start one by one, in one thread: `python steps.py ARCHIVE DIRECTORY` prints their seconds.
 
 It runs in the interpreter of a workload; wall time is that of the processor here, since all is in the page cache. The
-calls are those of `unpackenv.start.native` and `unpackenv.start.tree`, with a timer between them.
+calls are those of `unpackenv.start.unpack.native` and `unpackenv.start.tree.tree`, with a timer between them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bisect import bisect_left
 
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.toc import Toc
-from unpackenv.start import tree
+from unpackenv.start.tree import tree
 
 now = time.perf_counter
 

@@ -20,7 +20,7 @@ import zstandard
 
 from processes import IS_ROOT, SOURCE, run, wait_for
 from support import describe
-from unpackenv.start import mounts
+from unpackenv.start.machine import mounts
 
 TESTS = str(Path(__file__).parent)
 _NUMBERS = itertools.count()

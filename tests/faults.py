@@ -26,7 +26,9 @@ from processes import leftovers
 from support import describe
 from unpackenv.archive import trailer
 from unpackenv.errors import UnpackenvError
-from unpackenv.start import bootstrap, durable, lock, preflight, removal, stamp, target, tree
+from unpackenv.start import bootstrap, stamp
+from unpackenv.start.cold import lock, preflight
+from unpackenv.start.tree import durable, removal, target, tree
 
 MODULES = (tree, target, removal, stamp, lock, durable, preflight)
 _MAKES = ("ENOSPC", "EIO", "EEXIST", "EPERM")

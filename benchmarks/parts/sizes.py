@@ -10,7 +10,7 @@ from cache import Unavailable
 from parts.common import BEST, OURS, OURS_XZ, Options, Part, cold_start, left_out, plain, walls
 from tables import Claim, megabytes, ratio, seconds, spread, table
 from unpackenv.archive import trailer
-from unpackenv.build import pack
+from unpackenv.pack import pack
 from workload import Packed, Renderer
 
 FRAME_MEBIBYTES = (4, 8, 12, 16, 24)

@@ -86,6 +86,6 @@ def mark(name: str) -> None:
     10) and since its bootstrap ended, where there was one. Where `imports` is set, it also gives
     how many of these were spent importing, and "ready" the slowest imports.
     """
-    from unpackenv.start.marks import mark as log_mark
+    from unpackenv.start.log.marks import mark as log_mark
 
     log_mark(name)

@@ -19,9 +19,9 @@ from unpackenv.archive.tarstream import BLOCK, DIRECTORY, SYMLINK, Scanner, begi
 from unpackenv.archive.verify import verify_archive
 from unpackenv.archive.writer import Input
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded, UnpackenvError
-from unpackenv.start.foreign import ForeignSource
 from unpackenv.start.settings import Settings
-from unpackenv.start.tree import Tree
+from unpackenv.start.tree.tree import Tree
+from unpackenv.start.unpack.foreign import ForeignSource
 
 REGIONS = ("prefix", "frames", "container gap", "columns", "facts and their container", "footer", "tail")
 

@@ -23,10 +23,10 @@ import terminal
 from processes import PATIENCE, environment, processes_with, run, sooner_than, start, wait_for, wrapper, write_tree
 from support import describe
 from unpackenv.archive import codecs, reader
-from unpackenv.build import scan, source
-from unpackenv.report import advice, contents
-from unpackenv.report.advice import Circumstances
-from unpackenv.report.measure import Layer, Measured
+from unpackenv.pack import scan, source
+from unpackenv.report.analyze import advice, contents
+from unpackenv.report.analyze.advice import Circumstances
+from unpackenv.report.analyze.measure import Layer, Measured
 
 
 def analyzed(*arguments: object, **variables: object) -> dict[str, Any]:
@@ -385,7 +385,7 @@ def test_at_a_terminal(small_site: Path) -> None:
 @pytest.mark.slow
 def test_a_slow_file_system_is_told_of(small_site: Path, tmp_path: Path) -> None:
     """Where each file takes long to make, times say little, and that is said."""
-    slow = "import unpackenv.report.scratch as scratch\nscratch.SLOW = 0\n"
+    slow = "import unpackenv.report.analyze.scratch as scratch\nscratch.SLOW = 0\n"
     (tmp_path / "sitecustomize.py").write_text(slow)
     path = f"{tmp_path}:{environment()['PYTHONPATH']}"
     done = run(wrapper("analyze", small_site), environment(PYTHONPATH=path, TMPDIR=tmp_path))

@@ -20,7 +20,7 @@ import containers_by_hand
 from containers_by_hand import MB, Container
 from environments import Environment
 from processes import IMPORT_ALL, IS_ROOT, environment, pack_tree, result_of, run, wrapper, write_tree
-from unpackenv.build import runtime
+from unpackenv.pack import runtime
 
 Mount = Callable[..., None]
 
@@ -172,7 +172,7 @@ def test_what_a_start_with_a_tree_does_not_need(archive: Path, target: Path, tmp
 def test_a_tree_in_which_not_everybody_may_look(archive: Path, target: Path) -> None:
     assert start("--archive", archive, "--target", target) == ""
     code = f"""{IMPORT_ALL}
-from unpackenv.report import doctor_tree
+from unpackenv.report.doctor import tree as doctor_tree
 from unpackenv.start.report import Report
 done = Report("reused")
 done.target, done.files, done.size = {str(target)!r}, 2, 200_000
@@ -358,7 +358,7 @@ def test_another_start_at_work(archive: Path, target: Path) -> None:
 
 
 def test_a_slow_file_system(archive: Path, target: Path, tmp_path: Path) -> None:
-    slow = "import unpackenv.report.doctor_places as places\nplaces._SLOW_FILE = 0\n"
+    slow = "import unpackenv.report.doctor.places as places\nplaces._SLOW_FILE = 0\n"
     path = write_tree(tmp_path / "slow", {"sitecustomize.py": slow})
     found = doctor("--archive", archive, "--target", target, PYTHONPATH=f"{path}:{environment()['PYTHONPATH']}")
     assert "to make a small file takes" in found.only("writing", "warning")["text"]
@@ -685,6 +685,4 @@ def test_no_start_pays_for_it(with_doctor: str, archive: Path, target: Path) -> 
         assert done.returncode == 0, done.stderr
         loaded = {name for name in done.stdout.split() if name.startswith("unpackenv.")}
         assert "unpackenv.start.bootstrap" in loaded
-        assert not [
-            name for name in loaded if name.startswith(("unpackenv.report", "unpackenv.cli", "unpackenv.build"))
-        ]
+        assert not [name for name in loaded if name.startswith(("unpackenv.report", "unpackenv.cli", "unpackenv.pack"))]

@@ -12,7 +12,7 @@ import pytest
 import saved_images
 from support import describe
 from unpackenv.errors import ArchiveCorrupt, PackError
-from unpackenv.report import image
+from unpackenv.report.analyze import image
 
 SITE = "usr/local/lib/python3.12/site-packages"
 INFO = f"{SITE}/thing-1.0.dist-info/"

@@ -55,7 +55,7 @@ def test_verify_a_tree(archive: Path, site: Path) -> None:
 # Each file that is written takes a while, in every process of the start.
 SLOW = """
 import os, time
-from unpackenv.start import tree
+from unpackenv.start.tree import tree
 write = tree.Tree.write_file
 def slow(*arguments):
     time.sleep(float(os.environ.get("PAUSE", 0.01)))

@@ -68,7 +68,8 @@ def stall():
         time.sleep(0.01)
 
 if sys.argv[0] in ("-c", "-m"):
-    from unpackenv.start import stamp, target, tree
+    from unpackenv.start import stamp
+    from unpackenv.start.tree import target, tree
     phase = os.environ["STALLED"]
     owner, name = {
         "unpack": (tree.Tree, "write_file"),

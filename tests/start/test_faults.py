@@ -155,7 +155,7 @@ def test_too_small_a_file_system_for_bytes_or_inodes(
 # Another process takes all the room that there is, when the first file has been written.
 EATEN = """
 import os, sys
-from unpackenv.start import tree
+from unpackenv.start.tree import tree
 write_file = tree.Tree.write_file
 def eat_and_write(*arguments):
     if not os.path.exists(EATER):

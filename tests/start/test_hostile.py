@@ -23,7 +23,7 @@ from support import CODECS, Tally, describe
 from unpackenv.archive import codecs, xz
 from unpackenv.archive.toc import COUNTS, FRAME_LIMIT
 from unpackenv.start import stamp
-from unpackenv.start.removal import remove_tree
+from unpackenv.start.tree.removal import remove_tree
 
 Archive = Union[bytes, Path]
 Cases = dict[str, tuple[Archive, tuple[str, ...]]]

@@ -16,15 +16,15 @@ ALLOWED = {
     "errors": set(),
     "unpatched": set(),
     "archive": {"errors", "unpatched"},
-    "start": {"errors", "unpatched", "archive"},
-    "build": {"errors", "archive", "__init__"},
-    "report": {"errors", "archive", "start", "build", "__init__"},
-    "cli": {"errors", "archive", "start", "build", "report", "__init__"},
+    "start": {"errors", "unpatched", "archive", "__init__"},
+    "pack": {"errors", "archive", "__init__"},
+    "report": {"errors", "archive", "start", "pack", "__init__"},
+    "cli": {"errors", "archive", "start", "pack", "report", "__init__"},
     "__main__": {"start", "cli"},
     "__init__": {"errors", "start"},
 }
 # Modules that stand alone: other interpreters run them, without unpackenv.
-ALONE = ("archive/interpreter.py", "start/shim/unpackenv_site.py", "build/compiler.py")
+ALONE = ("archive/interpreter.py", "start/shim/unpackenv_site.py", "pack/compiler.py")
 # A warm start imports none of these.
 HEAVY = (
     "argparse", "asyncio", "collections", "contextlib", "ctypes", "dataclasses", "enum", "functools", "hashlib",
@@ -70,9 +70,9 @@ def test_stands_alone(name: str) -> None:
 
 def test_every_layer_is_seen() -> None:
     seen = {path.relative_to(PACKAGE).parts[0].partition(".")[0] for path in modules()}
-    assert {"archive", "build", "cli", "errors", "report", "start"} <= seen
+    assert {"archive", "cli", "errors", "pack", "report", "start"} <= seen
     assert "unpackenv.start.bootstrap.bootstrap" in set(imported(PACKAGE / "__init__.py"))
-    assert {"build", "report"} <= {layer(name) for path in (PACKAGE / "cli").glob("*.py") for name in imported(path)}
+    assert {"pack", "report"} <= {layer(name) for path in (PACKAGE / "cli").glob("*.py") for name in imported(path)}
 
 
 def test_logs_are_read_without_what_starts() -> None:

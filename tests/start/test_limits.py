@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from processes import write_tree
-from unpackenv.start import limits
+from unpackenv.start.machine import limits
 
 UNLIMITED = 1 << 16
 

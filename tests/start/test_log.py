@@ -35,7 +35,7 @@ from processes import (
     write_tree,
 )
 from unpackenv.archive import reader
-from unpackenv.start import detail
+from unpackenv.start.log import detail
 
 SCHEMA = json.loads((PROJECT / "docs" / "timing-log.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -176,7 +176,7 @@ def test_error_of_a_setting(tmp_path: Path) -> None:
 def test_error_of_a_worker(archive: Path, target: Path, tmp_path: Path) -> None:
     """What the child had used by then is counted, though it ended without a result."""
     code = f"""
-from unpackenv.start import tree
+from unpackenv.start.tree import tree
 def write_file(*arguments):
     kept.append(b"x" * (90 << 20))
     raise MemoryError
@@ -225,7 +225,7 @@ def test_why_so_many_workers(tmp_path: Path, target: Path) -> None:
 
 BUSY = """
 import time
-from unpackenv.start import tree
+from unpackenv.start.tree import tree
 write_file = tree.Tree.write_file
 def slow(*arguments):
     end = time.process_time() + {seconds}
@@ -420,7 +420,7 @@ def test_marks_until_ready(slow_imports: Path, target: Path, tmp_path: Path) -> 
 def test_imports_cost_nothing_where_nobody_asks(archive: Path, target: Path) -> None:
     code = "import sys, _frozen_importlib\nbefore = _frozen_importlib._find_and_load\n"
     code += app(archive, target, "unpackenv.mark('ready')")
-    code += "result = [before is _frozen_importlib._find_and_load, 'unpackenv.start.importtimes' in sys.modules]"
+    code += "result = [before is _frozen_importlib._find_and_load, 'unpackenv.start.log.importtimes' in sys.modules]"
     assert result_of(code) == [True, False]
 
 

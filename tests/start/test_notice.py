@@ -13,7 +13,8 @@ from processes import environment, run, start, wrapper, write_tree
 # Each file takes longer than it takes until a start says something.
 SLOW = """
 import time
-from unpackenv.start import notice, tree
+from unpackenv.start.cold import notice
+from unpackenv.start.tree import tree
 write_file = tree.Tree.write_file
 def slow(*arguments):
     write_file(*arguments)

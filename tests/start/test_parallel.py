@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from processes import IMPORT_ALL, TAG, environment, processes_with, result_of
 from support import CODECS, describe, file_input, make_tree, members_of, pack, stock_unpack
 from unpackenv.archive.reader import open_archive
-from unpackenv.start import bootstrap, crew, stamp
+from unpackenv.start import bootstrap, stamp
+from unpackenv.start.unpack import crew
 
 THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
 
@@ -185,7 +186,7 @@ def test_an_unexpected_error_in_a_worker_is_told_whole(tree: Path, tmp_path: Pat
     archive = tmp_path / "archive"
     pack(archive, members_of(tree), facts={"python": [TAG]})
     code = f"""
-import os, unpackenv, unpackenv.start.tree as tree
+import os, unpackenv, unpackenv.start.tree.tree as tree
 def fail(*arguments): raise ZeroDivisionError("of all things")
 tree.Tree.write_file = fail
 try:
@@ -232,7 +233,7 @@ def test_a_directory_that_is_not_there_yet_or_lets_nobody_in_is_waited_for(open_
     """Where the umask takes rights from the owner, a thread can come between `mkdir` and `chmod`."""
     code = f"""{IMPORT_ALL}
 import os
-from unpackenv.start.native import _when_made
+from unpackenv.start.unpack.native import _when_made
 if os.geteuid() == 0: os.setgroups([]); os.setgid(54321); os.setuid(54321)
 os.chdir({str(open_path)!r})
 if {there}: os.mkdir("directory", 0)

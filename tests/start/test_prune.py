@@ -30,7 +30,7 @@ from processes import (
 from support import describe
 from unpackenv.archive import trailer
 from unpackenv.report import amount
-from unpackenv.start.prune import LEFTOVER
+from unpackenv.start.tree.prune import LEFTOVER
 
 DAY = 86_400
 
@@ -379,7 +379,7 @@ def test_a_place_of_root_does_not_keep_a_user_from_pruning_the_own_one(archive: 
     copy = open_path / "site.tar.zst"
     copy.write_bytes(archive.read_bytes())
     env = environment(HOME=open_path / "home", TMPDIR=open_path / "tmp")
-    home = f"{IMPORT_ALL}\nimport unpackenv.cli, unpackenv.start.prune, unpackenv.start.places as places\n"
+    home = f"{IMPORT_ALL}\nimport unpackenv.cli, unpackenv.start.tree.prune, unpackenv.start.places as places\n"
     home += f"unpackenv.cli._parser(); places.HOME = {str(open_path / 'opt')!r}\n"
     boot = f"import unpackenv; print(unpackenv.bootstrap({str(copy)!r}).target)"
     of_root = python(home + boot, env).stdout.strip()

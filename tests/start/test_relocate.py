@@ -12,7 +12,8 @@ import pytest
 from environments import VERSION, Environment
 from processes import IS_ROOT, environment, leftovers, pack_tree, python, run, wrapper, write_tree
 from unpackenv.archive.facts import first
-from unpackenv.start import relocation, stamp
+from unpackenv.start import stamp
+from unpackenv.start.python import relocation
 
 
 @pytest.fixture

@@ -291,7 +291,7 @@ def test_ignored_signals_stay_ignored(archive: Path, target: Path, slow: dict[st
 # Runs CODE again and again, stopped each time at the next of the byte codes of `isolation`.
 AT_ANY_MOMENT = """
 import opcode, os, signal, sys
-from unpackenv.start import isolation
+from unpackenv.start.cold import isolation
 # At the byte codes that begin a block CPython looks for no signal; only a tracer can raise there.
 never = [opcode.opmap[name] for name in ("NOP", "SETUP_FINALLY") if name in opcode.opmap]
 def handlers():

@@ -26,7 +26,8 @@ from processes import (
     write_tree,
 )
 from support import describe, make_tree
-from unpackenv.start import mounts, stamp
+from unpackenv.start import stamp
+from unpackenv.start.machine import mounts
 
 Mount = Callable[..., None]
 
@@ -511,7 +512,9 @@ def wrap(owner, name, after):
     setattr(owner, name, wrapped)
 
 if sys.argv[0] == "-c":
-    from unpackenv.start import native, stamp, target, tree
+    from unpackenv.start.unpack import native
+    from unpackenv.start import stamp
+    from unpackenv.start.tree import target, tree
     owner, name, when = where.split(".")
     wrap({"stamp": stamp, "Tree": tree.Tree, "target": target, "os": os, **vars(target)}[owner], name, when == "after")
 """
@@ -635,7 +638,7 @@ def test_leftovers_of_any_kind_are_removed(packed: Path, tree: Path, target: Pat
 
 def test_a_worker_that_is_killed_fails_the_start(packed: Path, target: Path, tmp_path: Path) -> None:
     before = (
-        "import os, signal, unpackenv.start.tree as tree; main = os.getpid()\n"
+        "import os, signal, unpackenv.start.tree.tree as tree; main = os.getpid()\n"
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         "tree.Tree.write_file = die"
     )
@@ -647,7 +650,7 @@ def test_a_worker_that_is_killed_fails_the_start(packed: Path, target: Path, tmp
 
 def test_a_worker_whose_first_one_is_killed_does_not_go_on_in_its_place(packed: Path, target: Path) -> None:
     before = (
-        "import os, signal, unpackenv.start.tree as tree\n"
+        "import os, signal, unpackenv.start.tree.tree as tree\n"
         "make = tree.Tree.make_directory\n"
         "def die(*arguments):\n"
         "    if os.getpid() == os.getpgid(0): os.kill(os.getpid(), signal.SIGKILL)\n"  # it has started the others
@@ -674,7 +677,7 @@ def test_an_archive_that_is_replaced_while_a_start_waits(
         subprocess.run(["tar", "-C", tree, "--zstd", "-cf", current, "."], check=True)
     replace = f"""
 import os, shutil
-from unpackenv.start import lock
+from unpackenv.start.cold import lock
 really_acquire = lock.acquire
 def acquire(*arguments):
     shutil.copy({str(replacement)!r}, {str(current)!r} + ".new")

@@ -17,7 +17,7 @@ from containers_by_hand import log_line
 from processes import PATIENCE, environment, is_waiting, pack_tree, python, result_of, start, wait_for, write_tree
 from support import TAR_FLAG
 from unpackenv.archive import reader
-from unpackenv.start import trace as tracing
+from unpackenv.start.unpack import trace as tracing
 
 STEPS = ("read", "verify", "decode", "write")
 
@@ -164,4 +164,4 @@ def test_a_trace_that_cannot_be_written_stops_nothing(archive: Path, tmp_path: P
 
 def test_no_trace_where_nobody_asks(archive: Path, target: Path) -> None:
     text = f"import sys, unpackenv; unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, workers=1)\n"
-    assert result_of(text + "result = 'unpackenv.start.trace' in sys.modules") is False
+    assert result_of(text + "result = 'unpackenv.start.unpack.trace' in sys.modules") is False

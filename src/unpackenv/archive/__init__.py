@@ -1,1 +1,4 @@
-"""What an archive is: its layout, its codecs, how it is read and written."""
+"""What an archive is: its layout and codecs, how it is read, written and verified.
+
+Nothing here knows of starts, trees or people: a module of `archive` imports only its neighbours and `errors`.
+"""

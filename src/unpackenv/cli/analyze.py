@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from unpackenv.build import links
 from unpackenv.cli.common import positive
+from unpackenv.pack import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.report import analysis_text, analyze
-    from unpackenv.report.advice import Circumstances
-    from unpackenv.start import isolation
+    from unpackenv.report.analyze import analysis_text, analyze
+    from unpackenv.report.analyze.advice import Circumstances
+    from unpackenv.start.cold import isolation
 
     circumstances = Circumstances(options.containers, options.link)
     analysis = isolation.stoppable(

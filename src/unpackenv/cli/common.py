@@ -120,7 +120,7 @@ def bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
     """Show the progress of a step on a terminal, where what shows it is installed."""
     if not has("build.progress"):
         return nullcontext(lambda done: None)
-    from unpackenv.build import progress
+    from unpackenv.pack import progress
 
     return progress.bar(name, total)
 

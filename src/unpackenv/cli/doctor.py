@@ -30,7 +30,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.report import doctor, terminal
+    from unpackenv.report import terminal
+    from unpackenv.report.doctor import doctor
 
     diagnosis = doctor.examine({setting.name: getattr(options, setting.name, None) for setting in TABLE})
     if options.json:

@@ -45,13 +45,13 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.build import hook
+    from unpackenv.start.python import hook_file
 
     if options.remove:
-        done = "removed" if hook.remove(options.site_dir) else "nothing to remove: there is no hook at"
-        print(f"{done} {hook.hook_path(options.site_dir)}")
+        done = "removed" if hook_file.remove(options.site_dir) else "nothing to remove: there is no hook at"
+        print(f"{done} {hook_file.hook_path(options.site_dir)}")
         return 0
-    written = hook.install(
+    written = hook_file.install(
         auto=options.auto, archive=options.archive, target=options.target, site_directory=options.site_dir
     )
     print(f"wrote {written}")

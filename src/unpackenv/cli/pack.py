@@ -6,15 +6,15 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from unpackenv.build import links
-from unpackenv.build.bytecode import MODES
-from unpackenv.build.pack import BEST_FRAME_SIZE, DEFAULT_FRAME_SIZE, DEFAULT_LEVEL, FAST_LEVEL, FASTER, LARGER
 from unpackenv.cli.common import path, size
+from unpackenv.pack import links
+from unpackenv.pack.bytecode import MODES
+from unpackenv.pack.pack import BEST_FRAME_SIZE, DEFAULT_FRAME_SIZE, DEFAULT_LEVEL, FAST_LEVEL, FASTER, LARGER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from unpackenv.build.pack import Packed
     from unpackenv.cli.common import Commands
+    from unpackenv.pack.pack import Packed
 
 _BIGGEST = 8
 _LONG = 30  # seconds of compressing, after which there is a word about --fast
@@ -95,8 +95,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.build import pack
-    from unpackenv.start import isolation
+    from unpackenv.pack import pack
+    from unpackenv.start.cold import isolation
 
     codec = options.codec or ("xz" if options.output.endswith("xz") else "zstd")
     chosen = pack.Options(

@@ -32,7 +32,8 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.report import amount
-    from unpackenv.start import places, prune
+    from unpackenv.start import places
+    from unpackenv.start.tree import prune
 
     would = {
         prune.REMOVED: "would be removed",

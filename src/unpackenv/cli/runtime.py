@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.build import runtime
+    from unpackenv.pack import runtime
     from unpackenv.report import amount
 
     written = runtime.write(options.directory, options.codec)

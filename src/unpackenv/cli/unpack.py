@@ -34,7 +34,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.start import bootstrap, target
+    from unpackenv.start import bootstrap
+    from unpackenv.start.tree import target
 
     arguments = {setting.name: getattr(options, setting.name, None) for setting in TABLE}
     arguments.update(archive=options.archive, target=options.directory)
@@ -55,7 +56,7 @@ def _watched(archive: str, work: Callable[[], Report]) -> Report:
 
     if not has("build.progress"):
         return work()
-    from unpackenv.build import progress
+    from unpackenv.pack import progress
 
     try:
         size = trailer.identify(archive).facts.get("unpacked-size")

@@ -34,7 +34,9 @@ def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.archive import compare, reader, verify
     from unpackenv.report import counted
-    from unpackenv.start import places, relocation, stamp, target
+    from unpackenv.start import places, stamp
+    from unpackenv.start.python import relocation
+    from unpackenv.start.tree import target
 
     settings = archive_settings(options.archive, options.digest)
     path = places.find_archive(settings)

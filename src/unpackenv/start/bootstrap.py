@@ -106,11 +106,11 @@ def provide_tree(settings: Settings, attempt: Attempt) -> Report:
     done = find_tree(attempt.candidates, identity.key, settings)
     attempt.lap("check")
     if done is None:
-        from unpackenv.start import cold
+        from unpackenv.start.cold import cold
 
         done = cold.start(settings, identity, attempt)
     elif os.path.lexists(stamp.beside(done.target) + ".work"):
-        from unpackenv.start import cold
+        from unpackenv.start.cold import cold
 
         cold.tidy(done.target)
     return done
@@ -131,7 +131,7 @@ def finish(settings: Settings, done: Report, attempt: Attempt, *, here: bool = T
         attempt.warnings += importpaths.add_scripts(done.bin, os.environ)
     unusual = any(settings.command.flags()) if settings.command else sys.flags.optimize or sys.pycache_prefix
     if unusual and done.outcome != report.UNPACKED:  # else it has been said
-        from unpackenv.start import bytecode
+        from unpackenv.start.python import bytecode
 
         attempt.warnings += bytecode.warnings(settings, done, attempt.identity)
     attempt.lap("import paths")
@@ -179,13 +179,14 @@ def find_tree(candidates: list[Place], key: str, settings: Settings) -> Report |
 
 
 def _refuse_interpreter(facts: dict[str, list[str]], tree: str, settings: Settings) -> None:
-    from unpackenv.start import preflight
+    from unpackenv.start.cold import preflight
 
     preflight.check_interpreter(facts, tree, settings.interpreter)
 
 
 def _survived(tree: str, facts: dict[str, list[str]], stamp_fd: int) -> bool:
-    from unpackenv.start import durable, isolation
+    from unpackenv.start.cold import isolation
+    from unpackenv.start.tree import durable
 
     return isolation.stoppable(lambda: durable.survived(tree, facts, stamp_fd))
 

@@ -223,7 +223,7 @@ def _execute(command: list[str], missing: bool) -> NoReturn:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.execvp(command[0], command)
     except OSError as error:
-        from unpackenv.start import notfound
+        from unpackenv.start.python import notfound
 
         report.write_line(f"unpackenv: {notfound.reason(command[0], error.strerror or str(error))}")
         sys.exit(EXIT_NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else EXIT_CANNOT_EXECUTE)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from unpackenv.archive.trailer import Identity
     from unpackenv.errors import UnpackenvError
-    from unpackenv.start.detail import Usage
-    from unpackenv.start.importtimes import Watch
+    from unpackenv.start.log.detail import Usage
+    from unpackenv.start.log.importtimes import Watch
     from unpackenv.start.places import Place
 
 UNPACKED, REUSED, WAITED, OFF, MISSING = "unpacked", "reused", "waited", "off", "missing"
@@ -166,7 +166,7 @@ class Attempt(Clock):
     def measure_usage(self) -> Usage:
         """Measure from now on what is measured only for a line in JSON, or a cold start: a warm one takes less long."""
         if self.usage is None:
-            from unpackenv.start.detail import Usage
+            from unpackenv.start.log.detail import Usage
 
             self.usage = Usage()
         return self.usage
@@ -183,7 +183,7 @@ class Attempt(Clock):
         if self.usage:
             done.cpu_ms, done.throttled_ms, done.peak_rss = self.usage.so_far()
         if self.log.is_json:
-            from unpackenv.start import detail
+            from unpackenv.start.log import detail
 
             detail.write_start(self.log, done)
         if self.log.form == "text" and done.target:  # a machine without an archive wants to hear nothing
@@ -192,7 +192,7 @@ class Attempt(Clock):
     def failed(self, error: UnpackenvError, *, is_caught: bool = False) -> None:
         """Write the line of a start that failed; where the exception `is_caught` by nobody else, also for people."""
         if self.log.is_json:
-            from unpackenv.start import detail
+            from unpackenv.start.log import detail
 
             detail.write_error(self.log, error, self)
         if is_caught and self.log.form != "json":  # no start fails without a word
@@ -224,6 +224,6 @@ def bootstrap_ended(log: Log, imports: int) -> None:
 def watch_imports(count: int) -> None:
     """Measure imports from now on, to tell the `count` slowest."""
     if count:
-        from unpackenv.start.importtimes import Watch
+        from unpackenv.start.log.importtimes import Watch
 
         watches[:] = [Watch(count)]

@@ -15,7 +15,7 @@ import terminal
 import timing_logs
 from processes import PATIENCE, environment, pack_tree, python, run, start, wrapper, write_tree
 from timing_logs import error
-from unpackenv.build import runtime
+from unpackenv.pack import runtime
 from unpackenv.report.timings.causes import PHASES
 
 PROJECT = Path(__file__).resolve().parents[3]

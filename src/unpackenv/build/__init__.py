@@ -1,1 +1,0 @@
-"""What happens when an image is built."""

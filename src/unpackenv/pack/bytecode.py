@@ -1,0 +1,252 @@
+"""Bytecode for a tree, made by the interpreter that will import it, without writing to the tree.
+
+    sources -> batches in the order of their names -> one fresh interpreter a batch -> staging -> laid over the scan
+
+CPython's bytecode is not a function of the source alone: constants are written according to what
+else the compiling process has seen. Here every process sees the same: a batch is cut by names,
+never by the number of workers, and is compiled by an interpreter of its own that imports nothing
+else. The same tree gives the same bytes with any number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from unpackenv.archive import pooled
+from unpackenv.errors import PackError, SettingError
+from unpackenv.pack import kept
+from unpackenv.pack.kept import Kept
+from unpackenv.pack.links import leads_to
+from unpackenv.pack.scan import Entry, Tree, in_order, without
+from unpackenv.pack.source import Source
+from unpackenv.pack.temporary import FULL, Commands
+
+MODES = ("unchecked-hash", "checked-hash", "timestamp", "keep", "none")
+"""How bytecode is told to be valid: three ways of PEP 552, or left as it is, or left out."""
+
+_COMPILER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compiler.py")
+_BATCH = 200
+_CACHE = "__pycache__"
+_NAME_MAX = 255
+
+
+class Data(NamedTuple):
+    """Where the data of a member begins: a file, and the bytes before it."""
+
+    path: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Bytecode:
+    """A tree with its bytecode."""
+
+    tree: Tree
+    overlay: dict[str, Data]
+    """Where the data of a member is that is not in the source, by its path in the tree."""
+    failed: list[tuple[str, str]]
+    """Sources that do not compile, by their path in the tree, each with the compiler's reason."""
+    warnings: list[str] = field(default_factory=list)
+    """What is to be known of bytecode that is packed as it was."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One source that is to be compiled."""
+
+    source: Entry
+    bytecode: Entry
+    """Its size is not known yet."""
+
+
+def compile_tree(
+    tree: Tree,
+    source: Source,
+    mode: str,
+    staging: str,
+    workers: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Bytecode:
+    """Return `tree` with bytecode for every module, compiled into the directory `staging`.
+
+    `mode` is one of `MODES`. Bytecode in the tree is replaced, whichever Python or optimisation it is
+    for; "keep" leaves all as it is, but for the times of sources (see `kept`). Modules are the
+    sources below an import path, and those that had bytecode already. Bytecode names its source by its
+    path in the tree; an import puts the real one there, at no cost that could be measured.
+    `on_progress` gets the number of sources that are done and that of all, in the calling thread.
+    Raises `PackError` if the interpreter fails, `SettingError` for another mode, and `OSError` if `staging` is full.
+    """
+    if mode not in MODES:
+        raise SettingError(f"{mode!r} is none of {', '.join(MODES)}", where="--bytecode")
+    warnings = kept.unusable_modules(tree, source)
+    if mode == "keep":
+        found = kept.examine(tree, source)
+        return _retimed(tree, source, found, staging, [*warnings, *found.warnings(source)])
+    jobs = [] if mode == "none" else _jobs(tree, source)
+    result = Bytecode(tree, {}, [], warnings)
+    compiled = []
+    with closing(_compiled(jobs, source, mode, staging, workers, on_progress)) as results:
+        for job, place, size_or_reason in results:
+            if isinstance(size_or_reason, str):
+                result.failed.append((job.source.path, size_or_reason))
+            else:
+                result.overlay[job.bytecode.path] = place
+                compiled.append(job.bytecode._replace(size=size_or_reason))
+    return replace(result, tree=_laid_over(_without_bytecode(tree), compiled))
+
+
+def _retimed(tree: Tree, source: Source, found: Kept, staging: str, warnings: list[str]) -> Bytecode:
+    """Return the tree with its bytecode, with new headers where those are wanted."""
+    result = Bytecode(tree, {}, [], warnings)
+    if not found.retimed:
+        return result
+    own = []
+    with open(os.path.join(staging, "kept"), "xb") as file:
+        for entry in tree.entries:
+            header = found.retimed.get(entry.path)
+            if header:
+                result.overlay[entry.path] = Data(file.name, file.tell())
+                with open(os.path.join(source.root, entry.path), "rb") as old:
+                    size = file.write(header + old.read()[len(header) :])
+                own.append(entry._replace(kind="file", size=size, link=""))
+    entries = in_order([*without(tree.entries, found.retimed.keys()), *own])
+    return replace(result, tree=replace(tree, entries=entries))
+
+
+# --- which sources, and where their bytecode goes ----------------------------------------------
+
+
+def _jobs(tree: Tree, source: Source) -> list[_Job]:
+    """Return the modules of the tree, in its order."""
+    by_path = {entry.path: entry for entry in tree.entries}
+    jobs = []
+    for entry in tree.entries:
+        origin = _origin(entry, by_path) if entry.path.endswith(".py") else None
+        if origin is None:
+            continue
+        path = _bytecode_path(entry.path, source.interpreter.cache_tag)
+        if (path in by_path or _is_importable(entry.path, source)) and _can_exist(path, by_path):
+            jobs.append(_Job(entry, Entry(path, "file", origin.mode & 0o666, origin.mtime)))
+    return jobs
+
+
+def _bytecode_path(path: str, cache_tag: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, _CACHE, f"{os.path.splitext(name)[0]}.{cache_tag}.pyc")
+
+
+def _is_importable(path: str, source: Source) -> bool:
+    is_script = source.bin and path.startswith(f"{source.bin}/")
+    return not is_script and any(not top or path.startswith(f"{top}/") for top in source.import_paths)
+
+
+def _can_exist(path: str, by_path: dict[str, Entry]) -> bool:
+    cache, name = os.path.split(path)
+    return len(os.fsencode(name)) <= _NAME_MAX and (cache not in by_path or by_path[cache].kind == "dir")
+
+
+def _origin(entry: Entry, by_path: Mapping[str, Entry]) -> Entry | None:
+    """Return the entry whose data a source has: itself, or what a symlink leads to within the tree."""
+    origin = by_path.get(leads_to(entry, by_path) or "")
+    return origin if origin and origin.kind in ("file", "hardlink") else None
+
+
+# --- compiling ---------------------------------------------------------------------------------
+
+
+def _compiled(
+    jobs: list[_Job],
+    source: Source,
+    mode: str,
+    staging: str,
+    workers: int,
+    on_progress: Callable[[int, int], None],
+) -> Generator[tuple[_Job, Data, int | str], None, None]:
+    """Yield all jobs, each with the place of its bytecode and its size, or the reason why it does not compile."""
+    done = 0
+    batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
+    with Commands() as commands:
+
+        def compiled(number: int) -> list[int | str]:
+            return _compile_batch(batches[number], source, mode, os.path.join(staging, str(number)), commands)
+
+        results = pooled.in_order(
+            compiled, range(len(batches)), workers, 2 * workers, lambda: on_progress(done, len(jobs))
+        )
+        for number, (batch, sizes) in enumerate(zip(batches, results)):
+            offset = 0
+            for job, size_or_reason in zip(batch, sizes):
+                yield job, Data(os.path.join(staging, str(number)), offset), size_or_reason
+                offset += size_or_reason if isinstance(size_or_reason, int) else 0
+            done += len(batch)
+            on_progress(done, len(jobs))
+
+
+def _compile_batch(batch: list[_Job], source: Source, mode: str, to: str, commands: Commands) -> list[int | str]:
+    """Compile a batch in a new interpreter into the file `to`; returns what that says of each source."""
+    # Not -I: it would make the interpreter ignore PYTHONHASHSEED.
+    run = commands.run(
+        [source.interpreter.path, "-s", "-S", "-B", "-W", "ignore", _COMPILER, mode, to],
+        json.dumps([_order(job, source.root) for job in batch]),
+        _environment(),
+    )
+    if run.returncode in FULL:
+        raise OSError(run.returncode, os.strerror(run.returncode))
+    sizes: list[int | str] = [json.loads(line) for line in run.stdout.splitlines()]
+    if len(sizes) < len(batch):
+        raise PackError(
+            f"{source.interpreter.path} died while it compiled this ({_last_words(run)})",
+            where=os.path.join(source.root, batch[len(sizes)].source.path),
+            hint="Leave the file out with --exclude, or keep the bytecode that there is with --bytecode keep",
+            exit_status=run.returncode,
+        )
+    return sizes
+
+
+def _order(job: _Job, root: str) -> tuple[str, str, int]:
+    """Return what the compiler needs to know of a job; it reads paths as UTF-8 whatever our own encoding is."""
+    paths = os.path.join(root, job.source.path), job.source.path
+    read, shown = (os.fsencode(path).decode("utf-8", "surrogateescape") for path in paths)
+    return read, shown, job.bytecode.mtime
+
+
+def _environment() -> dict[str, str]:
+    """Return our environment with nothing in it that changes how Python runs, or what it compiles to."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**inherited, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
+
+
+def _last_words(run: subprocess.CompletedProcess[str]) -> str:
+    if run.returncode < 0:
+        return f"signal {-run.returncode}"
+    return (run.stderr.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
+
+
+# --- laying over -------------------------------------------------------------------------------
+
+
+def _without_bytecode(tree: Tree) -> Tree:
+    """Return the tree less the bytecode files in `__pycache__`; one elsewhere is a module without source, and stays."""
+    dropped = {e.path for e in tree.entries if e.path.endswith(".pyc") and f"/{_CACHE}/" in f"/{e.path}"}
+    return replace(tree, entries=tuple(without(tree.entries, dropped)))
+
+
+def _laid_over(tree: Tree, added: list[Entry]) -> Tree:
+    """Return the tree with `added`, the `__pycache__` directories that these need, and none that is empty."""
+    mtimes = {entry.path: entry.mtime for entry in tree.entries}
+    mtimes[""] = tree.root_mtime
+    needed = {os.path.dirname(entry.path) for entry in added}
+    used = needed | {os.path.dirname(entry.path) for entry in tree.entries}
+    kept = [entry for entry in tree.entries if entry.path in used or not _is_cache(entry)]
+    made = [Entry(path, "dir", 0o755, mtimes[os.path.dirname(path)]) for path in needed if path not in mtimes]
+    return replace(tree, entries=in_order([*kept, *made, *added]))
+
+
+def _is_cache(entry: Entry) -> bool:
+    return entry.kind == "dir" and os.path.basename(entry.path) == _CACHE

@@ -1,0 +1,115 @@
+"""Bytecode that is packed as it is: whether the interpreter will use it.
+
+CPython compares the time and the size of a source with those in the header of its bytecode (PEP 552, unless it says
+otherwise), and compiles at every import what differs. Where `SOURCE_DATE_EPOCH` gives a source another time in the
+archive, its bytecode gets that one, too: it is the same code, and without it no two builds would be the same.
+"""
+
+from __future__ import annotations
+
+import _imp
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from unpackenv.pack.links import leads_to
+from unpackenv.pack.scan import Entry, Tree
+from unpackenv.pack.source import Source, unreadable
+
+HEADER = 16
+_CACHED = re.compile(r"(?:(.+)/)?__pycache__/([^/]+?)\.([^./]+)(?:\.opt-\w+)?\.pyc")
+_HASHED, _CHECKED = 1, 2  # flags
+
+
+@dataclass
+class Kept:
+    """What becomes of the bytecode of a tree, by paths in it."""
+
+    retimed: dict[str, bytes] = field(default_factory=dict)
+    """Each with the header that has the time of its source in the archive."""
+    stale: list[str] = field(default_factory=list)
+    """What its source is not the source of."""
+    for_others: list[str] = field(default_factory=list)
+    """What another Python has compiled, where there is none for the interpreter."""
+
+    def warnings(self, source: Source) -> list[str]:
+        """Return what is to be known of it."""
+        found = []
+        if self.stale:
+            found.append(
+                f"{_counted(self.stale)} not that of its source, and every import compiles it again. "
+                "Without --bytecode keep it is compiled now."
+            )
+        if self.for_others:
+            tag = source.interpreter.cache_tag
+            found.append(f"{_counted(self.for_others)} for another Python than {tag}, which will not use it.")
+        return found
+
+
+def examine(tree: Tree, source: Source) -> Kept:
+    """Compare the bytecode in the caches of a tree with its sources; raises `PackError` for what cannot be read."""
+    kept = Kept()
+    by_path = {entry.path: entry for entry in tree.entries}
+    tag = source.interpreter.cache_tag
+    try:
+        for entry in tree.entries:
+            cached = _CACHED.fullmatch(entry.path)
+            if cached and entry.kind in ("file", "hardlink"):
+                directory, name, its_tag = cached.groups()
+                module = by_path.get(os.path.join(directory or "", f"{name}.py"))
+                if module and its_tag == tag:
+                    _compare(entry.path, module, by_path, source, kept)
+                elif module and os.path.join(directory or "", "__pycache__", f"{name}.{tag}.pyc") not in by_path:
+                    kept.for_others.append(entry.path)
+    except OSError as error:
+        raise unreadable(error) from error
+    return kept
+
+
+def _compare(path: str, module: Entry, by_path: Mapping[str, Entry], source: Source, kept: Kept) -> None:
+    with open(os.path.join(source.root, path), "rb") as file:
+        header = file.read(HEADER)
+    if len(header) < HEADER or header[:4].hex() != source.interpreter.magic:
+        kept.for_others.append(path)
+        return
+    flags, time, size = (int.from_bytes(header[at : at + 4], "little") for at in (4, 8, 12))
+    original = os.path.join(source.root, module.path)
+    if flags & _HASHED:
+        if flags & _CHECKED and header[8:] != _source_hash(header[:4], original):
+            kept.stale.append(path)
+        return
+    now = os.stat(original)
+    packed = by_path.get(leads_to(module, by_path) or "", module)
+    times = [seconds & 0xFFFFFFFF for seconds in (now.st_mtime_ns // 1_000_000_000, packed.mtime)]
+    if size != now.st_size & 0xFFFFFFFF or time not in times:
+        kept.stale.append(path)
+    elif time != times[1]:
+        kept.retimed[path] = header[:8] + times[1].to_bytes(4, "little") + header[12:]
+
+
+def _source_hash(magic: bytes, path: str) -> bytes:
+    with open(path, "rb") as file:
+        return _imp.source_hash(int.from_bytes(magic, "little"), file.read())
+
+
+def unusable_modules(tree: Tree, source: Source) -> list[str]:
+    """Return what is to be known of modules without a source: the interpreter refuses what another Python compiled."""
+    paths = {entry.path for entry in tree.entries}
+    found = []
+    for entry in tree.entries:
+        in_cache = os.path.basename(os.path.dirname(entry.path)) == "__pycache__"
+        if entry.path.endswith(".pyc") and entry.kind == "file" and not in_cache and entry.path[:-1] not in paths:
+            with open(os.path.join(source.root, entry.path), "rb") as file:
+                if file.read(4).hex() != source.interpreter.magic:
+                    found.append(entry.path)
+    tag = source.interpreter.cache_tag
+    return (
+        [f"{_counted(found)} for another Python than {tag}, which cannot import it without its source."]
+        if found
+        else []
+    )
+
+
+def _counted(paths: list[str]) -> str:
+    return f"the bytecode {paths[0]} is" if len(paths) == 1 else f"bytecode of {len(paths):,} files ({paths[0]}, …) is"

@@ -1,0 +1,208 @@
+"""`unpackenv pack`: a tree of packages becomes an archive.
+
+recognise -> scan -> check -> compile -> write, each in a module of its own; here is their order.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import unpackenv
+from unpackenv.archive import trailer, writer
+from unpackenv.archive.tarstream import BLOCK, DIRECTORY, FILE, HARD_LINK, SYMLINK, padding
+from unpackenv.archive.toc import FRAME_LIMIT
+from unpackenv.archive.writer import Input, Written
+from unpackenv.errors import PackError, SettingError
+from unpackenv.pack import bytecode, checks, distributions, layout, links, progress, scan, source
+from unpackenv.pack.bytecode import Data
+from unpackenv.pack.temporary import Directory, room
+
+# Measured on the renderer's packages, see docs/design.md: the smallest archive that still packs at
+# an acceptable speed, and whose frames leave a start of two workers well within its memory.
+DEFAULT_LEVEL = {trailer.ZSTD: 20, trailer.XZ: 6}
+DEFAULT_FRAME_SIZE = {trailer.ZSTD: 16 << 20, trailer.XZ: 12 << 20}  # xz takes a dictionary as large beside it
+FAST_LEVEL = {trailer.ZSTD: 9, trailer.XZ: 1}
+FASTER = {trailer.ZSTD: 18, trailer.XZ: 5}
+"""How many times faster `fast` is than the default, see docs/performance.md."""
+LARGER = {trailer.ZSTD: 1 / 8, trailer.XZ: 1 / 6}
+"""By how much its archive is larger."""
+BEST_LEVEL = {trailer.ZSTD: 22, trailer.XZ: 9}
+BEST_FRAME_SIZE = {trailer.ZSTD: 128 << 20, trailer.XZ: 64 << 20}
+FRAME_SIZES = range(1 << 12, FRAME_LIMIT + 1)
+_LEVELS = {trailer.ZSTD: range(1, 23), trailer.XZ: range(10)}
+_SUFFIXES = {trailer.ZSTD: (".zst", ".tzst"), trailer.XZ: (".xz", ".txz")}
+_OTHER_SUFFIXES = (
+    ".zip", ".whl", ".egg", ".pyz", ".pex", ".jar", ".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".lz4", ".lzma",
+    ".br", ".7z", ".rar", ".sqfs", ".squashfs", ".img", ".iso",
+)  # fmt: skip
+_KINDS = {"dir": DIRECTORY, "file": FILE, "symlink": SYMLINK, "hardlink": HARD_LINK}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be chosen; sizes are in bytes, 0 workers are as many as there are CPUs.
+
+    `level` and `frame_size` are by default those of the codec: `best` for the smallest archive, `fast` for one that is
+    packed quickly, else for a small one that starts with little memory.
+    """
+
+    codec: str = trailer.ZSTD
+    best: bool = False
+    fast: bool = False
+    level: int | None = None
+    frame_size: int | None = None
+    workers: int = 0
+    exclude: Sequence[str] = ()
+    target: str = ""
+    links: str = links.MODES[0]
+    bytecode: str = "unchecked-hash"
+    python: str | None = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed, for the closing summary."""
+
+    path: str
+    codec: str
+    source: source.Source
+    written: Written
+    packages: dict[str, int]
+    """Bytes of each distribution, unpacked."""
+    target: str
+    """Where a start unpacks it by default; "" if no place is recorded."""
+    seconds: float
+    """What compressing took."""
+
+
+def pack(directory: str, output: str, options: Options, warn: Callable[[str], None]) -> Packed:
+    """Pack the packages in `directory` into the archive `output`, which appears whole or not at all.
+
+    `warn` gets a sentence about each thing that may be a mistake, as soon as that is known. Raises `PackError`,
+    `SettingError` or `NoSpace`.
+    """
+    level, frame_size = _chosen(options)
+    path = os.path.abspath(output)
+    _check_output(path)
+    workers = options.workers or len(os.sched_getaffinity(0))
+    described = source.recognise(directory, options.python)
+    with progress.bar("scan", None) as show_size:
+        tree = scan.scan(described, options.exclude, path, options.links, show_size)
+    layout.check(described, tree)
+    checks.check_extensions(described, tree)
+    checks.check_wheels(described, tree)
+    _warn(warn, described, tree, output, options.codec)
+    target = os.path.abspath(options.target) if options.target else described.target
+    with Directory() as temporary:
+        staging = temporary.make()
+        sources = [entry for entry in tree.entries if entry.path.endswith(".py")]
+        takes = f"compiling takes about {sum(entry.size for entry in sources) / 1e6:.1f} MB"
+        with room(os.path.dirname(staging), takes), progress.step("compile", len(sources)) as show:
+            compiled = bytecode.compile_tree(
+                tree, described, options.bytecode, staging, workers, lambda done, _: show(done)
+            )
+        for text in compiled.warnings:
+            warn(text)
+        for module, reason in compiled.failed:
+            warn(f"{module} does not compile and is packed as it is: {reason}")
+        began = time.monotonic()
+        size = stream_size(compiled.tree.entries)
+        with progress.step("compress", size) as show:
+            written = writer.write(
+                path,
+                members(described.root, compiled.tree.entries, compiled.overlay),
+                _facts(described, tree, target, level, frame_size, options),
+                codec=options.codec,
+                level=level,
+                frame_size=frame_size,
+                workers=workers,
+                size=size,
+                on_progress=show,
+            )
+        seconds = time.monotonic() - began
+    packages = distributions.sizes(described, compiled.tree)
+    return Packed(output, options.codec, described, written, packages, target, seconds)
+
+
+def _warn(warn: Callable[[str], None], described: source.Source, tree: scan.Tree, output: str, codec: str) -> None:
+    if not output.endswith(_SUFFIXES[codec]):
+        warn(f"{output} will be compressed with {codec}, whatever its name says")
+    for glob in tree.unused:
+        warn(f"--exclude {glob} matches nothing")
+    for text in (*layout.warnings(described, tree), *tree.warnings, *checks.warnings(described, tree)):
+        warn(text)
+
+
+def _check_output(output: str) -> None:
+    directory = os.path.dirname(output)
+    if not os.access(directory, os.W_OK):
+        what = "cannot be written" if os.path.isdir(directory) else "is no directory"
+        raise PackError(f"{what}, and the archive is to be made in it", where=directory)
+    if os.path.isdir(output):
+        raise PackError("is a directory, and the archive is to be a file", where=output)
+    suffix = os.path.splitext(output)[1].lower()
+    if suffix in _OTHER_SUFFIXES:
+        raise PackError(
+            f"is named like what is made by other means ({suffix})",
+            where=output,
+            hint="Name it .tar.zst or .tar.xz; what it contains is a tar archive in zstd or xz",
+        )
+
+
+def _chosen(options: Options) -> tuple[int, int]:
+    """Return level and frame size, checked with the other numbers."""
+    if options.workers < 0:
+        raise SettingError(f"{options.workers} is less than 0", where="--workers")
+    level, frame_size = options.level, options.frame_size
+    if level is None:
+        level = (BEST_LEVEL if options.best else FAST_LEVEL if options.fast else DEFAULT_LEVEL)[options.codec]
+    if frame_size is None:
+        frame_size = (BEST_FRAME_SIZE if options.best else DEFAULT_FRAME_SIZE)[options.codec]
+    levels = _LEVELS[options.codec]
+    if level not in levels:
+        raise SettingError(f"{level} is not within {levels[0]} and {levels[-1]} ({options.codec})", where="--level")
+    if frame_size not in FRAME_SIZES:
+        raise SettingError(f"{frame_size} is not within 4K and 128M", where="--frame-size")
+    return level, frame_size
+
+
+def members(root: str, entries: Iterable[scan.Entry], overlay: Mapping[str, Data]) -> Iterator[Input]:
+    """Yield the entries of the tree at `root` as what is written; the data of those in `overlay` is there."""
+    for entry in entries:
+        path = os.fsencode(entry.path)
+        link = os.fsencode(entry.link)
+        data = overlay.get(entry.path) or Data(os.path.join(root, entry.path), 0)
+        yield Input(_KINDS[entry.kind], path, entry.mode, entry.mtime, entry.size, link, *data)
+
+
+def stream_size(entries: Iterable[scan.Entry]) -> int:
+    """Return the bytes of the tar stream of some members, but for the headers of long names."""
+    return sum(BLOCK + entry.size + padding(entry.size) for entry in entries)
+
+
+def _facts(
+    described: source.Source, tree: scan.Tree, target: str, level: int, frame_size: int, options: Options
+) -> dict[str, list[str]]:
+    """Return what a start has to know; docs/format.md says what each means."""
+    interpreter = described.interpreter
+    facts = {
+        "generator": [f"unpackenv {unpackenv.__version__}"],
+        "kind": [described.kind],
+        "import": list(described.import_paths),
+        "bin": [described.bin if any(entry.path == described.bin for entry in tree.entries) else ""],
+        "target": [target],
+        "made-at": [described.target if described.target != target else ""],
+        "python": [interpreter.cache_tag],
+        "soabi": [interpreter.soabi],
+        "machine": [interpreter.machine],
+        "system": [interpreter.system],
+        "libc": [checks.needed_libc(described, tree)],
+        "native": ["yes" if checks.shared_objects(tree) else "no"],
+        "bytecode": [options.bytecode],
+        "level": [str(level)],
+        "frame-size": [str(frame_size)],
+    }
+    return {key: values for key, values in facts.items() if key == "import" or values != [""]}

@@ -1,0 +1,189 @@
+"""`unpackenv runtime`: what a final image needs to start an archive, and no more.
+
+The wheel of `zstandard` alone installs 24 MB, most of it symbols and a second backend. A runtime is
+this package without what only building needs, its bytecode, and one backend without symbols:
+
+    DIR/unpackenv/…
+    DIR/unpackenv/archive/backend/…    zstandard's C extension and its licence
+
+There is no `zstandard` package in it that could shadow the application's.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import unpackenv
+from unpackenv.archive import codecs, trailer
+from unpackenv.errors import PackError
+
+# What is for the machine that builds, or is made anew: paths within the package.
+_LEFT_OUT = (
+    "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/pack.py", "cli/runtime.py",
+    "cli/timings.py", "pack", "py.typed", "report/analyze", "report/timings",
+)  # fmt: skip
+# What no start runs that succeeds: it is compiled when somebody looks into a container.
+_WITHOUT_BYTECODE = (
+    r"report/|archive/(compare|frames|pooled|refusals|verify)\.py|cli/(doctor|hook|inspect|prune|verify)\.py|"
+    r"start/(python/hook_file|tree/prune)\.py"
+)
+# What other interpreters run, perhaps older ones: it stays as it was written.
+_FOR_OTHERS = ("archive/interpreter.py", "start/shim/*")
+_CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold.cold"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime that was written: its directory, its size on disk in bytes, and whether symbols are stripped."""
+
+    path: str
+    size: int
+    stripped: bool
+
+
+def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
+    """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
+
+    It is for the interpreter that runs this: the C extension is of one Python version and platform.
+    Raises `PackError`.
+    """
+    path = Path(os.path.abspath(directory))
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise PackError("is there and not empty", where=str(path), hint="Name another directory, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+        work = Path(name, "runtime")
+        _copy_package(work)
+        _shorten(work / "unpackenv")
+        stripped = codec == trailer.XZ or _copy_backend(work)
+        _compile(work)
+        _check(work, codec)
+        os.rename(work, path)
+    return Runtime(str(path), _size_on_disk(path), stripped)
+
+
+def _copy_package(work: Path) -> None:
+    package = Path(unpackenv.__file__).parent
+
+    def ignored(directory: str, names: list[str]) -> list[str]:
+        paths = {name: Path(directory, name).relative_to(package) for name in names}
+        return [name for name, path in paths.items() if name == "__pycache__" or path.as_posix() in _LEFT_OUT]
+
+    shutil.copytree(package, work / "unpackenv", ignore=ignored)
+
+
+def _shorten(package: Path) -> None:
+    """Leave out of the sources what people and type checkers need, and a running program does not."""
+    for path in package.rglob("*.py"):
+        if not any(map(path.match, _FOR_OTHERS)):
+            tree = _Shortened().visit(ast.parse(path.read_bytes()))
+            path.write_text(ast.unparse(tree), encoding="utf-8")
+
+
+class _Shortened(ast.NodeTransformer):
+    """A syntax tree without docstrings, annotations of functions, and what is under `if TYPE_CHECKING`."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        return self.generic_visit(node)
+
+
+def _copy_backend(work: Path) -> bool:
+    """Copy zstandard's C extension and licence; return whether it could be stripped of its symbols."""
+    found = codecs.find_backend()
+    if found is None or found.origin is None:
+        raise PackError("zstandard is not installed here, or without its C extension", where=sys.executable)
+    source = found.origin
+    directory = work / os.path.relpath(codecs.BACKEND_DIRECTORY, Path(unpackenv.__file__).parents[1])
+    directory.mkdir()
+    for licence in _licences():
+        shutil.copy(licence, directory)
+    copied = Path(shutil.copy(source, directory))
+    with tempfile.TemporaryDirectory(prefix="unpackenv-") as folder:
+        smaller = Path(folder, copied.name)
+        if _strip(copied, smaller):
+            original = Path(shutil.move(copied, Path(folder, "original")))
+            shutil.copy(smaller, copied)
+            try:
+                _check(work, trailer.ZSTD)
+            except PackError:  # stripping breaks some that were patched
+                shutil.copy(original, copied)
+            else:
+                return True
+    return False
+
+
+def _strip(source: Path, to: Path) -> bool:
+    command = ["strip", "--strip-unneeded", "-o", str(to), str(source)]
+    if not shutil.which("strip"):
+        return False
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _licences() -> Iterator[Path]:
+    try:
+        for file in files("zstandard") or ():
+            if file.name.upper().startswith("LICENSE"):
+                yield Path(str(file.locate()))
+    except PackageNotFoundError:
+        pass
+
+
+def _compile(work: Path) -> None:
+    """An image may run it read-only: without bytecode every start would compile it. Docstrings are left out."""
+    command = ["-m", "compileall", "-q", "-o", "2", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
+    command += ["-x", f"{re.escape(str(work))}/unpackenv/({_WITHOUT_BYTECODE})"]
+    _run([*command, str(work)], {"PYTHONHASHSEED": "0"})
+    for bytecode in work.rglob("*.opt-2.pyc"):  # an interpreter without -OO looks for the plain name
+        bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))
+
+
+def _check(work: Path, codec: str) -> None:
+    _run(["-S", "-B", "-c", _CHECK.format(codec=codec)], {"PYTHONPATH": str(work)})
+
+
+def _run(arguments: list[str], variables: dict[str, str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, "-s", *arguments],
+        env={**environment, **variables},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise PackError(f"the runtime does not work ({done.stderr.strip()[-500:]})", where=arguments[-1])
+
+
+def _size_on_disk(path: Path) -> int:
+    return sum(file.lstat().st_blocks * 512 for file in (path, *path.rglob("*")))

@@ -1,0 +1,205 @@
+"""The members of a tree that is to be packed, in an order that depends on names only.
+
+The tree is only ever read. Paths of members are relative to the tree's root, with `/` between names
+and surrogate escapes for bytes that the file system encoding lacks.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from unpackenv.archive.toc import RESERVED
+from unpackenv.errors import PackError, SettingError
+from unpackenv.pack import links as of_links
+from unpackenv.pack.links import Links, Place
+from unpackenv.pack.source import Source, unreadable
+
+_RESERVED = os.fsdecode(RESERVED)
+
+
+class Entry(NamedTuple):
+    """One member of a tree."""
+
+    path: str
+    kind: str
+    """"dir", "file", "symlink" or "hardlink"."""
+    mode: int
+    """Permission bits, without setuid, setgid and sticky."""
+    mtime: int
+    """Whole seconds since 1970, no later than `SOURCE_DATE_EPOCH` where that is set."""
+    size: int = 0
+    """Bytes of a file; 0 for any other kind."""
+    link: str = ""
+    """What a symlink says, or the path of a hard link's first name."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The members of a source, as `in_order` has them; the root itself is not one of them.
+
+    `unused` are the globs of what was to be excluded that nothing matched, `warnings` what is to be known of links.
+    """
+
+    entries: tuple[Entry, ...]
+    root_mtime: int
+    unused: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def scan(
+    source: Source,
+    exclude: Sequence[str] = (),
+    output: str = "",
+    links: str = of_links.MODES[0],
+    on_progress: Callable[[int], None] = lambda size: None,
+) -> Tree:
+    """Return the members of the tree, without what one of the globs in `exclude` matches, and without `output`.
+
+    A glob is matched, as `fnmatch` does it, against a member's name, its path, and its path below an
+    import path; a directory that matches is dropped with all that is in it. What unpackenv itself
+    keeps at the root of a tree is never a member. `links` is one of `links.MODES`; `on_progress` gets the bytes of
+    the files that were found. Raises `PackError` for sockets, FIFOs and devices, and for what cannot be read.
+    """
+    latest = _latest_mtime()
+    is_excluded = _Excludes(exclude, source.import_paths)
+    treated = Links(source, links)
+    found: list[tuple[Entry, _Inode]] = []
+    size = 0
+    try:
+        root = os.stat(source.root)
+        top: tuple[Place, ...] = (Place(os.path.realpath(source.root), ""),)
+        directories = [("", top)]
+        while directories:
+            directory, places = directories.pop()
+            with os.scandir(os.path.join(source.root, directory)) as items:
+                for item in items:
+                    path = os.path.join(directory, item.name)
+                    if path.startswith(_RESERVED) or item.path == output or is_excluded(path):
+                        continue
+                    link = treated.packed_as(path, places) if item.is_symlink() else ""
+                    entry, inode = _entry(path, item, link, latest)
+                    found.append((entry, inode))
+                    size += entry.size
+                    if entry.kind == "dir":
+                        behind = (Place(os.path.realpath(item.path), path),) if item.is_symlink() else ()
+                        directories.append((path, places + behind))
+            on_progress(size)
+    except OSError as error:
+        raise unreadable(error) from error
+    found.sort(key=lambda pair: _position(pair[0]))
+    _, mtime = _mode_and_mtime(root, latest)
+    entries = tuple(_with_hard_links(found))
+    return Tree(entries, mtime, tuple(is_excluded.unused), tuple(of_links.warnings(treated, entries)))
+
+
+def left_out(source: Source, tree: Tree, globs: Sequence[str]) -> tuple[list[Entry], list[str]]:
+    """Return the members that `scan` would leave out with these globs, and those globs that something matches."""
+    is_excluded = _Excludes(globs, source.import_paths)
+    found: list[Entry] = []
+    directories: set[str] = set()
+    for entry in tree.entries:
+        if entry.path.rpartition("/")[0] in directories or is_excluded(entry.path):
+            found.append(entry)
+            if entry.kind == "dir":
+                directories.add(entry.path)
+    return found, [glob for glob in globs if glob not in is_excluded.unused]
+
+
+def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return the entries as they are packed: what is in a directory follows it, its files before its subdirectories.
+
+    Names are ordered by their bytes. So the files of one directory are neighbours, and the order
+    depends on nothing but paths.
+    """
+    return tuple(sorted(entries, key=_position))
+
+
+def without(entries: Iterable[Entry], dropped: Set[str]) -> list[Entry]:
+    """Return the entries whose path is not in `dropped`; the next name of a file that lost its first one takes over."""
+    sizes: dict[str, int] = {}
+    heirs: dict[str, str] = {}
+    kept = []
+    for entry in entries:
+        if entry.path in dropped:
+            sizes[entry.path] = entry.size
+        elif entry.link in dropped and entry.kind == "hardlink":
+            heir = heirs.setdefault(entry.link, entry.path)
+            if heir == entry.path:
+                kept.append(entry._replace(kind="file", size=sizes[entry.link], link=""))
+            else:
+                kept.append(entry._replace(link=heir))
+        else:
+            kept.append(entry)
+    return kept
+
+
+_Inode = tuple[int, int]
+_KINDS = {stat.S_IFDIR: "dir", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
+
+
+class _Excludes:
+    """Whether a path is excluded, given that the directories above it are not."""
+
+    def __init__(self, globs: Sequence[str], import_paths: Sequence[str]) -> None:
+        self._globs = [(glob, re.compile(fnmatch.translate(glob.rstrip("/"))).match) for glob in globs]
+        self._prefixes = [f"{path}/" for path in import_paths if path]
+        self.unused = list(dict.fromkeys(globs))
+
+    def __call__(self, path: str) -> bool:
+        hits = {glob for glob, matches in self._globs if any(map(matches, self._spellings(path)))}
+        if hits:
+            self.unused = [glob for glob in self.unused if glob not in hits]
+        return bool(hits)
+
+    def _spellings(self, path: str) -> Iterator[str]:
+        yield path
+        yield path.rpartition("/")[2]
+        for prefix in self._prefixes:
+            if path.startswith(prefix):
+                yield path[len(prefix) :]
+
+
+def _entry(path: str, item: os.DirEntry[str], link: str, latest: int | None) -> tuple[Entry, _Inode]:
+    """Return the member at `path`: a link that says `link`, or what is there, behind a link if need be."""
+    status = item.stat(follow_symlinks=not link)
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind is None:
+        raise PackError("is a socket, FIFO or device", where=item.path, hint="Leave it out with --exclude")
+    if kind == "file" and not os.access(item.path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), item.path)
+    size = status.st_size if kind == "file" else 0
+    return Entry(path, kind, *_mode_and_mtime(status, latest), size, link), (status.st_dev, status.st_ino)
+
+
+def _with_hard_links(found: Iterable[tuple[Entry, _Inode]]) -> Iterator[Entry]:
+    """Yield the entries; a file that has been there under another name becomes a hard link to that."""
+    first_names: dict[_Inode, str] = {}
+    for entry, inode in found:
+        first_name = first_names.setdefault(inode, entry.path) if entry.kind == "file" else entry.path
+        yield entry if first_name == entry.path else entry._replace(kind="hardlink", size=0, link=first_name)
+
+
+def _mode_and_mtime(status: os.stat_result, latest: int | None) -> tuple[int, int]:
+    mtime = status.st_mtime_ns // 1_000_000_000
+    return status.st_mode & 0o777, mtime if latest is None else min(mtime, latest)
+
+
+def _latest_mtime() -> int | None:
+    setting = os.environ.get("SOURCE_DATE_EPOCH")
+    if not setting:
+        return None
+    if not setting.isdecimal():
+        raise SettingError(f"{setting!r} is not a number of seconds since 1970", where="SOURCE_DATE_EPOCH")
+    return int(setting)
+
+
+def _position(entry: Entry) -> list[tuple[bool, bytes]]:
+    *directories, name = os.fsencode(entry.path).split(b"/")
+    return [*((True, directory) for directory in directories), (entry.kind == "dir", name)]

@@ -1,0 +1,149 @@
+"""An analysis as tables, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from unpackenv.report import amount, counted, terminal
+from unpackenv.report.analyze import advice
+from unpackenv.report.analyze.analyze import Analysis
+from unpackenv.report.analyze.contents import Package
+from unpackenv.report.terminal import Cell, Table
+
+_MOST_PACKAGES, _MOST_DUPLICATES, _MOST_ENDINGS = 12, 5, 4
+_WORTH_A_LINE = 50_000  # bytes
+_MANY = 10  # containers, for the figures of a node that has more than one
+
+
+def show(analysis: Analysis) -> None:
+    """Write an analysis to stdout."""
+    parts = (_packages, _kinds, _needless, _duplicates, _measured)
+    tables = [table for part in parts for table in part(analysis)]
+    terminal.show("\n".join(_head(analysis)), tables, "\n".join(_verdict(analysis)))
+
+
+def _head(analysis: Analysis) -> Iterator[str]:
+    subject = analysis.subject
+    files = sum(kind.files for kind in analysis.kinds)
+    size = sum(kind.size for kind in analysis.kinds)
+    yield f"{subject.path}: {counted(files, 'file')}, {amount(size)}, {counted(len(analysis.packages), 'package')}"
+    if subject.kind == "image":
+        facts = subject.facts
+        layers = counted(facts["layers"], "layer")
+        yield f"  of {facts['site']}, in an image of {layers} and {amount(facts['size'])}"
+        for site, site_size in facts["sites"].items():
+            if site != facts["site"]:
+                yield f"  not looked at (--site {site}): {amount(site_size)}"
+    elif "unpack_seconds" in subject.facts:
+        facts = subject.facts
+        seconds = _seconds(facts["unpack_seconds"])
+        yield f"  from {amount(facts['size'])} that tar made, and that a start unpacks in {seconds}"
+
+
+def _packages(analysis: Analysis) -> Iterator[Table]:
+    shown, rest = analysis.packages[:_MOST_PACKAGES], analysis.packages[_MOST_PACKAGES:]
+    if rest:
+        files, size = sum(package.files for package in rest), sum(package.size for package in rest)
+        shown = [*shown, Package(f"{len(rest)} more", files, size, sum(package.stored for package in rest))]
+    rows = [(each.name, amount(each.size), amount(each.stored), f"{each.files:,}") for each in shown]
+    yield _table("Packages", ("package", "installed", "in the archive", "files"), rows, text=("package",))
+
+
+def _kinds(analysis: Analysis) -> Iterator[Table]:
+    whole = max(1, sum(kind.size for kind in analysis.kinds))
+    rows = []
+    for kind in analysis.kinds:
+        endings = list(kind.endings.items())[:_MOST_ENDINGS]
+        mostly = ", ".join(f"{ending} {amount(size)}" for ending, size in endings)
+        rows.append((kind.name, amount(kind.size), f"{kind.size / whole:.0%}", f"{kind.files:,}", mostly))
+    yield _table("Kinds of files", ("kind", "size", "of all", "files", "mostly"), rows, text=("kind", "mostly"))
+
+
+def _needless(analysis: Analysis) -> Iterator[Table]:
+    rows = []
+    for one in analysis.needless:
+        if one.size >= _WORTH_A_LINE:
+            globs = " ".join(f"--exclude {_quoted(glob)}" for glob in one.exclude)
+            how = "\n  ".join(filter(None, (globs, one.hint))) if globs else one.hint
+            rows.append((one.name, amount(one.size), f"{one.files:,}", how))
+    if analysis.duplicates:
+        wasted = sum(one.wasted for one in analysis.duplicates)
+        files = sum(len(one.paths) for one in analysis.duplicates)
+        rows.append(("files that are there twice or more", amount(wasted), f"{files:,}", "the largest are below"))
+    note = "" if rows else f"Nothing of more than {amount(_WORTH_A_LINE)}."
+    columns = ("what", "size", "files", "how to leave it out")
+    title = "Not needed at run time, as a rule (nothing was left out)"
+    yield _table(title, columns, rows, note, text=("what", "how to leave it out"))
+
+
+def _duplicates(analysis: Analysis) -> Iterator[Table]:
+    rows = []
+    for duplicate in analysis.duplicates[:_MOST_DUPLICATES]:
+        first, *others = duplicate.paths
+        more = f"\nand {len(others) - 1} more" if len(others) > 1 else ""
+        rows.append((amount(duplicate.size), f"{len(duplicate.paths):,}", f"{first}\n{others[0]}{more}"))
+    if rows:
+        yield _table("Files that are there twice or more", ("size", "times", "files"), rows, text=("files",))
+
+
+def _measured(analysis: Analysis) -> Iterator[Table]:
+    measured, machine = analysis.measured, analysis.machine
+    plain, packed, link = measured.plain, measured.packed, analysis.circumstances
+    how = f"Compression estimated by {amount(measured.sample)}, the rest measured" if measured.sample else "Measured"
+    place = f"{machine['file_system']} at {machine['directory']}"
+    title = f"{how} here, with {machine['cpus']} CPUs, {machine['machine']}, on {place}"
+    rows = [
+        ("in the registry (gzip)", amount(plain.gzip), amount(packed.gzip)),
+        ("in the registry (zstd)", amount(plain.zstd), amount(packed.zstd)),
+        ("image on disk", amount(plain.disk), amount(packed.disk)),
+    ]
+    counts = sorted({1, link.containers, _MANY})
+    for count in counts:
+        name = f"  with {counted(count, 'container')} on the node"
+        rows.append((name, amount(plain.disk), amount(packed.disk + count * plain.disk)))
+    pulls = [advice.transfer(layer.gzip, link) + layer.seconds for layer in (plain, packed)]
+    rows.append((f"pull at {link.link:g} Mbit/s, with unpacking the layer", _seconds(pulls[0]), _seconds(pulls[1])))
+    rows.append(("unpack at the start of each new container", _seconds(0), _seconds(measured.start)))
+    for count in counts:
+        name = f"  pull and {count} container{'s, one by one' if count > 1 else ''}"
+        rows.append((name, _seconds(pulls[0]), _seconds(pulls[1] + count * measured.start)))
+    yield _table(title, ("", "plain", "packed"), rows, "\n".join(_how_measured(analysis)), text=("",))
+
+
+def _how_measured(analysis: Analysis) -> Iterator[str]:
+    measured, machine = analysis.measured, analysis.machine
+    runtime = f"of {amount(measured.runtime)}" if measured.runtime else "that could not be made here (2 MB)"
+    runs = f"{min(measured.unpack):.2f} to {max(measured.unpack):.2f} s"
+    workers = counted(measured.workers, "worker")
+    yield (
+        f"Packed is an archive of {amount(measured.archive)} and a runtime {runtime}; unpacked by {workers} "
+        f"({counted(len(measured.unpack), 'run')}, {runs}). All times are wall time."
+    )
+    if machine["slow"]:
+        micros = machine["seconds_a_file"] * 1e6
+        yield (
+            f"warning: to make a file takes {micros:.0f} µs here, where 25 are usual, so the times say little. On ext4 "
+            "that is so for minutes after many files were removed. TMPDIR can name another directory."
+        )
+
+
+def _verdict(analysis: Analysis) -> Iterator[str]:
+    estimate = " (an estimate: measure without --quick before you decide)" if analysis.measured.sample else ""
+    yield f"verdict: {analysis.advice.verdict}{estimate}"
+    for reason in analysis.advice.reasons:
+        yield f"  - {reason}"
+
+
+def _table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], note: str = "", *, text: Sequence[str]
+) -> Table:
+    """Return a table whose columns are figures, but for those of `text`."""
+    return Table(title, columns, rows, note, frozenset(columns) - {*text})
+
+
+def _quoted(glob: str) -> str:
+    return f"'{glob}'" if "*" in glob else glob
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s"

@@ -1,0 +1,124 @@
+"""`unpackenv analyze`: what is in an environment, what it costs plain and packed, and whether packing is worth it.
+
+subject -> contents -> measure -> advice, each in a module of its own; here is their order. How it reads is in
+`analysis_text`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from unpackenv.pack import layout, links, progress, scan
+from unpackenv.pack.temporary import Directory, room
+from unpackenv.report.analyze import advice, contents, measure, scratch
+from unpackenv.report.analyze.advice import Advice, Circumstances
+from unpackenv.report.analyze.contents import Duplicate, Kind, Needless, Package
+from unpackenv.report.analyze.measure import Measured
+from unpackenv.report.analyze.subject import Subject, open_subject
+from unpackenv.start.machine import mounts
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything that `analyze` finds out."""
+
+    subject: Subject
+    packages: list[Package]
+    kinds: list[Kind]
+    needless: list[Needless]
+    duplicates: list[Duplicate]
+    measured: Measured
+    advice: Advice
+    circumstances: Circumstances
+    machine: dict[str, Any]
+    """What it was measured on."""
+
+
+def analyze(
+    path: str,
+    circumstances: Circumstances,
+    *,
+    site: str = "",
+    exclude: Sequence[str] = (),
+    follow: str = links.MODES[0],
+    quick: bool = False,
+) -> Analysis:
+    """Analyse the tree, archive or image at `path`, without what the globs in `exclude` leave out.
+
+    `follow` is one of `links.MODES`, for a tree. With `quick` compression is estimated from a sample.
+    Raises `UnpackenvError`.
+    """
+    with Directory() as work, Directory() as measuring:
+        subject = open_subject(path, site, work.make())
+        described = subject.source
+        # Links of an image, or of an archive, lead out of it to what is not on this machine.
+        mode = follow if subject.kind == "directory" else "keep"
+        with progress.bar("scan", None) as show_size:
+            tree = scan.scan(described, exclude, links=mode, on_progress=show_size)
+        layout.check(described, tree)
+        # What is left out is in the archive that there is: another one has to be made.
+        archive = "" if exclude else subject.archive
+        needed = measure.scratch_needed(tree)
+        place = scratch.choose(needed)
+        with room(place.directory, f"to measure takes {needed / 1e6:.0f} MB"):
+            measured = measure.measure(described, tree, archive, measuring.make(place.directory), quick=quick)
+        with progress.bar("look for what nobody needs", 2) as show:
+            needless = contents.needless(described, tree)
+            show(1)
+            duplicates = contents.duplicates(described, tree)
+            show(2)
+        return Analysis(
+            subject=subject,
+            packages=contents.packages(described, tree, measured.toc, measured.of_archive),
+            kinds=contents.kinds(described, tree),
+            needless=needless,
+            duplicates=duplicates,
+            measured=measured,
+            advice=advice.advise(measured, circumstances),
+            circumstances=circumstances,
+            machine=_machine(place),
+        )
+
+
+def _machine(place: scratch.Place) -> dict[str, Any]:
+    mount = mounts.holding(os.path.realpath(place.directory))
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "file_system": mount.kind if mount else "",
+        "directory": place.directory,
+        "seconds_a_file": place.seconds_a_file,
+        "slow": place.is_slow,
+    }
+
+
+def fields(analysis: Analysis) -> dict[str, Any]:
+    """Return everything as plain values; sizes are in bytes, times in seconds."""
+    subject, measured = analysis.subject, analysis.measured
+    return {
+        "path": subject.path,
+        "kind": subject.kind,
+        **({"image": subject.facts} if subject.kind == "image" else {"given": subject.facts} if subject.facts else {}),
+        "packages": [asdict(package) for package in analysis.packages],
+        "kinds": [asdict(kind) for kind in analysis.kinds],
+        "needless": [asdict(one) for one in analysis.needless],
+        "duplicates": [{**asdict(one), "wasted": one.wasted} for one in analysis.duplicates],
+        "measured": {
+            "estimate": bool(measured.sample),
+            "sample": measured.sample,
+            "plain": asdict(measured.plain),
+            "packed": asdict(measured.packed),
+            "archive": measured.archive,
+            "runtime": measured.runtime,
+            "unpack": measured.unpack,
+            "workers": measured.workers,
+            "machine": analysis.machine,
+        },
+        "circumstances": asdict(analysis.circumstances),
+        "advice": asdict(analysis.advice),
+    }

@@ -1,0 +1,251 @@
+"""What a tree costs as a plain layer of an image and packed, measured on this machine.
+
+A layer is the tar of what is in it. It is compressed as registries hold it, with gzip at its default
+level, which is what `docker build` does, and unpacked by stock tar, which is what a pull does. The
+packed form is made by the code of `pack`, with its defaults but for the bytecode, which stays as it is, and
+unpacked by the code of a start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
+
+from unpackenv.archive import codecs, reader, trailer, writer
+from unpackenv.archive.pooled import in_order
+from unpackenv.archive.tarstream import DIRECTORY
+from unpackenv.archive.toc import Toc
+from unpackenv.archive.writer import Input
+from unpackenv.errors import PackError
+from unpackenv.pack import pack as packing
+from unpackenv.pack import progress, runtime, scan, source
+from unpackenv.pack.scan import Entry
+from unpackenv.pack.source import Source
+from unpackenv.start import bootstrap
+from unpackenv.start.cold import preflight
+from unpackenv.start.report import Attempt, Log, Report
+
+_GZIP_WINDOW = 31
+_ZSTD_LEVEL = 3  # of BuildKit with compression=zstd
+_PIECE = 1 << 20
+_RUNS, _SECONDS_FOR_RUNS = 3, 5.0
+_BLOCK = 512
+_FRAME, _SAMPLES = packing.DEFAULT_FRAME_SIZE[trailer.ZSTD], 4  # so many frames are a sample
+
+
+class Levels(NamedTuple):
+    """Compression levels of the layers' gzip and of the archive's zstd."""
+
+    gzip: int
+    archive: int
+
+
+_EXACT, _QUICK = Levels(6, packing.DEFAULT_LEVEL[trailer.ZSTD]), Levels(1, 3)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Something as a layer of an image: bytes as gzip and as zstd, bytes on the disk, seconds to unpack it there."""
+
+    gzip: float
+    zstd: float
+    disk: float
+    seconds: float
+
+    def __add__(self, other: Layer) -> Layer:
+        return Layer(
+            self.gzip + other.gzip, self.zstd + other.zstd, self.disk + other.disk, self.seconds + other.seconds
+        )
+
+    def __mul__(self, factor: float) -> Layer:
+        return Layer(self.gzip * factor, self.zstd * factor, self.disk * factor, self.seconds * factor)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured; sizes are in bytes, times in seconds."""
+
+    sample: int
+    """0, or the bytes of the sample by which sizes are estimated: of the plain layer as gzip, and of the archive."""
+    plain: Layer
+    archive: float
+    """Bytes of the archive."""
+    packed: Layer
+    """Archive and runtime."""
+    runtime: int
+    """Bytes of the runtime on the disk; 0 where none can be made here."""
+    unpack: list[float]
+    """Seconds of each unpack of the archive at a place of its own, the cold part of a start."""
+    workers: int
+    toc: Toc
+    """Of the archive."""
+    of_archive: float
+    """What the sizes of its frames are to be multiplied by."""
+
+    @property
+    def start(self) -> float:
+        """Seconds that a cold start takes longer than one of a plain image: the median of the unpacks."""
+        return statistics.median(self.unpack)
+
+
+def measure(described: Source, tree: scan.Tree, archive: str, scratch: str, *, quick: bool) -> Measured:
+    """Measure a tree, and `archive`, which is made of it unless there is one; `scratch` is an empty directory.
+
+    With `quick`, layer and archive are made at levels that are quick, and their sizes corrected by what a sample
+    shows; times are those of the whole tree all the same.
+    """
+    levels, sample, of_gzip, of_archive = _EXACT, 0, 1.0, 1.0
+    if quick and sum(entry.size for entry in tree.entries) > _SAMPLES * _FRAME:
+        levels = _QUICK
+        sample, of_gzip, of_archive = _correction(described, tree, _EXACT, _QUICK)
+    plain = _layer(packing.members(described.root, tree.entries, {}), levels.gzip, "layer, plain", scratch)
+    if archive:
+        of_archive = 1.0
+        with reader.open_archive(archive) as opened:
+            toc = opened.toc
+    else:
+        archive = os.path.join(scratch, "packed.tar.zst")
+        toc = _pack(described, tree, levels.archive, archive)
+    packed = _layer([_file(archive)], _EXACT.gzip, "layer, packed", scratch)
+    of_runtime = _runtime(scratch)
+    runs, workers = _unpack_often(archive, scratch)
+    return Measured(
+        sample=sample,
+        plain=replace(plain, gzip=plain.gzip * of_gzip),
+        archive=os.path.getsize(archive) * of_archive,
+        packed=packed * of_archive + of_runtime if of_runtime else packed * of_archive,
+        runtime=round(of_runtime.disk) if of_runtime else 0,
+        unpack=runs,
+        workers=workers,
+        toc=toc,
+        of_archive=of_archive,
+    )
+
+
+def scratch_needed(tree: scan.Tree) -> int:
+    """Return the bytes that measuring takes on the disk: the layer, the archive, and what is unpacked of both."""
+    return on_disk(tree.entries) * (_RUNS + 2)
+
+
+def on_disk(entries: Iterable[Entry]) -> int:
+    """Return the bytes that members take in whole blocks, with a block a directory."""
+    return sum(preflight.on_disk(1 if entry.kind == "dir" else entry.size) for entry in entries)
+
+
+def unpack(archive: str, to: str) -> Report:
+    """Unpack an archive as a start does, for whatever interpreter it is, whatever the environment asks of starts."""
+    arguments = {"archive": archive, "target": to, "digest": "any", "in_place": False, "sync": False, "log": "off"}
+    size = trailer.identify(archive).facts.get("unpacked-size")
+    attempt = Attempt(Log(arguments, {}))
+    return bootstrap.unpack(
+        arguments, attempt, lambda work: progress.watched("unpack", int(size[0]) if size else None, work)
+    )
+
+
+def _correction(described: Source, tree: scan.Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
+    """Compress some frames of a tree at both levels; return their bytes, and the ratios for gzip and archive."""
+    whole = packing.stream_size(tree.entries)
+    stride = -(-whole // (_FRAME * _SAMPLES))
+    frames = writer.tar_stream(packing.members(described.root, tree.entries, {}), _FRAME)
+    chosen = list(islice(frames, stride // 2, None, stride))
+    workers = len(os.sched_getaffinity(0))
+
+    def sizes(frame: bytes) -> list[int]:
+        return [
+            size
+            for levels in (exact, quick)
+            for size in (len(zlib.compress(frame, levels.gzip)), len(_encoder(levels)(frame)))
+        ]
+
+    with progress.bar("sample", len(chosen)) as show:
+        found: list[list[int]] = []
+        for each in in_order(sizes, chosen, workers, workers, lambda: show(len(found))):
+            found.append(each)
+            show(len(found))
+    gzip, archive, quick_gzip, quick_archive = map(sum, zip(*found))
+    return sum(map(len, chosen)), gzip / quick_gzip, archive / quick_archive
+
+
+def _encoder(levels: Levels) -> Callable[[bytes], bytes]:
+    return codecs.encoder(trailer.ZSTD, levels.archive, _FRAME)
+
+
+def _layer(members: Iterable[Input], level: int, name: str, scratch: str) -> Layer:
+    """Make a layer of `members` at a level of gzip, and unpack it."""
+    place = os.path.join(scratch, name)
+    os.mkdir(place)
+    file = place + ".tar.gz"
+    gzip = zlib.compressobj(level, wbits=_GZIP_WINDOW)
+    zstd = codecs.import_zstandard().ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
+    members = list(members)
+    zstd_size = done = 0
+    with progress.bar(name, sum(_BLOCK + member.size for member in members)) as show, open(file, "wb") as out:
+        for piece in writer.tar_stream(members, _PIECE):
+            out.write(gzip.compress(piece))
+            zstd_size += len(zstd.compress(piece))
+            done += len(piece)
+            show(done)
+        out.write(gzip.flush())
+        zstd_size += len(zstd.flush())
+    disk = sum(preflight.on_disk(1 if member.kind == DIRECTORY else member.size) for member in members)
+    return Layer(os.path.getsize(file), zstd_size, disk, _untar(file, place))
+
+
+def _untar(file: str, place: str) -> float:
+    if not shutil.which("tar"):
+        raise PackError("tar is not installed, and is what a pull is measured with", where="PATH", hint="Install tar")
+    began = time.perf_counter()
+    done = subprocess.run(["tar", "-xzf", file, "-C", place], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise PackError(f"a layer could not be unpacked ({done.stderr.strip()[-300:]})", where=place)
+    return time.perf_counter() - began
+
+
+def _file(path: str) -> Input:
+    return Input("file", b"site-packages.tar", 0o644, 0, os.path.getsize(path), source=path)
+
+
+def _pack(described: Source, tree: scan.Tree, level: int, to: str) -> Toc:
+    with progress.bar("pack", packing.stream_size(tree.entries)) as show:
+        written = writer.write(
+            to,
+            packing.members(described.root, tree.entries, {}),
+            {"import": list(described.import_paths)},
+            codec=trailer.ZSTD,
+            level=level,
+            frame_size=_FRAME,
+            workers=len(os.sched_getaffinity(0)),
+            on_progress=show,
+        )
+    return written.toc
+
+
+def _runtime(scratch: str) -> Layer | None:
+    """Return the layer of what a final image needs of unpackenv; None where it cannot be made."""
+    directory = os.path.join(scratch, "runtime")
+    try:
+        runtime.write(directory)
+    except PackError:
+        return None
+    described = source.as_is(directory)
+    entries = scan.scan(described).entries
+    return _layer(packing.members(directory, entries, {}), _EXACT.gzip, "layer, runtime", scratch)
+
+
+def _unpack_often(archive: str, scratch: str) -> tuple[list[float], int]:
+    """Unpack at new places, and leave what is there: file systems are slower where much was just removed."""
+    runs: list[float] = []
+    workers = 0
+    while len(runs) < _RUNS and sum(runs) < _SECONDS_FOR_RUNS:
+        done = unpack(archive, os.path.join(scratch, f"unpacked-{len(runs)}"))
+        runs.append(done.milliseconds / 1e3)
+        workers = done.workers
+    return runs, workers

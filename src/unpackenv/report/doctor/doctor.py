@@ -1,0 +1,278 @@
+"""`unpackenv doctor`: in a container, why a start is slow or fails.
+
+interpreter -> archive -> does it fit -> limits -> is there a tree -> where would one be -> by how many workers
+
+It asks the code of the start, step by step, and goes on where a start would give up. It runs where a
+start has just failed, from a runtime too, and without psutil.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib.util import cache_from_source
+from typing import TYPE_CHECKING, Union
+
+import unpackenv
+from unpackenv.archive import codecs, interpreter, trailer
+from unpackenv.archive.facts import first
+from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch, UnpackenvError
+from unpackenv.report import amount, counted
+from unpackenv.report.doctor import files as doctor_files
+from unpackenv.report.doctor import limits as doctor_limits
+from unpackenv.report.doctor import places as doctor_places
+from unpackenv.report.doctor import python as doctor_python
+from unpackenv.report.doctor import tree as doctor_tree
+from unpackenv.report.doctor.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
+from unpackenv.start import places
+from unpackenv.start.cold import cold
+from unpackenv.start.machine import mounts
+from unpackenv.start.python import hook_file
+from unpackenv.start.settings import PREFIX, VARIABLES, Settings, is_off, nearest_variable
+from unpackenv.start.unpack.native import NativeSource
+
+if TYPE_CHECKING:
+    from unpackenv.archive.trailer import Identity
+    from unpackenv.start.unpack.foreign import ForeignSource
+
+    Opened = Union[NativeSource, ForeignSource]
+
+_READ_AT_MOST = 64 << 20
+_SLOW_READ = 1.0  # seconds for the whole archive
+_TAKES = "takes the tree that is at "
+_FEW = 0.5  # of the standard library with bytecode
+
+
+def examine(arguments: Mapping[str, object]) -> Diagnosis:
+    """Look at everything that a start with these settings depends on; nothing that is found raises."""
+    found: list[Finding] = []
+    outcome = "would fail"
+    found += _interpreter()
+    found += _standard_library()
+    found += doctor_limits.examine()
+    found += _unknown_settings(os.environ)
+    try:
+        settings = Settings(arguments)
+        found += doctor_files.examine(settings)
+        outcome = _start(settings, found)
+    except UnpackenvError as error:
+        found.append(of_error("settings", error))
+    problems, warnings = (sum(one.level == level for one in found) for level in (PROBLEM, WARNING))
+    if problems and outcome.startswith(_TAKES):
+        outcome += ", and finds it damaged"
+    elif problems:
+        outcome = "would fail"
+    elif _is_off():
+        outcome = "does nothing, as UNPACKENV=off says; without that it " + outcome
+    counts = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}"
+    return Diagnosis(found, f"A start here {outcome}: {counts}")
+
+
+# --- the interpreter ---------------------------------------------------------------------------
+
+
+def _interpreter() -> Iterator[Finding]:
+    facts: dict[str, object] = {**interpreter.describe(), "executable": sys.executable}
+    version = ".".join(map(str, sys.version_info[:3]))
+    about = f"{sys.implementation.name} {version} ({facts['libc']}, {facts['machine']}) at {sys.executable}"
+    home = os.path.dirname(os.path.dirname(os.path.abspath(unpackenv.__file__)))
+    yield Finding("interpreter", OK, f"{about}; unpackenv {unpackenv.__version__} in {home}", facts=facts)
+    path = hook_file.hook_path()
+    if os.path.exists(path):
+        with open(path, encoding="ascii", errors="replace") as file:
+            auto = "auto=True" in file.read()
+        does = "the first interpreter to start unpacks" if auto else "interpreters import from a tree that is there"
+        yield Finding("hook", OK, f"{path}: {does}", facts={"path": path, "auto": auto})
+    else:
+        yield Finding("hook", NOTE, f"no hook at {path}: only what bootstraps imports the packages")
+
+
+def _standard_library() -> Iterator[Finding]:
+    """Official images ship it without bytecode, and who may not write compiles it anew at every start."""
+    library = sysconfig.get_path("stdlib")
+    compiled = modules = 0
+    writable = False
+    for directory, below, names in os.walk(library):
+        below[:] = [name for name in below if name not in ("site-packages", "dist-packages", "test", "__pycache__")]
+        sources = [os.path.join(directory, name) for name in names if name.endswith(".py")]
+        modules += len(sources)
+        compiled += sum(os.path.exists(cache_from_source(path)) for path in sources)
+    if modules:
+        cache = os.path.dirname(cache_from_source(os.path.join(library, "os.py")))
+        writable = os.access(cache if os.path.isdir(cache) else os.path.dirname(cache), os.W_OK)
+    facts = {"modules": modules, "compiled": compiled, "writable": writable, "writes": not sys.dont_write_bytecode}
+    text = f"{compiled:,} of {modules:,} modules of {library} have bytecode"
+    if not modules or compiled >= modules * _FEW:
+        yield Finding("stdlib", OK, text, facts=facts)
+        return
+    kept = writable and not sys.dont_write_bytecode
+    text += (
+        ": the first start of each container compiles what it imports"
+        if kept
+        else ": every start compiles what it imports"
+    )
+    hint = f"Compile it when the image is built: RUN python -m compileall -q {library}"
+    yield Finding("stdlib", WARNING, text, hint, facts=facts)
+
+
+def _unknown_settings(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """A start names only those that are almost called like one."""
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in VARIABLES:
+            meant = nearest_variable(name)
+            hint = f"Did you mean {meant}?" if meant else "See python -m unpackenv --help"
+            yield Finding("settings", WARNING if meant else NOTE, f"{name} is the name of no setting", hint)
+
+
+# --- the start ---------------------------------------------------------------------------------
+
+
+def _start(settings: Settings, found: list[Finding]) -> str:
+    """Go through the steps of a start, note what is found, and return what the start would do."""
+    try:
+        path = places.find_archive(settings)
+    except ArchiveNotFound as error:
+        return _without_archive(settings, error, found)
+    try:
+        identity = trailer.identify(path)
+    except UnpackenvError as error:
+        found.append(of_error("archive", error))
+        return "would fail"
+    found.append(_archive(identity))
+    if settings.digest and identity.digest and settings.digest.lower() != identity.digest:
+        found.append(of_error("archive", DigestMismatch(f"its digest is {identity.digest}", where=path)))
+    found += _backend(identity)
+    found += _match(identity, settings)
+    candidates = places.candidates(settings, identity)
+    opened = _open(identity, settings, found)
+    of_trees, there = doctor_tree.examine(candidates, identity.key, settings, path)
+    tree = there.target if there else ""
+    of_trees += doctor_python.bytecode_used(first(identity.facts, "bytecode"), there.import_paths if there else [])
+    use = "a start would unpack here, if there were no tree" if tree else "a start unpacks here"
+    try:
+        looked, target = doctor_places.examine(candidates, opened.check if opened else None, settings, use)
+        known = {one.reason for one in found if one.level == PROBLEM}
+        looked = [one for one in looked if not one.reason or one.reason not in known]
+        if isinstance(opened, NativeSource) and first(identity.facts, "kind") == "venv" and (tree or target):
+            of_trees += doctor_python.environment(opened.archive, tree or target, settings.relocate)
+        if tree:  # then nothing has to be read or written
+            found[:] = [replace(one, level=WARNING) if one.level == PROBLEM else one for one in found]
+            found += [*of_trees, *(one for one in looked if one.level != PROBLEM)]
+            return f"{_TAKES}{tree}"
+        found += [*of_trees, *looked]
+        found += _reading(identity)
+        found += _workers(opened) if opened else ()
+    finally:
+        if opened:
+            opened.__exit__()
+    return f"unpacks to {target}"
+
+
+def _without_archive(settings: Settings, error: ArchiveNotFound, found: list[Finding]) -> str:
+    """A named target may hold a tree that came without its archive."""
+    named = [places.named(settings)] if settings.target else []
+    of_trees, there = doctor_tree.examine(named, "", settings)
+    found += of_trees
+    if there:
+        return f"{_TAKES}{there.target}"
+    if settings.missing == "ignore":
+        found.append(of_error("archive", error, NOTE))
+        return "does nothing, as there is no archive"
+    found.append(of_error("archive", error))
+    return "would fail"
+
+
+def _archive(identity: Identity) -> Finding:
+    facts = {"path": identity.path, "size": identity.size, "digest": identity.digest, "facts": identity.facts}
+    text = f"{identity.path}: {amount(identity.size)}"
+    if not identity.footer:
+        return Finding(
+            "archive", NOTE, f"{text}, made by tar: what is in it is learnt while it is unpacked", facts=facts
+        )
+    files, size = (int(identity.facts[key][0]) for key in ("files", "unpacked-size"))
+    text += f" ({identity.footer.codec}), {counted(files, 'file')} of {amount(size)}"
+    text += f", digest {identity.digest[:12]}…"
+    return Finding("archive", OK, text, facts=facts)
+
+
+def _backend(identity: Identity) -> Iterator[Finding]:
+    """What decodes it; only archives that are zstd need something that is not of the standard library."""
+    needs = identity.footer.codec == trailer.ZSTD if identity.footer else identity.path.endswith((".zst", ".tzst"))
+    if not needs:
+        return
+    try:
+        module = codecs.import_zstandard()
+    except ArchiveUnsupported as error:
+        yield of_error("zstandard", error)
+        return
+    backend = codecs.find_backend()
+    if backend:
+        yield Finding("zstandard", OK, f"its C extension, {backend.origin}", facts={"origin": backend.origin})
+    else:
+        text = f"{module.__file__}: not its C extension, so that a cold start imports 15 ms more and may decode slowly"
+        yield Finding("zstandard", WARNING, text, "Install the wheel of zstandard", facts={"origin": module.__file__})
+
+
+def _match(identity: Identity, settings: Settings) -> Iterator[Finding]:
+    found = interpreter.mismatch(identity.facts)
+    if not found:
+        if identity.facts.get("python"):
+            yield Finding("match", OK, f"packed for {' '.join(identity.facts['python'])}, which this interpreter is")
+        return
+    fact, packed, running = found
+    text = f"packed for {fact} {packed}, and this interpreter has {running}"
+    hint = "Run it with the interpreter and on the base image that it was packed for, or pack it for these"
+    facts = {"fact": fact, "packed": packed, "found": running}
+    yield Finding("match", WARNING if settings.force else PROBLEM, text, hint, "interpreter-mismatch", facts)
+
+
+def _open(identity: Identity, settings: Settings, found: list[Finding]) -> Opened | None:
+    """Open the archive as a start does, which checks all of it but its frames."""
+    try:
+        return cold.open_source(identity, settings)
+    except UnpackenvError as error:
+        if not any(one.reason == error.reason for one in found):
+            found.append(of_error("archive", error))
+        return None
+
+
+def _reading(identity: Identity) -> Iterator[Finding]:
+    """How fast the archive can be read; what was read before comes from memory."""
+    began = time.perf_counter()
+    done = 0
+    with open(identity.path, "rb", buffering=0) as file:
+        while done < _READ_AT_MOST and (data := file.read(1 << 20)):
+            done += len(data)
+    seconds = (time.perf_counter() - began) * identity.size / max(1, done)
+    mount = mounts.holding(os.path.dirname(os.path.realpath(identity.path)))
+    text = f"to read the archive takes {seconds:.2f} s, from {mount.kind if mount else 'unknown file system'}"
+    slow = seconds > _SLOW_READ
+    hint = "Keep it in the image or on a disk of the node" if slow else ""
+    yield Finding("reading", WARNING if slow else OK, text, hint, facts={"seconds": seconds})
+
+
+def _workers(opened: Opened) -> Iterator[Finding]:
+    bounds = opened.worker_bounds()
+    least = min(bounds.values())
+    by = ", ".join(name for name, bound in bounds.items() if bound == least)
+    others = ", ".join(f"{name} {bound}" for name, bound in bounds.items() if least < bound < 1 << 16)
+    why = f"bounded by {by}" + (f"; {others} would allow more" if others else "")
+    if opened.workers != max(1, least):
+        why = f"as UNPACKENV_WORKERS or --workers says; {by} would make it {max(1, least)}"
+    yield Finding("workers", OK, f"{opened.workers} ({why})", facts={"workers": opened.workers, "bounds": bounds})
+
+
+def _is_off() -> bool:
+    """Whether starts are turned off; not by the hook, which does that for tools such as this one."""
+    if not is_off():
+        return False
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            pairs = [entry.partition(b"=") for entry in file.read().split(b"\0")]
+    except OSError:
+        return True
+    return is_off({os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs})

@@ -1,0 +1,56 @@
+"""What a start writes beside the tree, where it is asked to: the log file and the trace.
+
+It goes on without them, with a warning in its line, which is easily overlooked.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+
+from unpackenv.report.doctor.findings import OK, WARNING, Finding
+from unpackenv.start.log import detail
+from unpackenv.start.settings import Settings
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield whether each of these files can be written; nothing is left of the attempt."""
+    if settings.log_file:
+        yield _of("log file", settings.log_file, _append_to, "UNPACKENV_LOG_FILE")
+    if settings.trace:
+        yield _of("trace", settings.trace, _replace, "UNPACKENV_TRACE")
+
+
+def _of(topic: str, path: str, attempt: Callable[[str], str], variable: str) -> Finding:
+    try:
+        problem = attempt(path)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "that is no path"
+        problem = f"the {topic} {path} cannot be written ({why})"
+    if not problem:
+        return Finding(topic, OK, f"{path}: can be written", facts={"path": path})
+    hint = f"A start goes on without it; name a file in a directory that can be written to with {variable}"
+    return Finding(topic, WARNING, problem, hint, facts={"path": path})
+
+
+def _append_to(path: str) -> str:
+    """Append nothing, as a start appends a line. A file that is not there is not made: another start may be just so."""
+    if os.path.exists(path):
+        return detail.append(path, "", "the log file")
+    _make_file_beside(os.path.realpath(path))
+    return ""
+
+
+def _replace(path: str) -> str:
+    """A trace is written under another name, and renamed in the end: to a file or a link, but not to a directory."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        return f"the trace {path} cannot be written (it is a directory)"
+    _make_file_beside(path)
+    return ""
+
+
+def _make_file_beside(path: str) -> None:
+    """Make a file without a name in the directory of `path`."""
+    with tempfile.TemporaryFile(dir=os.path.dirname(path) or os.curdir):
+        pass

@@ -1,0 +1,183 @@
+"""Where a start would unpack: each place is tried as a start tries it, up to the first byte of the tree.
+
+What is written there is a directory of small files, to see that it works and how long it takes; it is
+gone afterwards.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from unpackenv.errors import TargetNotWritable, UnpackenvError
+from unpackenv.report.doctor.findings import NOTE, OK, PROBLEM, WARNING, Finding, of_error
+from unpackenv.start import stamp
+from unpackenv.start.cold import cold, preflight
+from unpackenv.start.machine import limits, mounts
+from unpackenv.start.places import Place
+from unpackenv.start.settings import Settings
+from unpackenv.start.tree import target
+from unpackenv.start.tree.tree import translated
+
+Check = Callable[[str, tuple[int, int]], None]
+
+_FILES = 100
+_SLOW_FILE = 500e-6  # seconds: ext4 takes 25 µs, overlayfs twice that, a network some milliseconds
+_NETWORKS = ("9p", "afs", "ceph", "cifs", "fuse", "glusterfs", "gpfs", "lustre", "nfs", "smb", "virtiofs")
+
+
+def examine(
+    places: list[Place], check: Check | None, settings: Settings, use: str = "a start unpacks here"
+) -> tuple[list[Finding], str]:
+    """Return what there is to say of the places for a tree, in their order, and the one that a start would take.
+
+    Of that one `use` is said. `check` is that of the opened archive, if it could be opened: room, memory, mount and
+    interpreter.
+    """
+    found: list[Finding] = []
+    chosen = ""
+    for place in places:
+        try:
+            facts = _try(place, check, settings)
+        except cold.NEXT_PLACE as error:
+            found.append(_of_refused(place, error))
+        except UnpackenvError as error:  # no other place would help
+            return [*found, of_error("target", error)], ""
+        else:
+            found.append(_of_usable(place, facts, "" if chosen else use))
+            found += _doubts(place, facts) if not chosen else []
+            chosen = chosen or place.path
+        found += _traces(place)
+    if not chosen and len(places) > 1:
+        hint = "Name a writable directory with UNPACKENV_TARGET, such as a volume or a tmpfs that is mounted exec"
+        found.append(Finding("target", PROBLEM, "no default place can be used", hint, TargetNotWritable.reason))
+    return found, chosen
+
+
+def _try(place: Place, check: Check | None, settings: Settings) -> dict[str, Any]:
+    """Do what a start does before it unpacks; return what the mount is like. Raises what the start would raise."""
+    preflight.check_writable(place.path)
+    if place.is_default:
+        preflight.check_trusted(place)
+    in_place = settings.in_place or cold.is_site_directory(place.path)
+    try:
+        staging = target.arrange(place.path, in_place, place.is_default)
+        directory = _nearest(os.path.dirname(staging.lock))
+        seconds = _write_files(directory)
+    except OSError as error:
+        raise translated(error, str(error.filename or place.path)) from error
+    if check:
+        check(directory, staging.reclaims())
+    return {**_mounted(directory), "seconds_a_file": seconds, "in_place": in_place}
+
+
+def _nearest(directory: str) -> str:
+    """Return the directory, or the one above it that is there."""
+    while not os.path.lexists(directory):
+        directory = os.path.dirname(directory)
+    if not os.path.isdir(directory):
+        raise TargetNotWritable(
+            "is in the way, and is no directory", where=directory, hint="Name another target with UNPACKENV_TARGET"
+        )
+    return directory
+
+
+def _write_files(directory: str) -> float:
+    """Return how many seconds it takes to make a small file."""
+    work = tempfile.mkdtemp(prefix=f"{target.OURS}doctor-", dir=directory)
+    try:
+        began = time.perf_counter()
+        for number in range(_FILES):
+            with open(os.path.join(work, str(number)), "wb") as file:
+                file.write(bytes(1024))
+        return (time.perf_counter() - began) / _FILES
+    finally:
+        shutil.rmtree(work)
+
+
+def _mounted(directory: str) -> dict[str, Any]:
+    mount = mounts.holding(os.path.realpath(directory))
+    status = os.statvfs(directory)
+    return {
+        "mount": mount.point if mount else "",
+        "file_system": mount.kind if mount else "",
+        "noexec": bool(status.f_flag & os.ST_NOEXEC),
+        "read_only": bool(status.f_flag & os.ST_RDONLY),
+        "free": status.f_bavail * status.f_frsize,
+        "free_inodes": status.f_favail if status.f_files else limits.UNLIMITED,
+    }
+
+
+def _of_refused(place: Place, error: UnpackenvError) -> Finding:
+    """A default place that cannot be used is passed over, a named one is not."""
+    level = NOTE if place.is_default else PROBLEM
+    if not place.is_default:
+        error.hint = f"{preflight.whence(place)}. {error.hint}"
+    return of_error("place", error, level, path=place.path, usable=False)
+
+
+def _of_usable(place: Place, facts: dict[str, Any], use: str) -> Finding:
+    inodes = facts["free_inodes"]
+    room = (
+        f"{facts['free'] / 1e6:,.0f} MB" + ("" if inodes == limits.UNLIMITED else f" and {inodes:,} inodes") + " free"
+    )
+    options = ", noexec" if facts["noexec"] else ""
+    where = f"{facts['file_system'] or 'unknown file system'}{options}, {room}"
+    text = f"{place.path}: {use or 'could be used, too'} ({where})"
+    return Finding("place", OK, text, facts={"path": place.path, "usable": True, **facts})
+
+
+def _doubts(place: Place, facts: dict[str, Any]) -> list[Finding]:
+    """What makes a start at a usable place slow, or its result doubtful."""
+    found = []
+    if facts["seconds_a_file"] > _SLOW_FILE:
+        text = f"{place.path}: to make a small file takes {facts['seconds_a_file'] * 1e3:.1f} ms"
+        found.append(Finding("writing", WARNING, text, "Unpack to a disk of the node, or to a tmpfs"))
+    if facts["file_system"].startswith(_NETWORKS):
+        text = (
+            f"{place.path}: {facts['file_system']} is a network file system: it is slow, and its locks may not exclude"
+        )
+        found.append(Finding("place", WARNING, text, "Unpack to a disk of the node"))
+    if facts["in_place"]:
+        text = f"{place.path}: is filled in place, which takes about twice as long on overlayfs"
+        found.append(Finding("place", NOTE, text))
+    if not place.is_default:
+        found += [Finding("place", WARNING, f"{place.path}: {doubt}") for doubt in preflight.doubts(place.path)]
+    return found
+
+
+def _traces(place: Place) -> list[Finding]:
+    """What other starts have left beside a place, or are about to leave."""
+    beside = stamp.beside(place.path)
+    for lock in (f"{beside}.lock", os.path.join(place.path, f"{target.OURS}lock")):
+        holder = _holder(lock)
+        if holder:
+            text = f"{place.path}: {holder} is unpacking there; a start waits for it"
+            return [Finding("place", WARNING, text, "If it never ends, look what that process waits for")]
+    if os.path.lexists(f"{beside}.work"):
+        return [
+            Finding("place", NOTE, f"{place.path}: a start was killed there; the next one removes what it has left")
+        ]
+    return []
+
+
+def _holder(lock: str) -> str:
+    """Return who holds a lock; "" if nobody does."""
+    try:
+        fd = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another process"
+    except OSError:  # a start would say that there are no locks
+        return ""
+    finally:
+        os.close(fd)
+    return ""

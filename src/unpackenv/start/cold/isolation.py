@@ -1,0 +1,160 @@
+"""The cold work runs in a child, so that the application's process stays as it was.
+
+The child imports codecs, sets its umask, allocates, and is gone; the parent only waits. Where the
+caller has several threads a fork is not safe, and the work runs in its process.
+
+Stop signals (SIGTERM, SIGINT, SIGHUP) that the program left at their default end the work
+promptly, as PID 1 too, where the kernel would drop them; handlers of the program's own are left
+alone, and those of ours are gone when the work is done.
+"""
+
+from __future__ import annotations
+
+import _signal  # `signal` imports enum, which a warm start must not pay and a cold one must not leave
+import marshal
+
+from unpackenv.errors import UnpackFailed
+from unpackenv.start.unpack import crew
+from unpackenv.unpatched import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+    Result = dict[str, Any]
+
+_STOP = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
+
+
+class ForkRefused(Exception):
+    """The system starts no more processes for this user or container."""
+
+
+def is_single_threaded() -> bool:
+    """Whether this process has one thread, so that a fork takes along all there is."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        import _thread
+
+        return _thread._count() == 0
+
+
+def stoppable(work: Callable[[], T]) -> T:
+    """Run `work` and return its result; meanwhile a stop signal raises KeyboardInterrupt or SystemExit(128 + n).
+
+    From then on the others are ignored, until this is left: cleaning up is quick, and ends. No context manager:
+    between its calls and its block a signal would find handlers that nobody takes back.
+    """
+    previous: dict[int, object] = {}
+
+    def stop(signum: int, _frame: object) -> None:
+        for each in previous:
+            _signal.signal(each, _signal.SIG_IGN)
+        if signum == _signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signum)
+
+    try:
+        for signum in _STOP:
+            handler = _signal.getsignal(signum)
+            if handler in (_signal.SIG_DFL, _signal.default_int_handler):
+                previous[signum] = handler
+                try:
+                    _signal.signal(signum, stop)
+                except ValueError:  # not the main thread, which alone may set handlers
+                    previous.clear()
+                    break
+        return work()
+    finally:
+        try:
+            for signum in previous:
+                _signal.signal(signum, previous[signum])
+        except BaseException:  # told to stop just now
+            for signum in previous:
+                _signal.signal(signum, previous[signum])
+            raise
+
+
+def run(work: Callable[[], Result]) -> Result:
+    """Run `work` in a forked child and return its result; raises the error that it raised there, or `ForkRefused`.
+
+    If this process is told to stop, the child and all its workers are killed before that goes on.
+    """
+    reader, writer = os.pipe()
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    try:
+        # A handler that ran between the fork and the next line would not know in which process it is.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _STOP)
+        pid = _fork()
+        if pid == 0:
+            _child(work, reader, writer, mask)
+    except BaseException:
+        os.close(reader)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        raise
+    finally:
+        os.close(writer)
+    try:
+        _lead_group(pid)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        data = crew.read_all(reader)  # ends when the child and all its workers have ended
+        status = crew.wait(pid)
+    except BaseException:
+        _kill_group(pid)
+        crew.read_all(reader)
+        crew.wait(pid)
+        raise
+    finally:
+        os.close(reader)
+    if data[:1] == b"+":
+        result: Result = marshal.loads(data[1:])
+        return result
+    raise crew.error_of(data[1:], status) or UnpackFailed("the process that unpacks ended without a result")
+
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except OSError as error:
+        raise ForkRefused(error.strerror) from error
+
+
+def _child(work: Callable[[], Result], reader: int, writer: int, mask: set[int]) -> None:
+    """The whole life of the child; `mask` is the caller's signal mask."""
+    result: Result = {}
+
+    def keep() -> None:
+        result.update(work())
+
+    try:
+        os.close(reader)
+        _lead_group(0)
+        for signum in (*_STOP, _signal.SIGCHLD):
+            _signal.signal(signum, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        problem = crew.caught(keep)
+        os.write(writer, b"-" + problem if problem else b"+" + marshal.dumps(result))
+    finally:
+        os._exit(0)
+
+
+def _lead_group(pid: int) -> None:
+    """A group of its own lets the parent end child and workers with one signal; either may set it first."""
+    try:
+        os.setpgid(pid, pid)
+    except OSError:
+        pass
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, _signal.SIGKILL)
+    except OSError:
+        pass
+    try:
+        os.kill(pid, _signal.SIGKILL)
+    except OSError:
+        pass

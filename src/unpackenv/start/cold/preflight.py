@@ -1,0 +1,220 @@
+"""What can be known before the first byte is written."""
+
+from __future__ import annotations
+
+from unpackenv.archive import interpreter
+from unpackenv.errors import (
+    InterpreterMismatch,
+    MemoryTooSmall,
+    NoSpace,
+    TargetInMemory,
+    TargetNoExec,
+    TargetReadOnly,
+    TargetUntrusted,
+)
+from unpackenv.start.machine import limits, mounts
+from unpackenv.start.places import CACHE_TAG, Place, is_open, is_safe
+from unpackenv.unpatched import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_BLOCK = 4096
+# What the kernel keeps in memory of a file on a tmpfs beside its pages: inode, directory entry, name.
+_INODE = 1024
+_TAG = b"""\
+Signature: 8a477f597d28d172789f06886806bc55
+# This directory holds environments that unpackenv unpacked. Each can be made again from its archive.
+# Information about cache directory tags: https://bford.info/cachedir/
+"""
+
+
+def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str, str] | None) -> None:
+    """Raise `InterpreterMismatch` unless the environment was packed for `running`, by default this interpreter."""
+    found = interpreter.mismatch(facts, running)
+    if found:
+        fact, packed, running_fact = found
+        raise InterpreterMismatch(
+            f"was packed for {fact} {packed}, and this interpreter has {running_fact}",
+            where=where,
+            hint="Run it with the interpreter and on the base image that it was packed for, or pack it for these",
+            fact=fact,
+            packed=packed,
+            found=running_fact,
+        )
+
+
+class Room:
+    """What the file system of a directory has room for, as it was when this was made."""
+
+    def __init__(self, directory: str, memory_left: int, reclaims: tuple[int, int] = (0, 0)) -> None:
+        """`memory_left` is what the memory limit leaves, in bytes: on a tmpfs, files are memory.
+
+        `reclaims` is how many bytes and files are there now that will be removed first.
+        """
+        size, files = reclaims
+        status = os.statvfs(directory)
+        self.directory = directory
+        self.noexec = bool(status.f_flag & os.ST_NOEXEC)
+        # A ramfs has no limit of its own, and says 0 of everything.
+        self._bytes = status.f_bavail * status.f_frsize + size if status.f_blocks else limits.UNLIMITED
+        self._inodes = status.f_favail + files if status.f_files else limits.UNLIMITED
+        mount = mounts.holding(os.path.realpath(directory))
+        in_memory = mount is not None and mount.kind in ("tmpfs", "ramfs")
+        self._memory = memory_left + size if in_memory else limits.UNLIMITED
+
+    def check(self, size: int, members: int, memory: int = 0, exactly: Callable[[], int] | None = None) -> None:
+        """Raise `NoSpace` or `TargetInMemory` unless a tree of `size` bytes fits.
+
+        `memory` is what unpacking it takes beside, in bytes. Where it will be tight, `exactly` is asked for what the
+        files take in whole blocks.
+        """
+        # Half a block is lost at the end of each file, on average, and a directory has one.
+        need = size + members * _BLOCK // 2
+        if exactly and min(self._bytes, self._memory - memory) < size + members * (_BLOCK + _INODE):
+            need = max(need, exactly() + members * (_INODE if self._memory < limits.UNLIMITED else 0))
+        if self._bytes < need:
+            raise NoSpace(
+                f"needs {need / 1e6:.1f} MB and has {self._bytes / 1e6:.1f} MB free",
+                where=self.directory,
+                hint="Free space there, or name another target with UNPACKENV_TARGET",
+                need=need,
+                have=self._bytes,
+            )
+        if self._inodes < members:
+            raise NoSpace(
+                f"needs {members} inodes and has {self._inodes} free",
+                where=self.directory,
+                hint="Free inodes there, or name another target with UNPACKENV_TARGET",
+                need=members,
+                have=self._inodes,
+            )
+        if self._memory < need + memory:
+            raise TargetInMemory(
+                f"is on a tmpfs, whose files count as memory: about {(need + memory) / 1e6:.0f} MB are needed, "
+                f"and the memory limit leaves {self._memory / 1e6:.0f} MB",
+                where=self.directory,
+                hint="Raise the container's memory limit, or name a target on disk with UNPACKENV_TARGET",
+                need=need + memory,
+                have=self._memory,
+            )
+
+
+def on_disk(size: int) -> int:
+    """Return how many bytes a file of `size` bytes takes, in whole blocks."""
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def check_memory(needed: int, left: int, where: str) -> None:
+    """Raise `MemoryTooSmall` unless the memory limit leaves the bytes that a start is estimated to need."""
+    if left < needed:
+        raise MemoryTooSmall(
+            f"unpacking needs about {needed / 1e6:.0f} MB of memory, and the memory limit leaves {left / 1e6:.0f} MB",
+            where=where,
+            hint="Raise the container's memory limit, pack with a smaller --frame-size, or say UNPACKENV_FORCE=yes",
+            need=needed,
+            have=left,
+        )
+
+
+def check_exec(directory: str) -> None:
+    """Raise `TargetNoExec` if shared objects below `directory` cannot be loaded."""
+    if os.statvfs(directory).f_flag & os.ST_NOEXEC:
+        raise TargetNoExec(
+            f"{_mounted(directory)} noexec, and the archive has shared objects, which could not be loaded from there",
+            where=directory,
+            hint="Mount it with exec, name another target with UNPACKENV_TARGET, or say UNPACKENV_FORCE=yes",
+        )
+
+
+def check_writable(directory: str) -> None:
+    """Raise `TargetReadOnly` if the file system of `directory`, or of what exists above it, is read-only."""
+    while not os.path.exists(directory):
+        directory = os.path.dirname(directory)
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise TargetReadOnly(
+            f"{_mounted(directory)} read-only",
+            where=directory,
+            hint="Mount a volume or a tmpfs there, or name a writable directory with UNPACKENV_TARGET",
+        )
+
+
+def _mounted(directory: str) -> str:
+    mount = mounts.holding(directory)
+    return f"the {mount.kind} at {mount.point} is mounted" if mount else "is mounted"
+
+
+_WHENCE = {
+    "argument": "This target was given as an argument",
+    "environment": "UNPACKENV_TARGET names this target",
+    "recorded": "The archive records this target (a virtual environment's own path, or `pack --target`): name another "
+    "one with UNPACKENV_TARGET, or set UNPACKENV=off where the packages are installed",
+}
+
+
+def whence(place: Place) -> str:
+    """Return a sentence that says who named a target, for an error that refuses it."""
+    return _WHENCE[place.why]
+
+
+def doubts(target: str) -> list[str]:
+    """Return what speaks against a target that was named: others may have put something into it."""
+    found = []
+    for directory, what in ((os.path.dirname(target), "its parent"), (target, "it")):
+        try:
+            status = os.stat(directory)
+        except OSError:
+            continue
+        if status.st_uid not in (0, os.geteuid()):
+            found.append(f"{what} belongs to uid {status.st_uid}")
+        elif status.st_mode & 0o022:
+            found.append(f"{what} may be written by others")
+    return found
+
+
+def check_trusted(place: Place) -> None:
+    """Raise `TargetUntrusted` if others may put something into a default place; what is not there yet will be ours."""
+    above = os.path.dirname(place.shared_root)
+    if os.path.isdir(above) and is_open(above):
+        raise TargetUntrusted(
+            "may be written by everybody and has no sticky bit, so that others could put something else there",
+            where=above,
+            hint="Set the sticky bit (chmod +t), or name a target with UNPACKENV_TARGET",
+        )
+    for directory in (place.shared_root, os.path.dirname(place.path)):
+        if os.path.lexists(directory) and not is_safe(directory):
+            raise TargetUntrusted(
+                "belongs to another user, or others may write to it",
+                where=directory,
+                hint="Name a target with UNPACKENV_TARGET",
+            )
+
+
+def prepare_default(place: Place) -> None:
+    """Make the directories above a default place, ours alone; raises `TargetUntrusted` if they are not."""
+    check_trusted(place)
+    for directory in (place.shared_root, os.path.dirname(place.path)):
+        if not os.path.isdir(directory):
+            os.makedirs(os.path.dirname(directory), exist_ok=True)
+            try:
+                os.mkdir(directory, 0o755 if os.geteuid() == 0 else 0o700)
+            except FileExistsError:
+                pass
+            check_trusted(place)  # before anything is made in it
+    _tag(os.path.dirname(place.path))
+
+
+def _tag(directory: str) -> None:
+    """Mark a directory of trees as a cache, which backups leave out (https://bford.info/cachedir/)."""
+    path = os.path.join(directory, CACHE_TAG)
+    try:
+        if os.lstat(path).st_size:  # else a start was killed before it wrote it
+            return
+    except FileNotFoundError:
+        pass
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, _TAG)
+    finally:
+        os.close(fd)

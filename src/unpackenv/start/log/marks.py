@@ -1,0 +1,73 @@
+"""Points that the application reaches on its way to "ready", and what it imported meanwhile."""
+
+from __future__ import annotations
+
+from unpackenv.start import report
+from unpackenv.start.log import detail
+from unpackenv.start.report import Log
+from unpackenv.start.settings import END_VARIABLE
+from unpackenv.unpatched import os, time
+
+READY = "ready"
+
+_points: list[dict[str, object]] = []
+_reached: set[str] = set()
+
+
+def mark(name: str) -> None:
+    """See `unpackenv.mark`."""
+    process_ms = detail.age_of_process()
+    end, log = report.last_end[0] if report.last_end else (_end_of_wrapper(), Log({}))
+    bootstrap_ms = (time.monotonic() - end) * 1e3 if end else None
+    import_ms, imports = _imports(name)
+    _points.append({"name": name, "process_ms": process_ms})
+    _reached.add(name)
+    if log.is_json:
+        fields = {"name": name, "process_ms": process_ms, "bootstrap_ms": bootstrap_ms, "import_ms": import_ms}
+        detail.write_mark(log, {**fields, "imports": imports, "points": list(_points)})
+    if log.form not in ("json", "off"):
+        report.write_line(_text(name, process_ms, bootstrap_ms, import_ms, imports))
+    if name == READY:
+        _points.clear()
+        report.watches.clear()
+
+
+def _imports(name: str) -> tuple[float | None, list[dict[str, object]]]:
+    """Return the milliseconds spent importing and, once ready, the slowest imports; nothing if nobody measures them."""
+    if not report.watches:
+        # What the wrapper has become need not call `bootstrap`: its first mark does instead.
+        count = os.environ.get("UNPACKENV_IMPORTS", "")
+        if name != READY and READY not in _reached and count.isdigit():
+            report.watch_imports(int(count))
+        return None, []
+    watch = report.watches[0]
+    return watch.milliseconds(), watch.end() if name == READY else []
+
+
+def _text(
+    name: str,
+    process_ms: float | None,
+    bootstrap_ms: float | None,
+    import_ms: float | None,
+    imports: list[dict[str, object]],
+) -> str:
+    after = []
+    if process_ms is not None:
+        after.append(f"{process_ms:.0f} ms after the start of the process")
+    if bootstrap_ms is not None:
+        after.append(f"{bootstrap_ms:.1f} ms after bootstrap")
+    if import_ms is not None:
+        after.append(f"{import_ms:.1f} ms of that importing")
+    line = f"unpackenv: {name} {', '.join(after)}"
+    if imports:
+        line += "; slowest imports: " + ", ".join(f"{each['module']} {each['self_ms']:.0f}" for each in imports)
+    return line
+
+
+def _end_of_wrapper() -> float:
+    """Return when the wrapper that this process was before had done its part; 0 without one."""
+    pid, _, end = os.environ.get(END_VARIABLE, "").partition(" ")
+    try:
+        return float(end) if pid == str(os.getpid()) else 0.0
+    except ValueError:
+        return 0.0

@@ -1,0 +1,1 @@
+"""What the machine allows: memory, CPUs, processes, mounts. It knows nothing of archives and trees."""

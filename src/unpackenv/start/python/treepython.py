@@ -1,0 +1,101 @@
+"""The Python that a command of a packed virtual environment will run, known before the environment is unpacked.
+
+Its `python` is a link to an interpreter of the image. The archive's table of contents says where the link leads;
+what is there can be asked. Imported by cold starts of the wrapper only.
+"""
+
+from __future__ import annotations
+
+from unpackenv.archive.facts import first
+from unpackenv.archive.reader import Archive
+from unpackenv.archive.toc import Toc
+from unpackenv.errors import InterpreterMismatch
+from unpackenv.start import entrypoint
+from unpackenv.start.python import relocation
+from unpackenv.start.settings import UNKNOWN_INTERPRETER
+from unpackenv.unpatched import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.start.entrypoint import Command
+
+HINT = "Make the environment with the interpreter of the image that runs it, or copy that interpreter to there"
+_LINKS = 40  # as many as the kernel follows
+
+
+def interpreter_of(command: Command, archive: Archive, target: str) -> tuple[dict[str, str] | None, str]:
+    """Return the facts of the Python that `command` will run (None: this one), and a warning or "".
+
+    `target` is where the environment will be, if that is not where the archive records it. Raises
+    `InterpreterMismatch` if the Python of the environment is the one, and is not there.
+    """
+    directory = first(archive.facts, "bin")
+    at = os.path.join(os.path.realpath(target or first(archive.facts, "target")), directory)
+    if "/" in command.name and os.path.realpath(os.path.dirname(command.name)) != at:
+        return command.interpreter(""), ""
+    links, files = _entries(archive.toc, os.fsencode(directory))
+    name = os.path.basename(command.name)
+    if name not in links and name not in files:
+        return command.interpreter(""), ""
+    is_python = entrypoint.is_python(name)
+    python = _leads_to(name if is_python else "python", links, (at, _made_at(archive)))
+    if not python:  # a copy, which is what it was when it was packed
+        return UNKNOWN_INTERPRETER, ""
+    if os.access(python, os.X_OK):
+        return entrypoint.facts_of(python), ""
+    if not is_python:  # a script may have another one, and a program none: executing it will tell
+        return command.interpreter(""), ""
+    missing = _missing(os.path.join(directory, name), python)
+    instead = "" if "/" in command.name else entrypoint.find(name)
+    if instead:
+        return entrypoint.facts_of(instead), f"{missing}: {instead} runs in its place"
+    raise InterpreterMismatch(
+        missing,
+        where=archive.path,
+        hint=HINT,
+        fact="interpreter",
+        packed=python,
+        found="",
+    )
+
+
+def missing_python(archive: Archive, target: str) -> str:
+    """Return which Python the virtual environment that will be at `target` lacks, in words; "" if it is there."""
+    directory = first(archive.facts, "bin")
+    links, _ = _entries(archive.toc, os.fsencode(directory))
+    python = _leads_to("python", links, (os.path.join(target, directory), _made_at(archive)))
+    return _missing(os.path.join(directory, "python"), python) if python and not os.path.exists(python) else ""
+
+
+def _missing(link: str, python: str) -> str:
+    return f"its {link} leads to {python}, which is not there"
+
+
+def _made_at(archive: Archive) -> str:
+    return os.path.join(relocation.made_at(archive.facts), first(archive.facts, "bin"))
+
+
+def _entries(toc: Toc, directory: bytes) -> tuple[dict[str, str], set[str]]:
+    """Return the symlinks in a directory of the archive, and the names of its files."""
+    row = toc.dir_paths().index(directory + b"/") if directory else 0
+    links = zip(toc.link_dir, toc.link_names, toc.link_targets)
+    files = [*zip(toc.file_dir, toc.file_names), *zip(toc.hard_dir, toc.hard_names)]
+    return (
+        {os.fsdecode(name): os.fsdecode(target) for parent, name, target in links if parent == row},
+        {os.fsdecode(name) for parent, name in files if parent == row},
+    )
+
+
+def _leads_to(name: str, links: dict[str, str], own: tuple[str, ...]) -> str:
+    """Return the path at which the link `name` leaves the directory with these links; "" if it does not.
+
+    The directory is known by the paths `own`, of which the first is where it will be.
+    """
+    for _ in range(_LINKS):
+        if name not in links:
+            return ""
+        path = os.path.normpath(os.path.join(own[0], links[name]))
+        if os.path.dirname(path) not in own:
+            return path
+        name = os.path.basename(path)
+    return ""

@@ -1,0 +1,88 @@
+"""What a crash of the machine leaves of a tree: the names are there, the bytes perhaps not.
+
+A file system writes data long after the rename that published a tree, so after a power loss files
+may be empty that the stamp vouches for. The stamp therefore carries the id of the boot in which
+the tree was written. In another boot the tree is counted before it is trusted: its files and the
+sum of their sizes (a journaling file system cuts a file off where its data was lost). Then the
+stamp gets the new id, if it can be written. With the setting `sync` the file system is synced
+before the tree is published, and there is nothing to count.
+"""
+
+from __future__ import annotations
+
+from unpackenv.archive import facts as facts_text
+from unpackenv.archive.facts import first
+from unpackenv.errors import UnpackFailed
+from unpackenv.start import stamp
+from unpackenv.start.tree.target import OURS, is_shared
+from unpackenv.unpatched import os
+
+
+def facts(fd: int, sync: bool) -> dict[str, list[str]]:
+    """Return what the stamp of the tree in the open directory `fd` says of its safety; sync it if asked for."""
+    if sync:
+        _sync(fd)
+        return {"boot": [stamp.SYNCED]}
+    return {"boot": [stamp.boot_id()]}
+
+
+def survived(tree: str, known: dict[str, list[str]], stamp_fd: int) -> bool:
+    """Whether a tree that another boot wrote is all there; `known` are the facts of its stamp, which is open.
+
+    What an application added to it does not matter. One that was filled in place cannot be counted,
+    nor one that another start is just replacing, or in which this user may not look everywhere.
+    """
+    if is_shared(tree):
+        return False
+    try:
+        files, size = count(tree)
+    except OSError:
+        return False
+    if files < int(first(known, "files", "0")) or size < int(first(known, "unpacked-size", "0")):
+        return False
+    _renew(tree, known, stamp_fd)
+    return True
+
+
+def count(tree: str) -> tuple[int, int]:
+    """Return the number of regular files in a tree, hard links counted once, and the sum of their sizes."""
+    files = size = 0
+    linked = set()
+    directories = [tree]
+    for directory in directories:  # grows as they are found
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(entry.path)
+                elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(OURS):
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_nlink > 1:
+                        if status.st_ino in linked:
+                            continue
+                        linked.add(status.st_ino)
+                    files += 1
+                    size += status.st_size
+    return files, size
+
+
+def _renew(tree: str, known: dict[str, list[str]], stamp_fd: int) -> None:
+    """Write the id of this boot into the stamp, over the old one of the same length: its users hold locks on it."""
+    old, new = facts_text.encode(known), facts_text.encode({**known, "boot": [stamp.boot_id()]})
+    if len(old) == len(new):
+        try:
+            fd = os.open(os.path.join(tree, stamp.NAME), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.path.samestat(os.fstat(fd), os.fstat(stamp_fd)):  # else it is of another tree by now
+                    os.pwrite(fd, new, 0)
+            finally:
+                os.close(fd)
+        except OSError:
+            pass  # on a read-only mount every start has to count
+
+
+def _sync(fd: int) -> None:
+    """Write back the file system of `fd`; the standard library can only sync all of them."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).syncfs(fd):
+        raise UnpackFailed(f"the file system could not be synced ({os.strerror(ctypes.get_errno())})")

@@ -1,0 +1,285 @@
+"""Staging and publishing: how a tree comes to its place so that no start ever sees half of it.
+
+    Sibling   absent or empty directory: unpack beside it, rename over it
+    Inside    mount root, or a parent that cannot be written: unpack in a directory inside it, rename
+              the entries one by one, stamp last
+    InPlace   by explicit choice: replace file by file, stamp last
+
+Each works under its lock, removes what a killed start left behind, and takes an old stamp away
+before it touches the tree that the stamp vouches for.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from unpackenv.archive.facts import first
+from unpackenv.errors import TargetRefused, TargetUntrusted
+from unpackenv.start import stamp
+from unpackenv.start.machine import mounts
+from unpackenv.start.tree.removal import remove_tree
+from unpackenv.unpatched import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    Staging = Union["Sibling", "Inside", "InPlace"]
+
+OURS = ".unpackenv."  # prefix of every name that belongs to unpackenv and not to the tree
+_SHARED = OURS + "in-place"  # in a target that was filled in place: others have files there
+_PARTIAL = OURS + "partial."
+_MARK = OURS + "unfinished"  # in a target that is there with a stamp, or with this, or with neither
+_NOBODY = 65534  # what a network file system may make of root
+_LOST_AND_FOUND = "lost+found"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Sibling:
+    """Unpack into a directory beside the target and rename it over the target."""
+
+    journal = ""
+
+    def __init__(self, target: str, ours: bool) -> None:
+        """Where the place is `ours`, what is there may be replaced, stamp or not."""
+        self._ours = ours
+        beside = stamp.beside(target)
+        self.target = target
+        self.lock = beside + ".lock"
+        self.work = beside + ".work"
+        self._old = beside + ".old"
+        self.leftovers = (self.work, self._old)
+
+    def open(self) -> int:
+        """Make the work directory and return a descriptor of it; what a killed start left is removed."""
+        self.discard()
+        return _make_own(self.work)
+
+    def reclaims(self) -> tuple[int, int]:
+        """Return how many bytes and files go before the tree is unpacked: none, the old tree goes after that."""
+        return 0, 0
+
+    def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
+        """Make the tree in the directory `fd` the target, with `mode` and a stamp of `facts`."""
+        stamp.write(fd, facts)
+        os.fchmod(fd, mode)
+        if os.path.lexists(self.target) and (self._ours or _is_ours(self.target)):
+            self._put_away()
+            remove_tree(self._old)  # now: once the new tree is there, no start looks for what is left
+        os.rename(self.work, self.target)
+        if not os.path.samestat(os.lstat(self.target), os.fstat(fd)):
+            raise _exchanged(self.work)
+
+    def _put_away(self) -> None:
+        """Take the old tree away, at once where that is possible: its stamp goes with it."""
+        try:
+            os.rename(self.target, self._old)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # overlayfs does not rename a directory of a lower layer. The mark goes last, so that a
+            # start that finds what is left knows whose it was.
+            _unfinish(self.target)
+            for name in tree_entries(self.target):
+                remove_tree(os.path.join(self.target, name))
+            remove_tree(self.target)
+
+    def discard(self) -> None:
+        """Remove whatever is not the target."""
+        for path in self.leftovers:
+            remove_tree(path)
+
+
+class Inside:
+    """Unpack into a directory inside the target, which stays; a mark tells an unpack that was killed."""
+
+    journal = ""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.lock = os.path.join(target, OURS + "lock")
+        self.work = os.path.join(target, OURS + "work")
+        self._mark = _mark(target)
+
+    def reclaims(self) -> tuple[int, int]:
+        """Return how many bytes and files go before the tree is unpacked: those of the old one."""
+        found = stamp.read(self.target)
+        if found is None:
+            return 0, 0
+        facts, fd = found
+        os.close(fd)
+        return int(first(facts, "unpacked-size", "0")), int(first(facts, "files", "0"))
+
+    def open(self) -> int:
+        """Mark the target as unfinished, remove what it holds of ours, and return the work directory."""
+        _unfinish(self.target)
+        self._clear()
+        return _make_own(self.work)
+
+    def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
+        """Move the tree's entries into the target, then stamp it; its own mode stays."""
+        target = os.open(self.target, _DIRECTORY)
+        try:
+            for name in os.listdir(fd):
+                os.rename(name, name, src_dir_fd=fd, dst_dir_fd=target)
+            os.rmdir(self.work)
+            stamp.write(target, facts, _MARK)
+        finally:
+            os.close(target)
+
+    def discard(self) -> None:
+        """Empty the target again."""
+        if os.path.exists(self._mark) and not os.path.exists(os.path.join(self.target, stamp.NAME)):
+            self._clear()
+            os.unlink(self._mark)
+
+    def _clear(self) -> None:
+        remove_tree(self.work)
+        for name in tree_entries(self.target):
+            remove_tree(os.path.join(self.target, name))
+
+
+class InPlace:
+    """Replace files one by one in a directory that is in use; a mark tells that not all in it is ours.
+
+    Until the tree is complete, a second mark holds the journal: the directories in which partial files may be.
+    """
+
+    journal = _MARK
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.lock = os.path.join(target, OURS + "lock")
+
+    def open(self) -> int:
+        """Mark the target as unfinished and return it."""
+        self.discard()
+        _touch(os.path.join(self.target, _SHARED))
+        _unfinish(self.target)
+        return os.open(self.target, _DIRECTORY)
+
+    def reclaims(self) -> tuple[int, int]:
+        """Return how many bytes and files go before the tree is unpacked: none."""
+        return 0, 0
+
+    def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
+        """Stamp the target; its own mode stays."""
+        stamp.write(fd, facts, _MARK)
+
+    def discard(self) -> None:
+        """Remove partial files; what is replaced stays so, and the mark tells the next start."""
+        root = os.open(self.target, _DIRECTORY)
+        try:
+            for directory in [b".", *_read_journal(root)]:
+                _remove_partial_files(root, directory)
+        finally:
+            os.close(root)
+
+
+def _read_journal(root: int) -> list[bytes]:
+    try:
+        fd = os.open(_MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
+    except FileNotFoundError:
+        return []
+    with open(fd, "rb") as file:
+        return file.read().split(b"\0")[:-1]  # the last may be cut, and then nothing was made in it
+
+
+def _remove_partial_files(root: int, directory: bytes) -> None:
+    try:
+        fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        for name in os.listdir(fd):
+            if name.startswith(_PARTIAL):
+                os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def arrange(target: str, in_place: bool, ours: bool) -> Staging:
+    """Choose how to publish at `target`, an absolute path; raises `TargetRefused`.
+
+    Where the place is `ours`, whatever is there came from an archive, stamp or not.
+    """
+    if not os.path.isdir(target):
+        if os.path.lexists(target) and not os.path.isdir(target):  # else another start is just replacing it
+            raise TargetRefused("is not a directory", where=target, hint="Name another target")
+        return Sibling(target, ours)
+    if in_place or target == "/":
+        return InPlace(target)
+    if not ours and not _is_ours(target) and tree_entries(target):
+        raise TargetRefused(
+            "is not empty, and what it holds was not unpacked by unpackenv",
+            where=target,
+            hint="Name an empty or absent directory, or ask for --in-place (UNPACKENV_IN_PLACE=yes)",
+        )
+    if mounts.is_mount(target) or not os.access(os.path.dirname(target), os.W_OK):
+        return Inside(target)
+    return Sibling(target, ours)
+
+
+def _is_ours(target: str) -> bool:
+    """Whether all that a directory holds came from archives, so that another one may replace it."""
+    return not is_shared(target) and (os.path.exists(os.path.join(target, stamp.NAME)) or os.path.exists(_mark(target)))
+
+
+def is_shared(target: str) -> bool:
+    """Whether a target was filled in place, so that others may have files in it, too."""
+    return os.path.exists(os.path.join(target, _SHARED))
+
+
+def forget(directory: str) -> None:
+    """Take away what is ours in a tree, so that the files of the archive are left and nothing else."""
+    for name in os.listdir(directory):
+        if name.startswith(OURS):
+            os.unlink(os.path.join(directory, name))
+
+
+def tree_entries(directory: str) -> list[str]:
+    """Return the names in a target that are neither ours nor the file system's; none if it is gone."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not name.startswith(OURS) and name != _LOST_AND_FOUND]
+
+
+def _make_own(path: str) -> int:
+    """Make a directory and return its descriptor; raises `TargetUntrusted` if another one has its name by then."""
+    os.mkdir(path, 0o700)
+    fd = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+    status = os.fstat(fd)
+    users = (os.geteuid(), _NOBODY) if os.geteuid() == 0 else (os.geteuid(),)
+    if status.st_uid not in users or os.listdir(fd):
+        os.close(fd)
+        raise _exchanged(path)
+    return fd
+
+
+def _exchanged(path: str) -> TargetUntrusted:
+    return TargetUntrusted(
+        "is another directory than the one that was just made: another user may write beside it, and does",
+        where=path,
+        hint="Name a target in a directory that only you may write to, or one with the sticky bit",
+    )
+
+
+def _mark(target: str) -> str:
+    return os.path.join(target, _MARK)
+
+
+def _unfinish(target: str) -> None:
+    """Put the mark in the place of the stamp, in one step: a start that is killed leaves one of them."""
+    mark = _mark(target)
+    try:
+        os.rename(os.path.join(target, stamp.NAME), mark)
+    except FileNotFoundError:
+        pass
+    _touch(mark + ".new")  # a file that nobody who read the stamp has open
+    os.rename(mark + ".new", mark)
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))

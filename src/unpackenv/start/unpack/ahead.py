@@ -1,0 +1,128 @@
+"""Decoding ahead: workers decode the pieces of a tar stream, the caller gets them in order.
+
+Worker w of n decodes the pieces w, w + n, w + 2n, … into buffers that it shares with the caller:
+
+    caller → worker   n; then one byte a buffer that is free; closed when no more is wanted
+    worker → caller   the size of a piece, which may be 0, when it is decoded; closed after the last one
+
+So each is ahead by at most its buffers: one where there are many workers, two where there is one,
+which else would wait while the caller writes.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+from unpackenv.start.unpack import crew
+from unpackenv.unpatched import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from unpackenv.archive.foreign import Pieces
+    from unpackenv.errors import UnpackenvError
+
+_NUMBER = 8
+
+
+def start(pieces: Pieces, workers: int, processes: bool) -> list[Decoder]:
+    """Start so many workers; where a limit on processes or files forbids more, those that there are will do."""
+    decoders: list[Decoder] = []
+    try:
+        for number in range(workers):
+            decoders.append(Decoder(pieces, number, 1 if workers > 1 else 2, decoders, processes))
+    except (OSError, RuntimeError):  # what a pipe, a fork, or the start of a thread raises
+        pass
+    return decoders
+
+
+def decoded(pieces: Pieces, decoders: list[Decoder]) -> Generator[memoryview, None, None]:
+    """Yield the pieces in order, each to be used before the next is asked for; raises what a worker raised.
+
+    Without decoders the caller decodes.
+    """
+    if not decoders:
+        yield from _decoded_here(pieces)
+        return
+    try:
+        for decoder in decoders:
+            decoder.begin(len(decoders))
+        number = 0
+        while (piece := decoders[number % len(decoders)].take()) is not None:
+            yield piece
+            decoders[number % len(decoders)].give_back()
+            number += 1
+    except BaseException:
+        for decoder in decoders:
+            decoder.stop()
+        raise
+    finally:
+        problems = [problem for decoder in decoders if (problem := decoder.close())]
+    if problems:
+        raise problems[0]
+
+
+def _decoded_here(pieces: Pieces) -> Generator[memoryview, None, None]:
+    buffer = memoryview(mmap.mmap(-1, max(1, pieces.largest)))
+    for fill in pieces.fills(0, 1):
+        yield buffer[: fill(buffer)]
+
+
+class Decoder:
+    """One worker and the caller's ends of its pipes."""
+
+    def __init__(self, pieces: Pieces, number: int, depth: int, others: list[Decoder], processes: bool) -> None:
+        self._buffers = [memoryview(mmap.mmap(-1, max(1, pieces.largest))) for _ in range(depth)]
+        self._taken = 0
+        self._given, self._give = os.pipe()
+        self._ready, done = os.pipe()
+
+        def body() -> None:
+            try:
+                if processes:  # else this end would stay open when the caller is gone
+                    for mate in (self, *others):
+                        os.close(mate._give)
+                step = int.from_bytes(os.read(self._given, _NUMBER), "little")
+                for count, fill in enumerate(pieces.fills(number, step) if step else ()):
+                    if not os.read(self._given, 1):
+                        return
+                    size = fill(self._buffers[count % depth])
+                    os.write(done, size.to_bytes(_NUMBER, "little"))
+            finally:
+                os.close(done)
+
+        try:
+            self._mate = crew.start(body, processes)
+        except BaseException:
+            for fd in (self._given, self._give, self._ready, done):
+                os.close(fd)
+            raise
+        if processes:
+            os.close(done)
+
+    def begin(self, step: int) -> None:
+        """Let it decode every `step`th piece."""
+        os.write(self._give, step.to_bytes(_NUMBER, "little") + bytes(len(self._buffers)))
+
+    def take(self) -> memoryview | None:
+        """Return its next piece, or None behind the last."""
+        size = os.read(self._ready, _NUMBER)
+        return self._buffers[self._taken % len(self._buffers)][: int.from_bytes(size, "little")] if size else None
+
+    def give_back(self) -> None:
+        """Let it overwrite the piece that was taken."""
+        self._taken += 1
+        os.write(self._give, b"\0")
+
+    def stop(self) -> None:
+        """End it as soon as that is possible."""
+        self._mate.stop()
+
+    def close(self) -> UnpackenvError | None:
+        """Wait until it has ended and return its error, if any."""
+        os.close(self._give)
+        problem = self._mate.join()
+        os.close(self._given)
+        os.close(self._ready)
+        return problem

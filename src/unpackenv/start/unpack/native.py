@@ -1,0 +1,283 @@
+"""Unpacking a native archive into a tree, in parallel.
+
+1. Directories are made, and every file that spans frames is created empty.
+2. Each worker takes the number of a frame, reads it, checks its sha256, decodes it into its one
+   buffer, and writes the files, or pieces of files, that lie in it; until no number is left.
+3. Spanning files and directories get their modes and times, and links are made.
+
+Workers are forked processes or threads around one and the same loop. Those beside the caller begin
+while it is still at step 1, and wait for its end only where a directory is not there yet.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from unpackenv.archive import interpreter, trailer
+from unpackenv.archive.facts import first
+from unpackenv.archive.reader import Archive, open_archive
+from unpackenv.errors import UnpackenvError
+from unpackenv.start.cold import preflight
+from unpackenv.start.machine import limits
+from unpackenv.start.settings import Settings
+from unpackenv.start.tree.tree import PARTIAL, Tree, member_refused
+from unpackenv.start.unpack import crew
+from unpackenv.unpatched import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+    from unpackenv.start.unpack.trace import Trace
+
+
+# Whom the tree is for, and where it is to be found.
+_STAMPED = ("python", "native", *interpreter.NATIVE_FACTS, "import", "bin")
+
+
+class NativeSource:
+    """An archive that `pack` made, open and checked, ready to be unpacked."""
+
+    def __init__(self, path: str, settings: Settings) -> None:
+        """Open the archive at `path`; raises `UnpackenvError` unless everything but its frames is sound."""
+        self._settings = settings
+        self.trace: Trace | None = None
+        self.warnings: list[str] = []
+        self.archive = archive = open_archive(path, settings.digest)
+        raw = max(archive.toc.frame_raw)
+        window = raw if archive.codec == trailer.XZ else 0
+        self._memory_left = limits.memory_left()
+        self._memory_each = raw + window + max(archive.toc.frame_stored)
+        self.workers, self.workers_why = limits.worker_count(
+            settings.workers, settings.memory, self._memory_left, self._memory_each, len(archive.toc.frame_raw)
+        )
+
+    def worker_bounds(self) -> dict[str, int]:
+        """Return how many workers each of the things allows that bound them, by name."""
+        bounds = limits.worker_bounds(self._settings.memory, self._memory_left, self._memory_each)
+        return {**bounds, "frames": len(self.archive.toc.frame_raw)}
+
+    @property
+    def key(self) -> str:
+        """What names the archive that is open."""
+        return self.archive.digest
+
+    def check(self, directory: str, reclaims: tuple[int, int]) -> None:
+        """Check interpreter, memory and file system before the first byte is written below `directory`.
+
+        `reclaims` is how many bytes and files go before the tree is unpacked.
+        """
+        if self._settings.force:
+            return
+        archive, toc = self.archive, self.archive.toc
+        preflight.check_interpreter(archive.facts, archive.path, self._interpreter())
+        if first(archive.facts, "native") == "yes":
+            preflight.check_exec(directory)
+        memory = limits.memory_needed(self.workers, self._memory_each)
+        preflight.check_memory(memory, self._memory_left, archive.path)
+        room = preflight.Room(directory, self._memory_left, reclaims)
+        room.check(toc.unpacked_size, toc.member_count, memory, lambda: sum(map(preflight.on_disk, toc.file_size)))
+
+    def _interpreter(self) -> dict[str, str] | None:
+        """Return the facts of the interpreter that will import the tree, if that is not this one."""
+        settings, archive = self._settings, self.archive
+        if not settings.command:
+            return settings.interpreter
+        if first(archive.facts, "kind") == "venv":
+            from unpackenv.start.python import treepython
+
+            running, warning = treepython.interpreter_of(settings.command, archive, settings.target)
+            self.warnings += filter(None, [warning])
+            return running
+        return settings.command.interpreter("")
+
+    def unpack(self, tree: Tree, processes: bool) -> None:
+        """Unpack everything into `tree`; raises `UnpackenvError`, also for what workers run into."""
+        plan = _Plan(self.archive, tree)
+        frames = len(self.archive.toc.frame_raw)
+        if self.trace:
+            self.trace.watch_native(plan, self.archive)
+        try:
+            if tree.in_place:  # where things are found has to be known before workers are forked
+                plan.prepare()
+                started = crew.run(lambda: None, plan.work, frames, self.workers, processes)
+            else:
+                started = crew.run(plan.prepare, plan.work, frames, self.workers, processes)
+            if started < self.workers:
+                self.workers, self.workers_why = started, limits.PROCESSES
+            plan.finish()
+        except OSError as error:
+            raise member_refused(error, os.fsdecode(error.filename2 or error.filename or "the target")) from error
+
+    def stamp_facts(self) -> dict[str, list[str]]:
+        """Return what a warm start has to know of the tree."""
+        facts, toc = self.archive.facts, self.archive.toc
+        return {
+            "digest": [self.archive.digest],
+            **{key: facts[key] for key in _STAMPED if key in facts},
+            "files": [str(len(toc.file_names))],
+            "unpacked-size": [str(toc.unpacked_size)],
+        }
+
+    def __enter__(self) -> NativeSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.archive.close()
+
+
+class _Plan:
+    """Where the members of one archive go in one tree."""
+
+    def __init__(self, archive: Archive, tree: Tree) -> None:
+        self.archive = archive
+        self.tree = tree
+        self.toc = archive.toc
+        self.starts = self.toc.frame_starts()
+        self.paths = self.toc.dir_paths()
+        # Where a spanning file is while its pieces are written, by its row.
+        self.spanning = {row: self._path(row) for row in self._spanning_rows()}
+        self.order = self._frame_order()
+        if tree.in_place:
+            self.toc.check_unique()
+
+    def _spanning_rows(self) -> list[int]:
+        """Rows of files that do not end in the frame in which they begin."""
+        positions = self.toc.file_position
+        # Only the last file that begins in a frame can reach into the next one.
+        lasts = {bisect_left(positions, start) - 1 for start in self.starts[1:]} - {-1}
+        ends = {row: positions[row] + self.toc.file_size[row] for row in lasts}
+        return sorted(
+            row for row, end in ends.items() if end > self.starts[bisect_left(self.starts, positions[row] + 1)]
+        )
+
+    def _frame_order(self) -> list[int]:
+        """Return the frames in the order in which they are taken: those of one large file far from each other.
+
+        The kernel lets one process at a time write to a file, the others would wait for it.
+        """
+        groups: dict[int, list[int]] = {}
+        for frame, start in enumerate(self.starts[:-1]):
+            row = bisect_left(self.toc.file_position, start) - 1  # the file that reaches into it, if any does
+            groups.setdefault(row if row in self.spanning else -1, []).append(frame)
+        places = {frame: n / len(frames) for frames in groups.values() for n, frame in enumerate(frames)}
+        return sorted(places, key=places.__getitem__)
+
+    def prepare(self) -> None:
+        """Make all directories, and the files that several workers will fill.
+
+        Those files and what they are in come first: a worker that finds its file missing waits until all is made.
+        """
+        toc, tree = self.toc, self.tree
+        parents = toc.dir_parent
+        first: set[int] = set()
+        for row in self.spanning:
+            directory = toc.file_dir[row]
+            while directory not in first and directory:
+                first.add(directory)
+                directory = parents[directory]
+        for directory in sorted(first):
+            self._make_directory(directory)
+        for row in self.spanning:
+            self.spanning[row] = tree.begin_file(self._path(row), row)
+        for directory in range(1, len(parents)):
+            if directory not in first:
+                self._make_directory(directory)
+
+    def _make_directory(self, row: int) -> None:
+        toc, tree, paths = self.toc, self.tree, self.paths
+        if tree.in_place:  # a parent that turned out to be a link is found where it points to
+            paths[row] = paths[toc.dir_parent[row]] + toc.dir_names[row] + b"/"
+        made = tree.make_directory(paths[row][:-1], toc.dir_mode[row])
+        if tree.in_place:
+            paths[row] = made + b"/"
+
+    def _path(self, row: int) -> bytes:
+        return self.paths[self.toc.file_dir[row]] + self.toc.file_names[row]
+
+    def work(self, number: int, take: Callable[[], int], ready: Callable[[], None]) -> None:
+        """The loop of worker `number`: frames as long as `take` gives any."""
+        archive, toc = self.archive, self.toc
+        decode = archive.decoder()
+        # Both are kept: where buffers come and go, a decoder's dictionary leaves holes in the heap.
+        buffer = memoryview(bytearray(max(toc.frame_raw)))
+        stored = memoryview(bytearray(max(toc.frame_stored)))
+        partial = PARTIAL + b"%d" % number
+        turn = take()
+        while turn >= 0:
+            frame = self.order[turn]
+            out = buffer[: toc.frame_raw[frame]]
+            try:
+                decode(archive.read_frame(frame, stored), out)
+            except UnpackenvError as error:
+                error.where = error.where or f"{archive.path}, frame {frame}"
+                raise
+            self._write_frame(self.starts[frame], out, partial, ready)
+            turn = take()
+
+    def _write_frame(self, start: int, out: memoryview, partial: bytes, ready: Callable[[], None]) -> None:
+        toc, tree, spanning = self.toc, self.tree, self.spanning
+        sizes, positions, directories = toc.file_size, toc.file_position, toc.file_dir
+        names, modes, mtimes = toc.file_names, toc.file_mode, toc.file_mtime
+        write_file = tree.write_file
+        end = start + len(out)
+        first, last = bisect_left(positions, start), bisect_left(positions, end)
+        if first and first - 1 in spanning:
+            self._write_piece(first - 1, start, out, ready)
+        current, directory, row = -1, -1, first
+        try:
+            for row in range(first, last):
+                if row in spanning:
+                    self._write_piece(row, start, out, ready)
+                    continue
+                if directories[row] != current:
+                    if directory >= 0:
+                        os.close(directory)
+                    directory = -1
+                    current = directories[row]
+                    directory = _when_made(tree.open_directory, ready, self.paths[current])
+                at = positions[row] - start
+                write_file(directory, names[row], modes[row], mtimes[row], out[at : at + sizes[row]], partial)
+        except OSError as error:
+            raise member_refused(error, os.fsdecode(self._path(row))) from error
+        finally:
+            if directory >= 0:
+                os.close(directory)
+
+    def _write_piece(self, row: int, start: int, out: memoryview, ready: Callable[[], None]) -> None:
+        position = self.toc.file_position[row]
+        begin = max(position, start)
+        end = min(position + self.toc.file_size[row], start + len(out))
+        if begin < end:
+            try:
+                piece = out[begin - start : end - start]
+                _when_made(self.tree.write_piece, ready, self.spanning[row], piece, begin - position)
+            except OSError as error:
+                raise member_refused(error, os.fsdecode(self._path(row))) from error
+
+    def finish(self) -> None:
+        """What has to wait for all data: spanning files, hard links, symlinks, directories' times."""
+        toc, tree, paths = self.toc, self.tree, self.paths
+        for row, at in self.spanning.items():
+            tree.end_file(at, self._path(row), toc.file_mode[row], toc.file_mtime[row])
+        for directory, name, row in zip(toc.hard_dir, toc.hard_names, toc.hard_file):
+            tree.hard_link(self._path(row), paths[directory] + name)
+        for directory, name, target, mtime in zip(toc.link_dir, toc.link_names, toc.link_targets, toc.link_mtime):
+            tree.symlink(target, paths[directory] + name, mtime)
+        for row in range(len(paths) - 1, 0, -1):
+            tree.finish_directory(paths[row][:-1], toc.dir_mode[row], toc.dir_mtime[row], toc.dir_mode[row])
+
+
+def _when_made(use: Callable[..., T], ready: Callable[[], None], *arguments: object) -> T:
+    """Call `use`, if need be again when all that the caller makes first is there.
+
+    A directory may be there and not let us in yet, when the umask takes its rights from the owner, too.
+    """
+    try:
+        return use(*arguments)
+    except (FileNotFoundError, PermissionError):
+        ready()
+        return use(*arguments)

@@ -1,0 +1,215 @@
+"""The runtime: small, enough to start an archive, and in nobody's way."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import unpackenv
+from processes import TAG, pack_tree, run, write_tree
+from unpackenv.errors import PackError
+from unpackenv.pack import runtime
+
+LIMIT = 2_200_000
+BUILDING = ("pack", "report/analyze", "report/timings")
+APP = "import unpackenv; unpackenv.bootstrap({!r}, {!r}); import app; print(app.WHOSE)"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> runtime.Runtime:
+    """A runtime for zstd archives. Shared: never write to it."""
+    return runtime.write(str(tmp_path_factory.mktemp("final") / "runtime"))
+
+
+def without_packages(*arguments: object, path: str, **variables: object) -> list[str]:
+    """Run this Python without its site directories, so without unpackenv and zstandard; return what it prints."""
+    env = {"PATH": os.defpath, "PYTHONPATH": path, **{name: str(value) for name, value in variables.items()}}
+    done = run([sys.executable, "-S", "-s", *arguments], env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(not shutil.which("strip"), reason="binutils are not installed")
+def test_size(written: runtime.Runtime) -> None:
+    assert written.stripped
+    on_disk = sum(file.lstat().st_blocks * 512 for file in Path(written.path).rglob("*"))
+    assert on_disk <= written.size <= LIMIT
+
+
+def test_what_is_in_it(written: runtime.Runtime) -> None:
+    files = [str(path.relative_to(written.path)) for path in Path(written.path).rglob("*") if path.is_file()]
+    assert {name.partition("/")[0] for name in files} == {"unpackenv"}
+    assert "unpackenv/archive/backend/LICENSE" in files
+    sources = {name for name in files if name.endswith(".py")}
+    package = Path(unpackenv.__file__).parent
+    left_out = {f"{path.relative_to(package.parent)}" for path in package.rglob("*.py")} - sources
+    assert left_out == {
+        *(f"unpackenv/archive/{name}.py" for name in ("pace", "writer")),
+        *(f"unpackenv/cli/{name}.py" for name in ("analyze", "pack", "runtime", "timings")),
+        *(f"{path.relative_to(package.parent)}" for room in BUILDING for path in (package / room).rglob("*.py")),
+    }
+    looks = {str(path.relative_to(package)) for room in ("", "doctor/") for path in package.glob(f"report/{room}*.py")}
+    looks |= {f"archive/{name}.py" for name in ("compare", "frames", "pooled", "refusals", "verify")}
+    looks |= {f"cli/{name}.py" for name in ("doctor", "hook", "inspect", "prune", "verify")}
+    looks |= {"start/python/hook_file.py", "start/tree/prune.py"}
+    compiled = {name.replace("__pycache__/", "").partition(f".{TAG}.pyc")[0] for name in files if name.endswith(".pyc")}
+    assert {f"{name}.py" for name in compiled} == sources - {f"unpackenv/{name}" for name in looks}
+
+
+def test_every_module_that_a_start_can_import_is_in_it(written: runtime.Runtime) -> None:
+    """All that its modules import, at the top or in a function; the command line does without some."""
+    root = Path(written.path)
+    for path in set(root.rglob("*.py")) - set(root.rglob("cli/*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unpackenv"):
+                for name in node.names:
+                    assert is_there(root, node.module, name.name), f"{path} imports {name.name} of {node.module}"
+
+
+def is_there(root: Path, module: str, name: str) -> bool:
+    """Whether a module is there and has a name, or a module of that name below it."""
+    place = root / module.replace(".", "/")
+    if (place / f"{name}.py").exists() or (place / name / "__init__.py").exists():
+        return True
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return file.exists() and name in file.read_text()
+
+
+@pytest.mark.parametrize("codec", ["zstd", "xz"])
+def test_starts_an_archive_without_anything_installed(tmp_path: Path, codec: str) -> None:
+    at = runtime.write(str(tmp_path / "runtime"), codec).path
+    assert bool(list(Path(at).rglob("*.so"))) == (codec == "zstd")
+    archive = tmp_path / "archive"
+    pack_tree(archive, write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}), codec)
+    code = "import sys; print([name for name in sys.modules if 'zstandard' in name])"
+    target = tmp_path / "tree"
+    assert without_packages("-c", APP.format(str(archive), str(target)), path=at) == ["packed"]
+    shown = without_packages("-m", "unpackenv", "--archive", archive, "--", sys.executable, "-S", "-c", code, path=at,
+                             UNPACKENV_TARGET=tmp_path / "other", UNPACKENV_LOG="off")  # fmt: skip
+    assert shown == ["[]"]
+
+
+def test_a_runtime_of_another_python_says_so(written: runtime.Runtime, tmp_path: Path) -> None:
+    at = tmp_path / "runtime"
+    shutil.copytree(written.path, at)
+    (extension,) = at.rglob("*.so")
+    name = extension.name.split(".")
+    extension.rename(extension.with_name(".".join([name[0], "cpython-27-x86_64-linux-gnu", *name[2:]])))
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
+    code = APP.format(str(tmp_path / "archive"), str(tmp_path / "tree"))
+    done = run([sys.executable, "-S", "-s", "-c", code], {"PATH": os.defpath, "PYTHONPATH": str(at)})
+    assert done.returncode == 1
+    says = f"this interpreter, {sys.implementation.cache_tag}, cannot import zstandard (this runtime is for cpython-27-"
+    assert says in done.stderr
+
+
+def test_an_extension_that_does_not_load_says_why(written: runtime.Runtime, tmp_path: Path) -> None:
+    at = tmp_path / "runtime"
+    shutil.copytree(written.path, at)
+    (extension,) = at.rglob("*.so")
+    extension.write_bytes(b"not an extension")
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
+    code = APP.format(str(tmp_path / "archive"), str(tmp_path / "tree"))
+    done = run([sys.executable, "-S", "-s", "-c", code], {"PATH": os.defpath, "PYTHONPATH": str(at)})
+    assert done.returncode == 1
+    assert f"cannot import zstandard ({extension}: " in done.stderr
+    assert "this runtime is for" not in done.stderr
+    # Where zstandard is installed as well, that one will do.
+    done = run([sys.executable, "-c", code], {"PATH": os.defpath, "PYTHONPATH": str(at)})
+    assert (done.returncode, done.stdout) == (0, "packed\n"), done.stderr
+
+
+def test_the_application_has_its_own_zstandard(written: runtime.Runtime, tmp_path: Path) -> None:
+    files = {"app.py": "import zstandard\nWHOSE = zstandard.WHOSE\n", "zstandard/__init__.py": "WHOSE = 'own'\n"}
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", files))
+    code = APP.format(str(tmp_path / "archive"), str(tmp_path / "tree"))
+    for _ in ("cold", "warm"):
+        assert without_packages("-c", code, path=written.path) == ["own"]
+    threads = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    code = threads + APP.format(str(tmp_path / "archive"), str(tmp_path / "threaded"))
+    assert without_packages("-c", code, path=written.path) == ["own"]
+
+
+def test_a_runtime_does_not_import_the_installed_zstandard(written: runtime.Runtime, tmp_path: Path) -> None:
+    """Nor does it matter if what is installed is broken."""
+    broken = write_tree(tmp_path / "broken", {"zstandard/__init__.py": "raise SystemExit('imported')\n"})
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
+    code = APP.format(str(tmp_path / "archive"), str(tmp_path / "tree"))
+    assert without_packages("-c", code, path=f"{broken}:{written.path}") == ["packed"]
+
+
+def test_hook_from_a_runtime(written: runtime.Runtime, tmp_path: Path) -> None:
+    venv.create(tmp_path / "image", with_pip=False)
+    python = tmp_path / "image/bin/python"
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
+    env = {"PATH": os.defpath, "PYTHONPATH": written.path}
+    hook = ["-m", "unpackenv", "hook", "--auto", "--archive", tmp_path / "archive", "--target", tmp_path / "tree"]
+    done = run([python, *hook], env)
+    assert done.returncode == 0, done.stderr
+    done = run([python, "-I", "-c", "import app; print(app.WHOSE)"], {"PATH": os.defpath})
+    assert (done.returncode, done.stdout) == (0, "packed\n"), done.stderr
+
+
+def test_commands_of_a_runtime(written: runtime.Runtime, tmp_path: Path) -> None:
+    shown = "\n".join(without_packages("-m", "unpackenv", "--help", path=written.path))
+    assert "unpack " in shown
+    assert "pack  " not in shown.replace("unpack  ", "")
+    assert "write what the final image needs" not in shown
+    assert {"doctor", "verify", "inspect", "prune", "hook"} <= set(shown.split())
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": "WHOSE = 'packed'\n"}))
+    without_packages("-m", "unpackenv", "unpack", tmp_path / "archive", "-C", tmp_path / "tree", path=written.path)
+    assert (tmp_path / "tree/app.py").read_text() == "WHOSE = 'packed'\n"
+    for arguments in ["pack", tmp_path, "-o", "x.tar.zst"], ["help", "pack"]:
+        done = run([sys.executable, "-m", "unpackenv", *arguments], {"PYTHONPATH": written.path})
+        assert done.returncode == 2
+        assert "pack is not in this runtime, to keep it small; run it where unpackenv is installed" in done.stderr
+
+
+def test_an_option_of_before_is_accepted(tmp_path: Path) -> None:
+    """There were runtimes without the doctor."""
+    done = run([sys.executable, "-m", "unpackenv", "runtime", "--codec", "xz", "--doctor", tmp_path / "runtime"])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runtime/unpackenv/report/doctor/doctor.py").exists()
+
+
+def test_a_read_only_runtime_has_all_its_bytecode(written: runtime.Runtime) -> None:
+    code = "import unpackenv.start.cold.cold, unpackenv.start.unpack.native as native; print(native.__cached__)"
+    (cached,) = without_packages("-c", code, path=written.path)
+    assert Path(cached).read_bytes()[4:8] == b"\1\0\0\0"  # unchecked-hash
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path / "runtime", {"mine": "stays"})
+    with pytest.raises(PackError, match="not empty"):
+        runtime.write(str(tmp_path / "runtime"))
+    assert os.listdir(tmp_path / "runtime") == ["mine"]
+    assert os.listdir(tmp_path) == ["runtime"]
+
+
+def test_nothing_is_left_of_one_that_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_CHECK", "import no_such_module")
+    with pytest.raises(PackError, match="no_such_module"):
+        runtime.write(str(tmp_path / "runtime"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_sources_are_shortened(written: runtime.Runtime) -> None:
+    """But for those that other interpreters run, perhaps older ones."""
+    package = Path(written.path, "unpackenv")
+    for path in package.rglob("*.py"):
+        original = Path(runtime.__file__).parents[1] / path.relative_to(package)
+        if path.parent.name == "shim" or path.name == "interpreter.py":
+            assert path.read_bytes() == original.read_bytes()
+        else:
+            tree = ast.parse(path.read_bytes())
+            functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+            assert not [node.name for node in (tree, *functions) if ast.get_docstring(node)]
+            assert not [node.name for node in functions if node.returns]
+            assert ast.dump(tree) == ast.dump(runtime._Shortened().visit(ast.parse(original.read_bytes())))
+            assert path.stat().st_size <= original.stat().st_size
