@@ -16,7 +16,7 @@ from bisect import bisect_left
 
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.toc import Toc
-from unpackenv.start.tree import tree
+from unpackenv.start.tree import writer
 
 now = time.perf_counter
 
@@ -95,9 +95,9 @@ def _write(toc: Toc, raw: memoryview, start: int, root: int, paths: list[bytes],
             if directory >= 0:
                 os.close(directory)
             current = toc.file_dir[row]
-            directory = os.open(paths[current] or b".", tree._DIRECTORY, dir_fd=root)
+            directory = os.open(paths[current] or b".", writer._DIRECTORY, dir_fd=root)
         opened = now()
-        fd = os.open(toc.file_names[row], tree._CREATE, toc.file_mode[row], dir_fd=directory)
+        fd = os.open(toc.file_names[row], writer._CREATE, toc.file_mode[row], dir_fd=directory)
         created = now()
         if data:
             os.write(fd, data)

@@ -27,10 +27,11 @@ from support import describe
 from unpackenv.archive import trailer
 from unpackenv.errors import UnpackenvError
 from unpackenv.start import bootstrap, stamp
-from unpackenv.start.cold import lock, preflight
-from unpackenv.start.tree import durable, removal, target, tree
+from unpackenv.start.cold import checks
+from unpackenv.start.tree import lock, reboot_check, removal, staging, writer
+from unpackenv.start.unpack import preflight
 
-MODULES = (tree, target, removal, stamp, lock, durable, preflight)
+MODULES = (writer, staging, removal, stamp, lock, reboot_check, preflight, checks)
 _MAKES = ("ENOSPC", "EIO", "EEXIST", "EPERM")
 _CHANGES = ("EIO", "EPERM")
 # What each function may fail with, where it makes something, changes it, removes it, or looks.

@@ -31,7 +31,7 @@ _NOTICE = re.compile(r"^unpackenv: (unpacking .* to|waiting for .*, which is unp
 # What a start imports on its way, for processes that lose sight of the file system: another user, or another root.
 IMPORT_ALL = """
 import encodings.idna, hashlib, json, lzma, marshal, site, threading, traceback, zstandard
-import unpackenv.start.bootstrap, unpackenv.start.cold.cold
+import unpackenv.start.bootstrap, unpackenv.start.cold.place
 import unpackenv.start.unpack.foreign, unpackenv.start.unpack.native
 """
 

@@ -20,7 +20,7 @@ from unpackenv.archive.verify import verify_archive
 from unpackenv.archive.writer import Input
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded, UnpackenvError
 from unpackenv.start.settings import Settings
-from unpackenv.start.tree.tree import Tree
+from unpackenv.start.tree.writer import TreeWriter
 from unpackenv.start.unpack.foreign import ForeignSource
 
 REGIONS = ("prefix", "frames", "container gap", "columns", "facts and their container", "footer", "tail")
@@ -180,7 +180,7 @@ def tree_of_ours(archive: Path, folder: str, memory: int) -> object:
     root = os.open(folder, os.O_RDONLY)
     try:
         with ForeignSource(str(archive), Settings({"workers": 2, "memory": memory}, {})) as source:
-            source.unpack(Tree(root, os.umask(0o022), folder), processes=False)
+            source.unpack(TreeWriter(root, os.umask(0o022), folder), processes=False)
     except MemoryBudgetExceeded:
         return "over the budget"
     except UnpackenvError:

@@ -14,13 +14,14 @@ from processes import environment, run, wrapper
 from support import make
 from unpackenv.errors import PackError, SettingError
 from unpackenv.pack import scan, source
+from unpackenv.pack.entries import Tree
 
 
-def scanned(root: Path, links: str = "follow", exclude: tuple[str, ...] = ()) -> scan.Tree:
+def scanned(root: Path, links: str = "follow", exclude: tuple[str, ...] = ()) -> Tree:
     return scan.scan(source.recognise(str(root)), exclude, links=links)
 
 
-def kinds(tree: scan.Tree) -> dict[str, str]:
+def kinds(tree: Tree) -> dict[str, str]:
     """Return what each member is, and what a link says."""
     return {entry.path: f"-> {entry.link}" if entry.kind == "symlink" else entry.kind for entry in tree.entries}
 

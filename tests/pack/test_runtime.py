@@ -179,7 +179,7 @@ def test_an_option_of_before_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_read_only_runtime_has_all_its_bytecode(written: runtime.Runtime) -> None:
-    code = "import unpackenv.start.cold.cold, unpackenv.start.unpack.native as native; print(native.__cached__)"
+    code = "import unpackenv.start.cold.place, unpackenv.start.unpack.native as native; print(native.__cached__)"
     (cached,) = without_packages("-c", code, path=written.path)
     assert Path(cached).read_bytes()[4:8] == b"\1\0\0\0"  # unchecked-hash
 

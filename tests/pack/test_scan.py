@@ -14,13 +14,14 @@ import pytest
 from support import make
 from unpackenv.errors import PackError, SettingError
 from unpackenv.pack import scan, source
+from unpackenv.pack.entries import Entry, Tree
 
 VERSION = f"3.{sys.version_info.minor}"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 LIB = f"lib/python{VERSION}/site-packages"
 
 
-def scanned(root: Path, exclude: Sequence[str] = ()) -> dict[str, scan.Entry]:
+def scanned(root: Path, exclude: Sequence[str] = ()) -> dict[str, Entry]:
     return {entry.path: entry for entry in scan.scan(source.recognise(str(root)), exclude).entries}
 
 
@@ -40,7 +41,7 @@ def test_order_is_that_of_bytes(tmp_path: Path) -> None:
 
 def test_in_order_puts_parents_before_their_members() -> None:
     paths = {"a": "dir", "a/b": "dir", "a/b/c": "file", "a.py": "file", "a/z": "symlink"}
-    entries = [scan.Entry(path, kind, 0, 0) for path, kind in sorted(paths.items(), reverse=True)]
+    entries = [Entry(path, kind, 0, 0) for path, kind in sorted(paths.items(), reverse=True)]
     assert [entry.path for entry in scan.in_order(entries)] == ["a.py", "a", "a/z", "a/b", "a/b/c"]
 
 
@@ -59,7 +60,7 @@ def test_entries(tmp_path: Path) -> None:
 
 def test_root_is_described_but_no_entry(tmp_path: Path) -> None:
     os.utime(tmp_path, (0, 1_500_000_000))
-    assert scan.scan(source.recognise(str(tmp_path))) == scan.Tree((), 1_500_000_000)
+    assert scan.scan(source.recognise(str(tmp_path))) == Tree((), 1_500_000_000)
 
 
 def test_mtimes_before_1970_are_rounded_down(tmp_path: Path) -> None:

@@ -55,12 +55,12 @@ def test_verify_a_tree(archive: Path, site: Path) -> None:
 # Each file that is written takes a while, in every process of the start.
 SLOW = """
 import os, time
-from unpackenv.start.tree import tree
-write = tree.Tree.write_file
+from unpackenv.start.tree import writer
+write = writer.TreeWriter.write_file
 def slow(*arguments):
     time.sleep(float(os.environ.get("PAUSE", 0.01)))
     write(*arguments)
-tree.Tree.write_file = slow
+writer.TreeWriter.write_file = slow
 """
 
 

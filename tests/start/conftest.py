@@ -69,13 +69,13 @@ def stall():
 
 if sys.argv[0] in ("-c", "-m"):
     from unpackenv.start import stamp
-    from unpackenv.start.tree import target, tree
+    from unpackenv.start.tree import staging, writer
     phase = os.environ["STALLED"]
     owner, name = {
-        "unpack": (tree.Tree, "write_file"),
-        "write": (tree, "_write"),  # of a file that will replace another
+        "unpack": (writer.TreeWriter, "write_file"),
+        "write": (writer, "_write"),  # of a file that will replace another
         "publish": (stamp, "write"),
-        "put away": (target.Sibling, "_put_away"),
+        "put away": (staging.Sibling, "_put_away"),
     }[phase]
     setattr(owner, name, stalled(getattr(owner, name)))
 """

@@ -118,7 +118,7 @@ def test_archive_beside_the_calling_file(archive: Path, target: Path, tmp_path: 
 
 
 def test_archive_in_the_well_known_place(archive: Path, target: Path) -> None:
-    code = f"import unpackenv.start.places as places; places.HOME = {str(archive.parent)!r}\n" + boot(
+    code = f"from unpackenv.start import locations; locations.HOME = {str(archive.parent)!r}\n" + boot(
         target=str(target)
     )
     assert result_of(code)["archive"] == str(archive)
@@ -127,12 +127,12 @@ def test_archive_in_the_well_known_place(archive: Path, target: Path) -> None:
 def test_archive_beside_the_caller_comes_first(archive: Path, target: Path, tmp_path: Path) -> None:
     program = write_tree(tmp_path / "application", {"main.py": boot(target=str(target))}) / "main.py"
     beside = shutil.copy(archive, str(program.with_name("venv.tar.zst")))
-    code = f"import unpackenv.start.places as places; places.HOME = {str(archive.parent)!r}\nimport runpy\n"
+    code = f"from unpackenv.start import locations; locations.HOME = {str(archive.parent)!r}\nimport runpy\n"
     assert result_of(f"{code}result = runpy.run_path({str(program)!r})['result']")["archive"] == beside
 
 
 def test_archive_in_the_working_directory_is_not_looked_at(archive: Path, target: Path, tmp_path: Path) -> None:
-    code = f"import unpackenv.start.places as places; places.HOME = {str(tmp_path / 'home')!r}\n"
+    code = f"from unpackenv.start import locations; locations.HOME = {str(tmp_path / 'home')!r}\n"
     error = raised(code + boot(target=str(target)), cwd=archive.parent)
     assert error["type"] == "ArchiveNotFound"
     assert str(tmp_path / "home") in str(error["text"])
@@ -190,7 +190,7 @@ DROP = "import os\nif os.geteuid() == 0: os.setgroups([]); os.setgid(54321); os.
 
 def default_place(archive: Path, home: str, env: dict[str, str], before: str = "") -> dict[str, object]:
     """Bootstrap without a target, as a user who is not root, with `home` in place of /opt/unpackenv."""
-    code = f"{IMPORT_ALL}\nimport unpackenv.start.places as places; places.HOME = {home!r}\n{before}\n"
+    code = f"{IMPORT_ALL}\nfrom unpackenv.start import locations; locations.HOME = {home!r}\n{before}\n"
     return result_of(code + boot(archive), env)  # type: ignore[no-any-return]
 
 
@@ -256,7 +256,8 @@ def test_no_default_place_can_be_used(shared: Path, open_path: Path) -> None:
     home = closed(open_path)
     env = environment(HOME=f"{open_path}/closed", TMPDIR=f"{open_path}/closed")
     error = raised(
-        f"{IMPORT_ALL}\nimport unpackenv.start.places as places; places.HOME = {home!r}\n{DROP}{boot(shared)}", env
+        f"{IMPORT_ALL}\nfrom unpackenv.start import locations; locations.HOME = {home!r}\n{DROP}{boot(shared)}",
+        env,
     )
     assert error["type"] == "TargetNotWritable"
     assert "UNPACKENV_TARGET" in str(error["hint"])
@@ -273,7 +274,7 @@ def test_a_default_place_of_another_user_is_not_used(shared: Path, open_path: Pa
         os.chown(path, 12345, 12345)
         path.chmod(0o777)
     env = environment(HOME="/", TMPDIR=open_path)
-    code = f"{IMPORT_ALL}\nimport unpackenv.start.places as places; places.HOME = {closed(open_path)!r}\n{DROP}"
+    code = f"{IMPORT_ALL}\nfrom unpackenv.start import locations; locations.HOME = {closed(open_path)!r}\n{DROP}"
     error = raised(code + boot(shared), env)
     assert error["type"] == "TargetNotWritable"
 
@@ -286,7 +287,7 @@ def test_a_tree_in_a_default_place_of_another_user_is_not_trusted(shared: Path, 
     for path in (planted, planted.parent, planted.parent.parent):
         os.chown(path, 12345, 12345)
         path.chmod(0o755)
-    code = f"{IMPORT_ALL}\nimport unpackenv.start.places as places; places.HOME = {home!r}\n{DROP}"
+    code = f"{IMPORT_ALL}\nfrom unpackenv.start import locations; locations.HOME = {home!r}\n{DROP}"
     assert raised(code + boot(shared), env)["type"] == "TargetNotWritable"
 
 

@@ -24,7 +24,7 @@ for number, (at, bits, size) in enumerate(CHANGES):
         file.write(data)
     target = f"{FOLDER}/{number}"
     try:
-        bootstrap.unpack(dict(archive=ARCHIVE, target=target, log="off"))
+        bootstrap.Unpack(dict(archive=ARCHIVE, target=target, log="off")).run()
         result.append([at, bits, size, "unpacked"])
     except unpackenv.UnpackenvError as error:
         result.append([at, bits, size, type(error).__name__])

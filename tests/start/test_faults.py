@@ -155,13 +155,13 @@ def test_too_small_a_file_system_for_bytes_or_inodes(
 # Another process takes all the room that there is, when the first file has been written.
 EATEN = """
 import os, sys
-from unpackenv.start.tree import tree
-write_file = tree.Tree.write_file
+from unpackenv.start.tree import writer
+write_file = writer.TreeWriter.write_file
 def eat_and_write(*arguments):
     if not os.path.exists(EATER):
         os.spawnl(os.P_WAIT, "/bin/sh", "sh", "-c", 'cat /dev/zero > "$0" 2>/dev/null', EATER)
     return write_file(*arguments)
-tree.Tree.write_file = eat_and_write
+writer.TreeWriter.write_file = eat_and_write
 """
 
 

@@ -332,7 +332,7 @@ def test_what_a_script_starts(auto: Path, tmp_path: Path, script: str, imports: 
 def test_told_to_stop_while_it_unpacks(auto: Path, target: Path, tmp_path: Path, signum: int) -> None:
     (packages,) = auto.parents[1].glob("lib/python*/site-packages")
     slow = f"lambda *_: (open({str(tmp_path / 'started')!r}, 'w').close(), time.sleep({PATIENCE}))"
-    code = f"import time, unpackenv.start.tree.tree as t; t.Tree.write_file = {slow}"
+    code = f"import time, unpackenv.start.tree.writer as t; t.TreeWriter.write_file = {slow}"
     (packages / "aaa.pth").write_text(f"import sys; exec({code!r}, {{}})\n")
     mark = f"MARK={tmp_path}"
     process = start([auto, "-c", "print('application')"], {**ENV, "MARK": str(tmp_path)})

@@ -35,7 +35,8 @@ from processes import (
     write_tree,
 )
 from unpackenv.archive import reader
-from unpackenv.start.log import detail
+from unpackenv.start.log import json_lines
+from unpackenv.start.machine import usage
 
 SCHEMA = json.loads((PROJECT / "docs" / "timing-log.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -176,12 +177,12 @@ def test_error_of_a_setting(tmp_path: Path) -> None:
 def test_error_of_a_worker(archive: Path, target: Path, tmp_path: Path) -> None:
     """What the child had used by then is counted, though it ended without a result."""
     code = f"""
-from unpackenv.start.tree import tree
+from unpackenv.start.tree import writer
 def write_file(*arguments):
     kept.append(b"x" * (90 << 20))
     raise MemoryError
 kept = []
-tree.Tree.write_file = write_file
+writer.TreeWriter.write_file = write_file
 {app(archive, target, log="json")}"""
     line = checked(python(code).stderr.splitlines()[0])
     assert line["reason"] == "unpack-failed"
@@ -201,7 +202,7 @@ def test_why_there(site: Path, tmp_path: Path, environ: dict[str, str], pack_for
     """/opt/unpackenv, where tests must not write, is in the way of a file."""
     archive = tmp_path / "a.tar.zst"
     pack_tree(archive, site, **({"target": pack_for.format(tmp_path)} if pack_for else {}))
-    code = f"from unpackenv.start import places\nplaces.HOME = {str(archive)!r}\nimport unpackenv\n"
+    code = f"from unpackenv.start import locations\nlocations.HOME = {str(archive)!r}\nimport unpackenv\n"
     code += f"unpackenv.bootstrap({str(archive)!r}, log='json')"
     env = environment(**{name: value.format(tmp_path) for name, value in environ.items()})
     line = checked(python(code, env).stderr)
@@ -225,14 +226,14 @@ def test_why_so_many_workers(tmp_path: Path, target: Path) -> None:
 
 BUSY = """
 import time
-from unpackenv.start.tree import tree
-write_file = tree.Tree.write_file
+from unpackenv.start.tree import writer
+write_file = writer.TreeWriter.write_file
 def slow(*arguments):
     end = time.process_time() + {seconds}
     while time.process_time() < end:
         pass
     return write_file(*arguments)
-tree.Tree.write_file = slow
+writer.TreeWriter.write_file = slow
 """
 
 
@@ -281,7 +282,7 @@ def test_throttled_for_real(archive: Path, target: Path) -> None:
 def test_throttled(tmp_path: Path, cgroup: str, files: dict[str, str], expected: float | None) -> None:
     write_tree(tmp_path / "proc" / "self", {"cgroup": cgroup + "\n"})
     write_tree(tmp_path / "sys" / "fs" / "cgroup", files)
-    assert detail.find_throttled(f"{tmp_path}/")[1] == expected
+    assert usage.find_throttled(f"{tmp_path}/")[1] == expected
 
 
 PLAIN = st.recursive(
@@ -292,7 +293,7 @@ PLAIN = st.recursive(
 
 @given(PLAIN)
 def test_json_as_others_write_it(value: object) -> None:
-    assert detail.encoded(value) == json.dumps(value)
+    assert json_lines.encoded(value) == json.dumps(value)
 
 
 def test_paths_that_are_no_text(archive: Path, tmp_path: Path) -> None:
@@ -420,7 +421,7 @@ def test_marks_until_ready(slow_imports: Path, target: Path, tmp_path: Path) -> 
 def test_imports_cost_nothing_where_nobody_asks(archive: Path, target: Path) -> None:
     code = "import sys, _frozen_importlib\nbefore = _frozen_importlib._find_and_load\n"
     code += app(archive, target, "unpackenv.mark('ready')")
-    code += "result = [before is _frozen_importlib._find_and_load, 'unpackenv.start.log.importtimes' in sys.modules]"
+    code += "result = [before is _frozen_importlib._find_and_load, 'unpackenv.start.log.import_times' in sys.modules]"
     assert result_of(code) == [True, False]
 
 

@@ -14,12 +14,12 @@ from processes import environment, run, start, wrapper, write_tree
 SLOW = """
 import time
 from unpackenv.start.cold import notice
-from unpackenv.start.tree import tree
-write_file = tree.Tree.write_file
+from unpackenv.start.tree import writer
+write_file = writer.TreeWriter.write_file
 def slow(*arguments):
     write_file(*arguments)
     time.sleep(0.05 + 2 * notice.AFTER_MS / 1e3 / 5)
-tree.Tree.write_file = slow
+writer.TreeWriter.write_file = slow
 """
 THREAD = "import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
 

@@ -18,7 +18,7 @@ from processes import IMPORT_ALL, TAG, environment, processes_with, result_of
 from support import CODECS, describe, file_input, make_tree, members_of, pack, stock_unpack
 from unpackenv.archive.reader import open_archive
 from unpackenv.start import bootstrap, stamp
-from unpackenv.start.unpack import crew
+from unpackenv.start.machine import workers
 
 THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
 
@@ -30,7 +30,8 @@ def unpack_with(archive: Path, folder: Path, parallel: str, workers: tuple[int, 
 from unpackenv.start import bootstrap
 for workers in {workers}:
     target = {str(folder)!r} + f"/{{workers}}"
-    bootstrap.unpack(dict(archive={str(archive)!r}, target=target, workers=workers, parallel={parallel!r}, log="off"))
+    arguments = dict(archive={str(archive)!r}, target=target, workers=workers, parallel={parallel!r}, log="off")
+    bootstrap.Unpack(arguments).run()
 result = None
 """
     result_of(code)
@@ -137,7 +138,7 @@ def test_any_tree(
         members = members_of(folder / "tree")
         pack(folder / "archive", members, codec, frame_size=frame_size, facts={"python": [TAG]})
         target = str(folder / "target")
-        bootstrap.unpack(
+        bootstrap.Unpack(
             {
                 "archive": str(folder / "archive"),
                 "target": target,
@@ -145,7 +146,7 @@ def test_any_tree(
                 "parallel": parallel,
                 "log": "off",
             }
-        )
+        ).run()
         (folder / "target" / stamp.NAME).unlink()
         assert describe(folder / "target") == describe(folder / "tree")
 
@@ -186,9 +187,9 @@ def test_an_unexpected_error_in_a_worker_is_told_whole(tree: Path, tmp_path: Pat
     archive = tmp_path / "archive"
     pack(archive, members_of(tree), facts={"python": [TAG]})
     code = f"""
-import os, unpackenv, unpackenv.start.tree.tree as tree
+import os, unpackenv, unpackenv.start.tree.writer as writer
 def fail(*arguments): raise ZeroDivisionError("of all things")
-tree.Tree.write_file = fail
+writer.TreeWriter.write_file = fail
 try:
     unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, workers=2)
 except unpackenv.UnpackenvError as error:
@@ -204,10 +205,10 @@ except unpackenv.UnpackenvError as error:
 @pytest.mark.parametrize("processes", [False, True])
 def test_told_to_stop_while_workers_are_started(processes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are at work already are waited for: none may be left that writes, or holds what is closed."""
-    started: list[crew.Mate] = []
-    really_start = crew.start
+    started: list[workers.Worker] = []
+    really_start = workers.start
 
-    def start(body: Callable[[], None], processes: bool) -> crew.Mate:
+    def start(body: Callable[[], None], processes: bool) -> workers.Worker:
         if len(started) == 2:
             raise KeyboardInterrupt
         started.append(really_start(body, processes))
@@ -219,13 +220,13 @@ def test_told_to_stop_while_workers_are_started(processes: bool, monkeypatch: py
             time.sleep(0.1)
 
     before = threading.active_count()
-    monkeypatch.setattr(crew, "start", start)
+    monkeypatch.setattr(workers, "start", start)
     with pytest.raises(KeyboardInterrupt):
-        crew.run(lambda: None, work, 1000, 4, processes)
+        workers.run(lambda: None, work, 1000, 4, processes)
     assert threading.active_count() == before
-    for mate in started if processes else ():
+    for worker in started if processes else ():
         with pytest.raises(ChildProcessError):  # it has been waited for
-            os.waitpid(mate._pid, os.WNOHANG)  # type: ignore[union-attr]
+            os.waitpid(worker._pid, os.WNOHANG)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("there", [False, True])

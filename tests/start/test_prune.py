@@ -46,7 +46,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     return environment(HOME=tmp_path / "home", TMPDIR=tmp_path)
 
 
-NO_HOME = "import unpackenv.start.places as places; places.HOME = '/dev/null/opt'\n"  # but the cache of the user
+NO_HOME = "from unpackenv.start import locations; locations.HOME = '/dev/null/opt'\n"  # but the cache of the user
 
 
 def application(archive: Path, code: str = "") -> str:
@@ -356,7 +356,7 @@ PRUNES_DEFAULTS = "from unpackenv import cli; import sys; cli.main(['prune', '--
 def test_default_places(archive: Path, tmp_path: Path) -> None:
     """/opt/unpackenv, the cache of the user, and the temporary directory, those of them that are there."""
     env = environment(HOME=tmp_path / "home", TMPDIR=tmp_path / "tmp")
-    home = f"import unpackenv.start.places as places; places.HOME = {str(tmp_path / 'opt')!r}\n"
+    home = f"from unpackenv.start import locations; locations.HOME = {str(tmp_path / 'opt')!r}\n"
     places = [f"tmp/unpackenv-{os.geteuid()}", "home/.cache/unpackenv", "opt"]
     nothing = (
         f"nothing to remove: there are no trees in {', '.join(f'{tmp_path / at}/env' for at in reversed(places))}\n"
@@ -379,12 +379,12 @@ def test_a_place_of_root_does_not_keep_a_user_from_pruning_the_own_one(archive: 
     copy = open_path / "site.tar.zst"
     copy.write_bytes(archive.read_bytes())
     env = environment(HOME=open_path / "home", TMPDIR=open_path / "tmp")
-    home = f"{IMPORT_ALL}\nimport unpackenv.cli, unpackenv.start.tree.prune, unpackenv.start.places as places\n"
-    home += f"unpackenv.cli._parser(); places.HOME = {str(open_path / 'opt')!r}\n"
+    home = f"{IMPORT_ALL}\nimport unpackenv.cli, unpackenv.start.tree.prune, unpackenv.start.locations as locations\n"
+    home += f"unpackenv.cli._parser(); locations.HOME = {str(open_path / 'opt')!r}\n"
     boot = f"import unpackenv; print(unpackenv.bootstrap({str(copy)!r}).target)"
     of_root = python(home + boot, env).stdout.strip()
     user = f"{home}import os; os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"
-    own = python(f"{user}places.HOME = '/dev/null/opt'\n{boot}", env).stdout.strip()
+    own = python(f"{user}locations.HOME = '/dev/null/opt'\n{boot}", env).stdout.strip()
     done = run([sys.executable, "-c", user + PRUNES_DEFAULTS], env)
     assert done.returncode == 0, done.stderr
     assert without_sizes(done.stdout) == [

@@ -268,7 +268,7 @@ def test_a_full_disk_while_scripts_are_rewritten(made: Environment, tmp_path: Pa
     disk = tmp_path / "disk"
     disk.mkdir()
     mount("-t", "tmpfs", "-o", "size=1M", "none", disk)
-    before = "import errno, os, sys\nfrom unpackenv.start import relocation\n"
+    before = "import errno, os, sys\nfrom unpackenv.start.python import relocation\n"
     before += "def full(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\nrelocation._replace = full\n"
     code = (
         f"{before}import unpackenv\nunpackenv.bootstrap({str(made.archive)!r}, {str(disk / 'tree')!r}, relocate=True)"

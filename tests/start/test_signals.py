@@ -155,7 +155,7 @@ def test_a_stop_is_prompt(archive: Path, target: Path, slow: dict[str, str], pha
 @SIGNALS
 @pytest.mark.parametrize("parallel", ["processes", "threads"])
 @pytest.mark.parametrize("threaded", [False, True])
-def test_any_crew_stops(
+def test_workers_of_any_kind_stop(
     archive: Path, target: Path, slow: dict[str, str], signum: int, parallel: str, threaded: bool
 ) -> None:
     started = Started(
@@ -288,10 +288,10 @@ def test_ignored_signals_stay_ignored(archive: Path, target: Path, slow: dict[st
     assert process.communicate(timeout=PATIENCE)[0] == "alive\n"
 
 
-# Runs CODE again and again, stopped each time at the next of the byte codes of `isolation`.
+# Runs CODE again and again, stopped each time at the next of the byte codes of `child`.
 AT_ANY_MOMENT = """
 import opcode, os, signal, sys
-from unpackenv.start.cold import isolation
+from unpackenv.start.machine import child
 # At the byte codes that begin a block CPython looks for no signal; only a tracer can raise there.
 never = [opcode.opmap[name] for name in ("NOP", "SETUP_FINALLY") if name in opcode.opmap]
 def handlers():
@@ -300,7 +300,7 @@ before = handlers()
 ends, number = set(), 0
 def tracer(frame, event, argument):
     global calls, number
-    if frame.f_code.co_filename != isolation.__file__ or os.getpid() != main:
+    if frame.f_code.co_filename != child.__file__ or os.getpid() != main:
         return None
     frame.f_trace_opcodes = True
     if event != "opcode":
@@ -318,7 +318,7 @@ while True:
     number += 1
     try:
         sys.settrace(tracer)
-        isolation.stoppable(lambda: CODE)
+        child.with_stop_signals(lambda: CODE)
         sys.settrace(None)
         ends.add("done")
     except BaseException as stop:
@@ -341,7 +341,7 @@ result = [sorted(ends), number]
 @pytest.mark.parametrize(
     ("signum", "stopped"), [(signal.SIGTERM, "SystemExit143"), (signal.SIGINT, "KeyboardInterrupt")]
 )
-@pytest.mark.parametrize("code", ["None", "isolation.run(dict)"])
+@pytest.mark.parametrize("code", ["None", "child.run(dict)"])
 def test_a_signal_at_any_moment_is_one_of_two_ends(signum: int, stopped: str, code: str) -> None:
     """Whenever it comes, it ends the start as it should, or the start is over and the program has its own handlers."""
     ends, number = result_of(AT_ANY_MOMENT.replace("SIGNUM", str(int(signum))).replace("CODE", code))

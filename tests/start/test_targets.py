@@ -514,9 +514,10 @@ def wrap(owner, name, after):
 if sys.argv[0] == "-c":
     from unpackenv.start.unpack import native
     from unpackenv.start import stamp
-    from unpackenv.start.tree import target, tree
+    from unpackenv.start.tree import staging, writer
     owner, name, when = where.split(".")
-    wrap({"stamp": stamp, "Tree": tree.Tree, "target": target, "os": os, **vars(target)}[owner], name, when == "after")
+    owners = {"stamp": stamp, "Tree": writer.TreeWriter, "staging": staging, "os": os, **vars(staging)}
+    wrap(owners[owner], name, when == "after")
 """
 
 POINTS = [
@@ -638,9 +639,9 @@ def test_leftovers_of_any_kind_are_removed(packed: Path, tree: Path, target: Pat
 
 def test_a_worker_that_is_killed_fails_the_start(packed: Path, target: Path, tmp_path: Path) -> None:
     before = (
-        "import os, signal, unpackenv.start.tree.tree as tree; main = os.getpid()\n"
+        "import os, signal, unpackenv.start.tree.writer as writer; main = os.getpid()\n"
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "tree.Tree.write_file = die"
+        "writer.TreeWriter.write_file = die"
     )
     outcome = boot(packed, target, before=before)
     assert outcome.startswith("UnpackFailed: a worker was killed by signal 9"), outcome
@@ -650,12 +651,12 @@ def test_a_worker_that_is_killed_fails_the_start(packed: Path, target: Path, tmp
 
 def test_a_worker_whose_first_one_is_killed_does_not_go_on_in_its_place(packed: Path, target: Path) -> None:
     before = (
-        "import os, signal, unpackenv.start.tree.tree as tree\n"
-        "make = tree.Tree.make_directory\n"
+        "import os, signal, unpackenv.start.tree.writer as writer\n"
+        "make = writer.TreeWriter.make_directory\n"
         "def die(*arguments):\n"
         "    if os.getpid() == os.getpgid(0): os.kill(os.getpid(), signal.SIGKILL)\n"  # it has started the others
         "    return make(*arguments)\n"
-        "tree.Tree.make_directory = die"
+        "writer.TreeWriter.make_directory = die"
     )
     outcome = boot(packed, target, before=before, workers=4)
     assert outcome.startswith("UnpackFailed: a worker was killed by signal 9"), outcome
@@ -677,7 +678,7 @@ def test_an_archive_that_is_replaced_while_a_start_waits(
         subprocess.run(["tar", "-C", tree, "--zstd", "-cf", current, "."], check=True)
     replace = f"""
 import os, shutil
-from unpackenv.start.cold import lock
+from unpackenv.start.tree import lock
 really_acquire = lock.acquire
 def acquire(*arguments):
     shutil.copy({str(replacement)!r}, {str(current)!r} + ".new")

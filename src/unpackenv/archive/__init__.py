@@ -2,3 +2,6 @@
 
 Nothing here knows of starts, trees or people: a module of `archive` imports only its neighbours and `errors`.
 """
+
+RESERVED = ".unpackenv."
+"""Prefix of the names at the top of a tree that are unpackenv's own: no member of an archive has one."""

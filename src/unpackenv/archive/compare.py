@@ -10,11 +10,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from unpackenv.archive import facts, pyc
+from unpackenv.archive import RESERVED, facts, pyc
 from unpackenv.archive.frames import decoded
 from unpackenv.archive.reader import Archive
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK, shown
-from unpackenv.archive.toc import RESERVED, Toc
+from unpackenv.archive.toc import Toc
 from unpackenv.errors import TreeMismatch
 
 _READ = 1 << 20
@@ -183,7 +183,7 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         directory = pending.pop()
         with os.scandir(os.path.join(root, directory)) as entries:
             for entry in entries:
-                if not directory and entry.name.startswith(RESERVED):
+                if not directory and entry.name.startswith(RESERVED.encode()):
                     continue
                 path = directory + entry.name
                 yield path, entry.stat(follow_symlinks=False)

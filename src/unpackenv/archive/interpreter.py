@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 NATIVE_FACTS = ("soabi", "machine", "system", "libc")
 """The facts that only matter to shared objects."""
+UNKNOWN = {"python": ""}
+"""The facts of an interpreter of which nothing is known, so that nothing can be said against it."""
 
 
 def describe():  # type: () -> dict[str, str]

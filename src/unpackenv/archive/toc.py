@@ -26,6 +26,7 @@ from array import array
 from itertools import accumulate
 from operator import lt
 
+from unpackenv.archive import RESERVED
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 COUNTS = struct.Struct("<6Q")
 SHA256_SIZE = 32
 PERMISSIONS = 0o777
-RESERVED = b".unpackenv."  # prefix of the names of our own files in a target
+_RESERVED = RESERVED.encode()
 FRAME_LIMIT = 1 << 27
 """The most bytes that a frame may decode to: what a reader has to have room for."""
 MEMBER_LIMIT = 1 << 20
@@ -138,7 +139,7 @@ class Toc:
         toc.hard_names = names[end + symlinks :]
         _check_names(raw[at : at + names_size], names)
         toc._check_columns()
-        if RESERVED in raw[at : at + names_size]:
+        if _RESERVED in raw[at : at + names_size]:
             toc._check_reserved()
         return toc
 
@@ -155,7 +156,7 @@ class Toc:
 
     def _check_reserved(self) -> None:
         for _, path, _ in self.paths():
-            if path.startswith(RESERVED):
+            if path.startswith(_RESERVED):
                 raise ArchiveUnsafe(
                     f"a member is named {_shown(path)!r}, a name that unpackenv keeps for itself", member=_shown(path)
                 )

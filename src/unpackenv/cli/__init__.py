@@ -14,8 +14,8 @@ from typing import NoReturn
 import unpackenv
 from unpackenv.cli.common import Parser, add_settings, did_you_mean, has
 from unpackenv.errors import UnpackenvError
-from unpackenv.start import entrypoint
-from unpackenv.start.report import Attempt, Log
+from unpackenv.start import bootstrap, entrypoint
+from unpackenv.start.output import Log
 from unpackenv.start.settings import TABLE
 
 # In a runtime some are missing.
@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = options.run(options)
     except UnpackenvError as error:
-        entrypoint.fail(error, Attempt(on_stderr))
+        entrypoint.fail(error, bootstrap.begin(on_stderr))
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # such as a full disk
         failed = UnpackenvError(error.strerror or str(error), where=str(error.filename or ""))
-        entrypoint.fail(failed, Attempt(on_stderr))
+        entrypoint.fail(failed, bootstrap.begin(on_stderr))
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     sys.exit(code)

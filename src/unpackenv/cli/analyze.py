@@ -56,10 +56,10 @@ def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.report.analyze import analysis_text, analyze
     from unpackenv.report.analyze.advice import Circumstances
-    from unpackenv.start.cold import isolation
+    from unpackenv.start.machine import child
 
     circumstances = Circumstances(options.containers, options.link)
-    analysis = isolation.stoppable(
+    analysis = child.with_stop_signals(
         lambda: analyze.analyze(
             options.subject,
             circumstances,

@@ -39,9 +39,9 @@ def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.archive import reader
     from unpackenv.report import amount, counted
-    from unpackenv.start import places
+    from unpackenv.start import locations
 
-    with reader.open_archive(places.find_archive(archive_settings(options.archive))) as archive:
+    with reader.open_archive(locations.find_archive(archive_settings(options.archive))) as archive:
         toc = archive.toc
         members = [_described(toc, *member) for member in toc.paths()] if options.files else []
         size = os.fstat(archive.fd).st_size

@@ -96,7 +96,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.pack import pack
-    from unpackenv.start.cold import isolation
+    from unpackenv.start.machine import child
 
     codec = options.codec or ("xz" if options.output.endswith("xz") else "zstd")
     chosen = pack.Options(
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         python=options.python,
     )
     # A build that is cancelled leaves neither half an archive nor a staging directory.
-    packed = isolation.stoppable(lambda: pack.pack(options.source, options.output, chosen, _warn))
+    packed = child.with_stop_signals(lambda: pack.pack(options.source, options.output, chosen, _warn))
     for line in _summary(packed, options):
         print(line)
     return 0

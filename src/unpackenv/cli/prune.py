@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.report import amount
-    from unpackenv.start import places
+    from unpackenv.start import locations
     from unpackenv.start.tree import prune
 
     would = {
@@ -47,6 +47,6 @@ def run(options: argparse.Namespace) -> int:
             outcome = would.get(finding.outcome, finding.outcome) if options.dry_run else finding.outcome
             print(f"{finding.path}: {outcome}" + (f", {amount(finding.size)}" if finding.size else ""))
     if not found:
-        looked = directories or map(places.trees_of, places.roots().values())
+        looked = directories or map(locations.trees_of, locations.roots().values())
         print(f"nothing to remove: there are no trees in {', '.join(looked)}")
     return 0

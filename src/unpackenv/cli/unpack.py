@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 
 from unpackenv.cli.common import add_settings, has
-from unpackenv.errors import UnpackenvError
-from unpackenv.start import entrypoint
-from unpackenv.start.report import Attempt, Log
+from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, UnpackenvError
+from unpackenv.start.bootstrap import Unpack
 from unpackenv.start.settings import TABLE
 
 TYPE_CHECKING = False
@@ -34,32 +32,33 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.start import bootstrap
-    from unpackenv.start.tree import target
+    from unpackenv.start.tree import staging
 
     arguments = {setting.name: getattr(options, setting.name, None) for setting in TABLE}
     arguments.update(archive=options.archive, target=options.directory)
-    attempt = Attempt(Log(arguments))
-    attempt.has_said = sys.stderr.isatty()  # a bar does
     try:
-        done = bootstrap.unpack(arguments, attempt, lambda work: _watched(options.archive, work))
-    except UnpackenvError as error:
-        entrypoint.fail(error, attempt)
+        report = _Watched(arguments).run()
+    except UnpackenvError:
+        return EXIT_BOOTSTRAP_FAILED
     if options.no_stamp:
-        target.forget(done.target)
+        staging.forget(report.target)
     return 0
 
 
-def _watched(archive: str, work: Callable[[], Report]) -> Report:
-    """Unpack under the eyes of whoever sits at a terminal."""
-    from unpackenv.archive import trailer
+class _Watched(Unpack):
+    """An unpack under the eyes of whoever sits at a terminal."""
 
-    if not has("build.progress"):
-        return work()
-    from unpackenv.pack import progress
+    is_last_word = True
 
-    try:
-        size = trailer.identify(archive).facts.get("unpacked-size")
-    except UnpackenvError:  # the start says it better
-        size = None
-    return progress.watched("unpack", int(size[0]) if size else None, work)
+    def provide_tree(self) -> Report:
+        if not has("pack.progress"):
+            return super().provide_tree()
+        from unpackenv.archive import trailer
+        from unpackenv.pack import progress
+
+        self.attempt.has_said = sys.stderr.isatty()  # a bar does
+        try:
+            size = trailer.identify(self.settings.archive).facts.get("unpacked-size")
+        except UnpackenvError:  # the start says it better
+            size = None
+        return progress.watched("unpack", int(size[0]) if size else None, super().provide_tree)

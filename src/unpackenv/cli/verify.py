@@ -34,12 +34,11 @@ def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.archive import compare, reader, verify
     from unpackenv.report import counted
-    from unpackenv.start import places, stamp
+    from unpackenv.start import locations, stamp
     from unpackenv.start.python import relocation
-    from unpackenv.start.tree import target
 
     settings = archive_settings(options.archive, options.digest)
-    path = places.find_archive(settings)
+    path = locations.find_archive(settings)
     if options.target is None:
         with reader.open_archive(path, settings.digest) as archive:
             size = archive.toc.raw_size
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         tag = archive.facts.get("python", [""])[0]
         made_at = relocation.made_at(archive.facts)
         # What else is in a directory that was filled in place is none of the archive's business.
-        extra = not target.is_shared(options.target)
+        extra = not stamp.is_shared(options.target)
         place = relocation.place_of_scripts(options.target)
         rewritten = relocation.rewriter(archive.facts, place)
         differences = compare.compare_tree(

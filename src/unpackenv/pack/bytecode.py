@@ -21,9 +21,10 @@ from typing import NamedTuple
 from unpackenv.archive import pooled
 from unpackenv.errors import PackError, SettingError
 from unpackenv.pack import kept
+from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.kept import Kept
 from unpackenv.pack.links import leads_to
-from unpackenv.pack.scan import Entry, Tree, in_order, without
+from unpackenv.pack.scan import in_order, without
 from unpackenv.pack.source import Source
 from unpackenv.pack.temporary import FULL, Commands
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.links import leads_to
-from unpackenv.pack.scan import Entry, Tree
 from unpackenv.pack.source import Source, unreadable
 
 HEADER = 16

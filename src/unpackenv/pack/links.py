@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from unpackenv.errors import PackError, SettingError
+from unpackenv.pack.entries import Entry
 from unpackenv.pack.source import Source
-
-if TYPE_CHECKING:
-    from unpackenv.pack.scan import Entry
 
 MODES = ("follow", "keep", "refuse")
 """What may be done with links that lead out of the tree."""

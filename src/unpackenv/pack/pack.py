@@ -18,6 +18,7 @@ from unpackenv.archive.writer import Input, Written
 from unpackenv.errors import PackError, SettingError
 from unpackenv.pack import bytecode, checks, distributions, layout, links, progress, scan, source
 from unpackenv.pack.bytecode import Data
+from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.temporary import Directory, room
 
 # Measured on the renderer's packages, see docs/design.md: the smallest archive that still packs at
@@ -127,7 +128,7 @@ def pack(directory: str, output: str, options: Options, warn: Callable[[str], No
     return Packed(output, options.codec, described, written, packages, target, seconds)
 
 
-def _warn(warn: Callable[[str], None], described: source.Source, tree: scan.Tree, output: str, codec: str) -> None:
+def _warn(warn: Callable[[str], None], described: source.Source, tree: Tree, output: str, codec: str) -> None:
     if not output.endswith(_SUFFIXES[codec]):
         warn(f"{output} will be compressed with {codec}, whatever its name says")
     for glob in tree.unused:
@@ -169,7 +170,7 @@ def _chosen(options: Options) -> tuple[int, int]:
     return level, frame_size
 
 
-def members(root: str, entries: Iterable[scan.Entry], overlay: Mapping[str, Data]) -> Iterator[Input]:
+def members(root: str, entries: Iterable[Entry], overlay: Mapping[str, Data]) -> Iterator[Input]:
     """Yield the entries of the tree at `root` as what is written; the data of those in `overlay` is there."""
     for entry in entries:
         path = os.fsencode(entry.path)
@@ -178,13 +179,13 @@ def members(root: str, entries: Iterable[scan.Entry], overlay: Mapping[str, Data
         yield Input(_KINDS[entry.kind], path, entry.mode, entry.mtime, entry.size, link, *data)
 
 
-def stream_size(entries: Iterable[scan.Entry]) -> int:
+def stream_size(entries: Iterable[Entry]) -> int:
     """Return the bytes of the tar stream of some members, but for the headers of long names."""
     return sum(BLOCK + entry.size + padding(entry.size) for entry in entries)
 
 
 def _facts(
-    described: source.Source, tree: scan.Tree, target: str, level: int, frame_size: int, options: Options
+    described: source.Source, tree: Tree, target: str, level: int, frame_size: int, options: Options
 ) -> dict[str, list[str]]:
     """Return what a start has to know; docs/format.md says what each means."""
     interpreter = described.interpreter

@@ -12,45 +12,13 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from unpackenv.archive.toc import RESERVED
+from unpackenv.archive import RESERVED
 from unpackenv.errors import PackError, SettingError
 from unpackenv.pack import links as of_links
+from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.links import Links, Place
 from unpackenv.pack.source import Source, unreadable
-
-_RESERVED = os.fsdecode(RESERVED)
-
-
-class Entry(NamedTuple):
-    """One member of a tree."""
-
-    path: str
-    kind: str
-    """"dir", "file", "symlink" or "hardlink"."""
-    mode: int
-    """Permission bits, without setuid, setgid and sticky."""
-    mtime: int
-    """Whole seconds since 1970, no later than `SOURCE_DATE_EPOCH` where that is set."""
-    size: int = 0
-    """Bytes of a file; 0 for any other kind."""
-    link: str = ""
-    """What a symlink says, or the path of a hard link's first name."""
-
-
-@dataclass(frozen=True)
-class Tree:
-    """The members of a source, as `in_order` has them; the root itself is not one of them.
-
-    `unused` are the globs of what was to be excluded that nothing matched, `warnings` what is to be known of links.
-    """
-
-    entries: tuple[Entry, ...]
-    root_mtime: int
-    unused: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def scan(
@@ -81,7 +49,7 @@ def scan(
             with os.scandir(os.path.join(source.root, directory)) as items:
                 for item in items:
                     path = os.path.join(directory, item.name)
-                    if path.startswith(_RESERVED) or item.path == output or is_excluded(path):
+                    if path.startswith(RESERVED) or item.path == output or is_excluded(path):
                         continue
                     link = treated.packed_as(path, places) if item.is_symlink() else ""
                     entry, inode = _entry(path, item, link, latest)

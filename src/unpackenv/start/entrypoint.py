@@ -6,42 +6,43 @@ import _signal
 import errno
 import sys
 
-from unpackenv.archive import facts
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
-from unpackenv.start import bootstrap, importpaths, report
-from unpackenv.start.report import Attempt, Log, Report
-from unpackenv.start.settings import END_VARIABLE, TABLE, UNKNOWN_INTERPRETER, Settings, is_off, nearest
+from unpackenv.start import bootstrap, importpaths
+from unpackenv.start.bootstrap import Start
+from unpackenv.start.command import Command
+from unpackenv.start.output import Log, write_line
+from unpackenv.start.process import this_process
+from unpackenv.start.report import OFF, Attempt, Report
+from unpackenv.start.settings import END_VARIABLE, TABLE, Settings, is_off, nearest
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-# An interpreter answers in some 10 ms.
-_ANSWER_SECONDS = 10
 EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
 
 
 def run(options: list[str], command: list[str]) -> NoReturn:
     """Bootstrap as `options` say and execute `command`; on failure exit with 125, 126 or 127."""
-    attempt, missing = None, False
     try:
-        if is_off():
-            bootstrap.nothing_done(Report(report.OFF), Log({}))
-        else:
-            arguments = _arguments(options)
-            attempt = Attempt(Log(arguments))
-            missing = _bootstrap(arguments, command, attempt)
+        start = Wrapper({} if is_off() else _arguments(options), Command(command))
     except UnpackenvError as error:
-        fail(error, attempt or Attempt(Log({})))
+        fail(error, bootstrap.begin(Log({})))
+    try:
+        report = start.run()
+    except UnpackenvError:
+        sys.exit(EXIT_BOOTSTRAP_FAILED)
     except KeyboardInterrupt:
         sys.exit(128 + _signal.SIGINT)
-    _execute(command, missing)
+    if report.outcome != OFF:
+        start.prepare_command(report)
+    _execute(command, start.command.lacks_interpreter)
 
 
 def fail(error: UnpackenvError, attempt: Attempt) -> NoReturn:
     """Log the error that an attempt ended with, and exit with 125."""
-    attempt.failed(error, is_caught=True)
+    bootstrap.log_error(error, attempt, is_last_word=True)
     sys.exit(EXIT_BOOTSTRAP_FAILED)
 
 
@@ -68,148 +69,41 @@ def _arguments(options: list[str]) -> dict[str, object]:
     return arguments
 
 
-def _bootstrap(arguments: dict[str, object], command: list[str], attempt: Attempt) -> bool:
-    """Bootstrap for `command`, and return whether it is a script that names an interpreter in vain."""
-    settings = Settings(arguments)
-    settings.command = Command(command)
-    done = bootstrap.provide_tree(settings, attempt)
-    if done.outcome == report.MISSING:
-        bootstrap.nothing_done(done, attempt.log)
-    else:
-        attempt.warnings += importpaths.blind(command)
-        bootstrap.finish(settings, done, attempt, here=False)
-    _pass_on(settings, arguments)
-    if done.target and os.path.exists(os.path.join(done.target, "pyvenv.cfg")):
-        os.environ["VIRTUAL_ENV"] = done.target
-    for fd in bootstrap.stamps_in_use():
-        os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
-    return settings.command.lacks_interpreter
+class Wrapper(Start):
+    """The start before a command, which will be this process: nothing is made importable here."""
 
+    is_last_word = True
 
-# --- the interpreter that the command will run ---------------------------------------------------
+    def __init__(self, arguments: dict[str, object], command: Command) -> None:
+        super().__init__(arguments)
+        self.command = command
 
+    def read_settings(self) -> Settings:
+        settings = super().read_settings()
+        settings.command = self.command
+        return settings
 
-def _pass_on(settings: Settings, arguments: dict[str, object]) -> None:
-    """Let `bootstrap()` and `mark()` in the command find what the wrapper was told."""
-    for name, value in (("UNPACKENV_ARCHIVE", settings.archive), ("UNPACKENV_TARGET", settings.target)):
-        if value:
-            os.environ[name] = os.path.abspath(value)
-    for setting in TABLE:
-        if setting.name in ("log", "log_file", "imports") and setting.name in arguments:
-            os.environ[setting.variable] = str(arguments[setting.name])
-    if report.last_end:
-        os.environ[END_VARIABLE] = f"{os.getpid()} {report.last_end[0][0]}"
+    def make_importable(self, report: Report) -> list[str]:
+        return importpaths.blind(self.command.words) + self.make_importable_in_children(report)
 
+    def prepare_command(self, report: Report) -> None:
+        """Let the command, and `bootstrap()` and `mark()` in it, find what the wrapper has found and was told."""
+        self._pass_on()
+        if report.target and os.path.exists(os.path.join(report.target, "pyvenv.cfg")):
+            os.environ["VIRTUAL_ENV"] = report.target
+        for fd in this_process.stamps():
+            os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
 
-class Command:
-    """The program that the wrapper becomes: the scripts of the tree come before all others of its name."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.name, *self._arguments = words
-        self._asked: dict[str, dict[str, str] | None] = {}
-        self.lacks_interpreter = False  # as far as was found when it was looked at last
-
-    def interpreter(self, scripts: str) -> dict[str, str] | None:
-        """Return the facts of the Python that it runs, if that is known and not this one.
-
-        `scripts` is the directory of scripts of a tree that is there, or "".
-        """
-        path = find(self.name, scripts)
-        python = interpreter_of(path, scripts) if path else ""
-        self.lacks_interpreter = python is None
-        if not python or _is_this(python):
-            return None
-        # The Python of a virtual environment was asked before that was unpacked.
-        if scripts and os.path.dirname(python) == scripts:
-            return UNKNOWN_INTERPRETER
-        if python not in self._asked:
-            self._asked[python] = facts_of(python)
-        return self._asked[python]
-
-    def flags(self) -> tuple[int, str]:
-        """Return how far its Python optimizes, and where that keeps bytecode, as environment and options say."""
-        level = os.environ.get("PYTHONOPTIMIZE", "")
-        optimize = int(level) if level.isdigit() else int(level != "")
-        if is_python(self.name):
-            for option in self._arguments:
-                if option[:1] != "-" or option[1:2] in "cm-":
-                    break
-                optimize += option.count("O") if option[1:2] not in "XW" else 0
-        return optimize, os.environ.get("PYTHONPYCACHEPREFIX", "")
-
-
-def facts_of(python: str) -> dict[str, str] | None:
-    """Ask an interpreter for its facts; None if it is this one, or cannot be asked."""
-    if _is_this(python) or not os.access(python, os.X_OK):
-        return None
-    import subprocess
-
-    from unpackenv.archive import interpreter as asking
-
-    # As -I, which Python 2.7 does not know.
-    code = f"import sys; del sys.path[0]; exec(open({os.path.abspath(asking.__file__)!r}).read())"
-    question = [python, "-E", "-s", "-S", "-c", code]
-    try:
-        asked = subprocess.run(
-            question, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ANSWER_SECONDS
-        )
-    except OSError:  # then it cannot be executed either, and the exec says so
-        return None
-    except subprocess.TimeoutExpired:  # whatever it is, it does not answer as a Python
-        return UNKNOWN_INTERPRETER
-    return {key: values[0] for key, values in facts.decode(asked.stdout).items()} or None
-
-
-def _is_this(python: str) -> bool:
-    return os.path.realpath(python) == os.path.realpath(sys.executable)
-
-
-def find(command: str, scripts: str = "") -> str:
-    """Return the path of a program, as it is or looked for in `scripts` and on PATH; "" if it is not there."""
-    if "/" in command:
-        return command
-    for directory in [scripts, *os.get_exec_path()] if scripts else os.get_exec_path():
-        path = os.path.join(directory, command)
-        if os.access(path, os.X_OK):
-            return path
-    return ""
-
-
-def interpreter_of(path: str, scripts: str = "") -> str | None:
-    """Return the Python that executing `path` runs, "" if it runs none, None if it is a script whose `env` fails."""
-    if is_python(path):
-        return path
-    words = words_of_script(path)
-    program = program_of_env(words)
-    found = find(program, scripts) if program else words[0] if words else ""
-    if program and not found:
-        return None
-    return found if is_python(found) else ""
-
-
-def words_of_script(path: str) -> list[str]:
-    """Return the words of the `#!` line of a script; none if it is no script."""
-    try:
-        with open(path, "rb") as file:
-            line = file.readline(256)
-    except OSError:
-        return []
-    if not line.startswith(b"#!"):
-        return []
-    words = os.fsdecode(line[2:]).rstrip("\n").replace("\t", " ").split(" ")  # as the kernel does: no other white space
-    return [word for word in words if word]
-
-
-def program_of_env(words: list[str]) -> str:
-    """Return what `env` is to look for on PATH; "" if the words are those of another interpreter."""
-    if not words or os.path.basename(words[0]) != "env":
-        return ""
-    return next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
-
-
-def is_python(path: str) -> bool:
-    """Whether a program is called python, python3, python3.13 or python3.13t: only such ones are asked."""
-    return os.path.basename(path).rstrip("0123456789.t") == "python"
+    def _pass_on(self) -> None:
+        settings = self.settings
+        for name, value in (("UNPACKENV_ARCHIVE", settings.archive), ("UNPACKENV_TARGET", settings.target)):
+            if value:
+                os.environ[name] = os.path.abspath(value)
+        for setting in TABLE:
+            if setting.name in ("log", "log_file", "imports") and setting.name in self.arguments:
+                os.environ[setting.variable] = str(self.arguments[setting.name])
+        if this_process.ended:
+            os.environ[END_VARIABLE] = f"{os.getpid()} {this_process.ended}"
 
 
 # --- becoming the command ------------------------------------------------------------------------
@@ -225,7 +119,7 @@ def _execute(command: list[str], missing: bool) -> NoReturn:
     except OSError as error:
         from unpackenv.start.python import notfound
 
-        report.write_line(f"unpackenv: {notfound.reason(command[0], error.strerror or str(error))}")
+        write_line(f"unpackenv: {notfound.reason(command[0], error.strerror or str(error))}")
         sys.exit(EXIT_NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else EXIT_CANNOT_EXECUTE)
 
 

@@ -11,8 +11,11 @@ import sys
 
 from unpackenv.archive import trailer
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
-from unpackenv.start import bootstrap, importpaths, places, report
-from unpackenv.start.report import Attempt, Log
+from unpackenv.start import importpaths, locations, published
+from unpackenv.start.bootstrap import Start
+from unpackenv.start.output import Log, write_line
+from unpackenv.start.process import this_process
+from unpackenv.start.report import Report
 from unpackenv.start.settings import Settings, is_off
 from unpackenv.start.shim import unpackenv_site
 from unpackenv.unpatched import os
@@ -34,7 +37,6 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
     """
     if sys.platform != "linux":
         return
-    attempt = None
     try:
         if is_off():
             return
@@ -43,31 +45,14 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
                 os.environ.setdefault(name, value)
         settings = Settings({})
         if _add_inherited() or _add_published(settings):
-            report.bootstrap_ended(Log({}), settings.imports)
-            return
-        if not auto:
-            return
-        arguments = _command_line()
-        tool = tool_in(arguments)
-        if tool:
-            is_wrapper = tool == "unpackenv" and "--" in arguments  # it bootstraps, for a command that wants it
-            if not is_wrapper and tool not in _RUNNERS:
-                os.environ["UNPACKENV"] = "off"  # for the processes that it starts, too
-            return
-        attempt = Attempt(Log({}))
-        done = bootstrap.provide_tree(settings, attempt)
-        if done.outcome == report.MISSING:
-            bootstrap.nothing_done(done, attempt.log)
-            return
-        bootstrap.hooked = done.import_paths
-        bootstrap.finish(settings, done, attempt)
+            this_process.bootstrap_ended(Log({}), settings.imports)
+        elif auto:
+            _bootstrap()
     except UnpackenvError as error:
         if isinstance(error, SettingError) and not auto:
-            report.write_line(f"unpackenv: warning: {error}")  # whoever wrote it has to know why nothing is found
+            write_line(f"unpackenv: warning: {error}")  # whoever wrote it has to know why nothing is found
         if auto and not tool_in(_command_line()):
-            hint = "UNPACKENV=off starts the interpreter without it"
-            error.hint = f"{error.hint}. {hint}" if error.hint else hint
-            (attempt or Attempt(Log({}))).failed(error, is_caught=True)
+            FirstStart({}).log_error(error)
             os._exit(EXIT_BOOTSTRAP_FAILED)
     except KeyboardInterrupt:  # told to stop while it unpacked; raised from here it would be "Fatal Python error"
         os._exit(128 + _signal.SIGINT)
@@ -75,23 +60,53 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
         os._exit(stop.code if isinstance(stop.code, int) else EXIT_BOOTSTRAP_FAILED)
 
 
+def _bootstrap() -> None:
+    """Bring the tree to its place, unless a tool is starting that builds environments."""
+    arguments = _command_line()
+    tool = tool_in(arguments)
+    if tool:
+        is_wrapper = tool == "unpackenv" and "--" in arguments  # it bootstraps, for a command that wants it
+        if not is_wrapper and tool not in _RUNNERS:
+            os.environ["UNPACKENV"] = "off"  # for the processes that it starts, too
+        return
+    try:
+        FirstStart({}).run()
+    except UnpackenvError:
+        os._exit(EXIT_BOOTSTRAP_FAILED)
+
+
+class FirstStart(Start):
+    """The start of an interpreter that finds no tree, by a hook with `auto`."""
+
+    is_last_word = True
+
+    def make_importable(self, report: Report) -> list[str]:
+        this_process.hooked = report.import_paths
+        return super().make_importable(report)
+
+    def log_error(self, error: UnpackenvError) -> None:
+        hint = "UNPACKENV=off starts the interpreter without it"
+        error.hint = f"{error.hint}. {hint}" if error.hint else hint
+        super().log_error(error)
+
+
 def _add_published(settings: Settings) -> bool:
     """Add the tree of the archive, or of a named target, if it is published."""
     try:
-        identity = trailer.identify(places.find_archive(settings))
+        identity = trailer.identify(locations.find_archive(settings))
     except UnpackenvError:
         if not settings.target:
             return False
-        candidates, key = [places.named(settings)], ""
+        candidates, key = [locations.named(settings)], ""
     else:
-        candidates, key = places.candidates(settings, identity), identity.key
-    done = bootstrap.find_tree(candidates, key, settings)
-    if done is None:
+        candidates, key = locations.candidates(settings, identity), identity.key
+    report = published.find_tree(candidates, key, settings)
+    if report is None:
         return False
-    importpaths.for_this_process(done.import_paths, new=False)
-    bootstrap.hooked = done.import_paths
-    if done.bin:
-        importpaths.add_scripts(done.bin, os.environ)
+    importpaths.for_this_process(report.import_paths, new=False)
+    this_process.hooked = report.import_paths
+    if report.bin:
+        importpaths.add_scripts(report.bin, os.environ)
     return True
 
 

@@ -1,24 +1,17 @@
-"""What a start did and how long it took: the `Report`, what leads to it, and its one line on stderr.
-
-The line as JSON is made by `detail`, which is imported only where somebody asked for it.
-"""
+"""What a start did and how long it took, as data: the `Report`, and the `Attempt` that leads to it."""
 
 from __future__ import annotations
 
-import sys
-
-from unpackenv.start.settings import path
-from unpackenv.unpatched import os, time
+from unpackenv.unpatched import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from unpackenv.archive.trailer import Identity
-    from unpackenv.errors import UnpackenvError
-    from unpackenv.start.log.detail import Usage
-    from unpackenv.start.log.importtimes import Watch
-    from unpackenv.start.places import Place
+    from unpackenv.start.locations import TargetCandidate
+    from unpackenv.start.machine.usage import Usage
+    from unpackenv.start.output import Log
 
 UNPACKED, REUSED, WAITED, OFF, MISSING = "unpacked", "reused", "waited", "off", "missing"
 
@@ -81,9 +74,9 @@ class Report:
             return f"unpackenv: {self.outcome}"
         phases = ", ".join(f"{name} {value:.0f}" for name, value in self.phases.items() if value >= 0.5)
         files = f"{self.files} file{'' if self.files == 1 else 's'}"
-        done = f"{self.outcome} {files}, {self.size / 1e6:.1f} MB, at {self.target}"
+        what = f"{self.outcome} {files}, {self.size / 1e6:.1f} MB, at {self.target}"
         by = f" by {self.workers} worker{'s' if self.workers > 1 else ''}" if self.workers else ""
-        line = f"unpackenv: {done} in {self.milliseconds:.1f} ms{by}"
+        line = f"unpackenv: {what} in {self.milliseconds:.1f} ms{by}"
         if phases:
             line += f" ({phases})"
         if self.throttled_ms:
@@ -106,8 +99,8 @@ class Clock:
         self.began = self._last = time.perf_counter()
         self.phases: dict[str, float] = {}
 
-    def lap(self, name: str, parts: Mapping[str, float] | None = None) -> None:
-        """Account the time since the last lap to the phase `name`, less what its `parts` account for."""
+    def end_phase(self, name: str, parts: Mapping[str, float] | None = None) -> None:
+        """Account the time since the last phase ended to the phase `name`, less what its `parts` account for."""
         now = time.perf_counter()
         parts = parts or {}
         self.phases.update(parts)
@@ -120,110 +113,37 @@ class Clock:
         return (time.perf_counter() - self.began) * 1e3
 
 
-class Log:
-    """Where lines go: to stderr in one `form` ("text", "json" or "off"), and to a `file` or none ("").
+class Attempt(Clock):
+    """A start on its way: its phases, and what is known of it when its line is due, however it ends.
 
-    It takes the settings as they are: also a start whose settings are wrong has its line.
+    `candidate` is the one of the `candidates` where it is at work, if it is. `usage` measures what only a line in JSON
+    and a cold start tell: a whole warm start takes less long.
     """
 
-    __slots__ = ("file", "form")
-
-    def __init__(self, arguments: Mapping[str, object], environ: Mapping[str, str] = os.environ) -> None:
-        self.form = str(arguments.get("log") or environ.get("UNPACKENV_LOG") or "text")
-        self.file = str(arguments.get("log_file") or environ.get("UNPACKENV_LOG_FILE", ""))
-        try:
-            self.file = path(self.file)
-        except ValueError:  # the settings say what is wrong with it
-            self.file = ""
-        if sys.platform == "win32":  # nothing of what the lines in JSON tell is there
-            self.form, self.file = self.form.replace("json", "text"), ""
-
-    @property
-    def is_json(self) -> bool:
-        """Whether a line in JSON is wanted anywhere."""
-        return self.form == "json" or self.file != ""
-
-
-class Attempt(Clock):
-    """A start on its way: its phases, and what is known of it when its line is due, however it ends."""
-
-    __slots__ = ("candidates", "has_said", "identity", "lock_wait_ms", "log", "place", "tried", "usage", "warnings")
+    __slots__ = (
+        "candidate", "candidates", "has_said", "identity", "lock_wait_ms", "log", "tried", "usage", "warnings"
+    )  # fmt: skip
 
     def __init__(self, log: Log) -> None:
         super().__init__()
         self.log = log
         self.identity: Identity | None = None
-        self.candidates: list[Place] = []
-        self.place: Place | None = None  # of these, the one where it is at work
+        self.candidates: list[TargetCandidate] = []
+        self.candidate: TargetCandidate | None = None
         self.tried: list[str] = []
         self.lock_wait_ms = 0.0
         self.warnings: list[str] = []
         self.has_said = False  # that it takes long
         self.usage: Usage | None = None
-        if log.is_json:
-            self.measure_usage()
 
-    def measure_usage(self) -> Usage:
-        """Measure from now on what is measured only for a line in JSON, or a cold start: a warm one takes less long."""
-        if self.usage is None:
-            from unpackenv.start.log.detail import Usage
-
-            self.usage = Usage()
-        return self.usage
-
-    def ended(self, done: Report) -> None:
-        """Complete the report, and write its line."""
-        done.phases = self.phases
-        done.milliseconds = self.milliseconds
-        done.lock_wait_ms = self.lock_wait_ms
-        done.tried = self.tried
-        done.warnings = [*done.warnings, *self.warnings]
+    def complete(self, report: Report) -> None:
+        """Put into a report what this start has measured and noted."""
+        report.phases = self.phases
+        report.milliseconds = self.milliseconds
+        report.lock_wait_ms = self.lock_wait_ms
+        report.tried = self.tried
+        report.warnings = [*report.warnings, *self.warnings]
         if self.identity:
-            done.archive, done.archive_size = self.identity.path, self.identity.size
+            report.archive, report.archive_size = self.identity.path, self.identity.size
         if self.usage:
-            done.cpu_ms, done.throttled_ms, done.peak_rss = self.usage.so_far()
-        if self.log.is_json:
-            from unpackenv.start.log import detail
-
-            detail.write_start(self.log, done)
-        if self.log.form == "text" and done.target:  # a machine without an archive wants to hear nothing
-            write_line(done.text())
-
-    def failed(self, error: UnpackenvError, *, is_caught: bool = False) -> None:
-        """Write the line of a start that failed; where the exception `is_caught` by nobody else, also for people."""
-        if self.log.is_json:
-            from unpackenv.start.log import detail
-
-            detail.write_error(self.log, error, self)
-        if is_caught and self.log.form != "json":  # no start fails without a word
-            write_line(f"unpackenv: error: {error}")
-
-
-def write_line(text: str) -> None:
-    """Write one line to stderr, in one write; a closed stderr is none of our business."""
-    try:
-        os.write(2, (text + "\n").encode("utf-8", "backslashreplace"))
-    except OSError:
-        pass
-
-
-# When the last bootstrap of this process ended, in seconds of the monotonic clock, and where its line went.
-last_end: list[tuple[float, Log]] = []
-
-
-# What measures the imports of this process, if anything does.
-watches: list[Watch] = []
-
-
-def bootstrap_ended(log: Log, imports: int) -> None:
-    """Remember for `mark` that the bootstrap of this process has ended, and measure imports from now on, if asked."""
-    last_end[:] = [(time.monotonic(), log)]
-    watch_imports(imports)
-
-
-def watch_imports(count: int) -> None:
-    """Measure imports from now on, to tell the `count` slowest."""
-    if count:
-        from unpackenv.start.log.importtimes import Watch
-
-        watches[:] = [Watch(count)]
+            report.cpu_ms, report.throttled_ms, report.peak_rss = self.usage.so_far()

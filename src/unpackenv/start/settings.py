@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from unpackenv.start.entrypoint import Command
+    from unpackenv.start.command import Command
 
 PREFIX = "UNPACKENV_"
 # Tells the program that the wrapper becomes when that was: its process, and seconds of the monotonic clock.
@@ -131,10 +131,6 @@ TABLE = (
     Setting("trace", path, "", "a file for a trace of the unpack, by worker and frame, in Chrome's format"),
     Setting("relocate", _switch, False, "rewrite scripts of a virtual environment for where they are unpacked"),
 )
-
-
-# Facts of an interpreter of which nothing is known, so that nothing can be said against it.
-UNKNOWN_INTERPRETER = {"python": ""}
 
 
 class Settings:

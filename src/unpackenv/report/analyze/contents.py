@@ -13,7 +13,7 @@ from itertools import accumulate
 from unpackenv.archive.pooled import in_order
 from unpackenv.archive.toc import Toc
 from unpackenv.pack import checks, distributions, scan
-from unpackenv.pack.scan import Entry, Tree
+from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.source import Source
 from unpackenv.pack.temporary import Commands, Directory
 

@@ -27,11 +27,12 @@ from unpackenv.archive.writer import Input
 from unpackenv.errors import PackError
 from unpackenv.pack import pack as packing
 from unpackenv.pack import progress, runtime, scan, source
-from unpackenv.pack.scan import Entry
+from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.source import Source
-from unpackenv.start import bootstrap
-from unpackenv.start.cold import preflight
-from unpackenv.start.report import Attempt, Log, Report
+from unpackenv.start.bootstrap import Unpack
+from unpackenv.start.output import Log
+from unpackenv.start.report import Report
+from unpackenv.start.unpack import preflight
 
 _GZIP_WINDOW = 31
 _ZSTD_LEVEL = 3  # of BuildKit with compression=zstd
@@ -96,7 +97,7 @@ class Measured:
         return statistics.median(self.unpack)
 
 
-def measure(described: Source, tree: scan.Tree, archive: str, scratch: str, *, quick: bool) -> Measured:
+def measure(described: Source, tree: Tree, archive: str, scratch: str, *, quick: bool) -> Measured:
     """Measure a tree, and `archive`, which is made of it unless there is one; `scratch` is an empty directory.
 
     With `quick`, layer and archive are made at levels that are quick, and their sizes corrected by what a sample
@@ -130,7 +131,7 @@ def measure(described: Source, tree: scan.Tree, archive: str, scratch: str, *, q
     )
 
 
-def scratch_needed(tree: scan.Tree) -> int:
+def scratch_needed(tree: Tree) -> int:
     """Return the bytes that measuring takes on the disk: the layer, the archive, and what is unpacked of both."""
     return on_disk(tree.entries) * (_RUNS + 2)
 
@@ -144,13 +145,11 @@ def unpack(archive: str, to: str) -> Report:
     """Unpack an archive as a start does, for whatever interpreter it is, whatever the environment asks of starts."""
     arguments = {"archive": archive, "target": to, "digest": "any", "in_place": False, "sync": False, "log": "off"}
     size = trailer.identify(archive).facts.get("unpacked-size")
-    attempt = Attempt(Log(arguments, {}))
-    return bootstrap.unpack(
-        arguments, attempt, lambda work: progress.watched("unpack", int(size[0]) if size else None, work)
-    )
+    start = Unpack(arguments, Log(arguments, {}))
+    return progress.watched("unpack", int(size[0]) if size else None, start.run)
 
 
-def _correction(described: Source, tree: scan.Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
+def _correction(described: Source, tree: Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
     """Compress some frames of a tree at both levels; return their bytes, and the ratios for gzip and archive."""
     whole = packing.stream_size(tree.entries)
     stride = -(-whole // (_FRAME * _SAMPLES))
@@ -213,7 +212,7 @@ def _file(path: str) -> Input:
     return Input("file", b"site-packages.tar", 0o644, 0, os.path.getsize(path), source=path)
 
 
-def _pack(described: Source, tree: scan.Tree, level: int, to: str) -> Toc:
+def _pack(described: Source, tree: Tree, level: int, to: str) -> Toc:
     with progress.bar("pack", packing.stream_size(tree.entries)) as show:
         written = writer.write(
             to,

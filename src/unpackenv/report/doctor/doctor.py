@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.util import cache_from_source
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 import unpackenv
 from unpackenv.archive import codecs, interpreter, trailer
@@ -28,8 +28,8 @@ from unpackenv.report.doctor import places as doctor_places
 from unpackenv.report.doctor import python as doctor_python
 from unpackenv.report.doctor import tree as doctor_tree
 from unpackenv.report.doctor.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
-from unpackenv.start import places
-from unpackenv.start.cold import cold
+from unpackenv.start import locations
+from unpackenv.start.cold import job
 from unpackenv.start.machine import mounts
 from unpackenv.start.python import hook_file
 from unpackenv.start.settings import PREFIX, VARIABLES, Settings, is_off, nearest_variable
@@ -37,9 +37,7 @@ from unpackenv.start.unpack.native import NativeSource
 
 if TYPE_CHECKING:
     from unpackenv.archive.trailer import Identity
-    from unpackenv.start.unpack.foreign import ForeignSource
-
-    Opened = Union[NativeSource, ForeignSource]
+    from unpackenv.start.unpack.source import Source
 
 _READ_AT_MOST = 64 << 20
 _SLOW_READ = 1.0  # seconds for the whole archive
@@ -134,7 +132,7 @@ def _unknown_settings(environ: Mapping[str, str]) -> Iterator[Finding]:
 def _start(settings: Settings, found: list[Finding]) -> str:
     """Go through the steps of a start, note what is found, and return what the start would do."""
     try:
-        path = places.find_archive(settings)
+        path = locations.find_archive(settings)
     except ArchiveNotFound as error:
         return _without_archive(settings, error, found)
     try:
@@ -147,7 +145,7 @@ def _start(settings: Settings, found: list[Finding]) -> str:
         found.append(of_error("archive", DigestMismatch(f"its digest is {identity.digest}", where=path)))
     found += _backend(identity)
     found += _match(identity, settings)
-    candidates = places.candidates(settings, identity)
+    candidates = locations.candidates(settings, identity)
     opened = _open(identity, settings, found)
     of_trees, there = doctor_tree.examine(candidates, identity.key, settings, path)
     tree = there.target if there else ""
@@ -168,13 +166,13 @@ def _start(settings: Settings, found: list[Finding]) -> str:
         found += _workers(opened) if opened else ()
     finally:
         if opened:
-            opened.__exit__()
+            opened.close()
     return f"unpacks to {target}"
 
 
 def _without_archive(settings: Settings, error: ArchiveNotFound, found: list[Finding]) -> str:
     """A named target may hold a tree that came without its archive."""
-    named = [places.named(settings)] if settings.target else []
+    named = [locations.named(settings)] if settings.target else []
     of_trees, there = doctor_tree.examine(named, "", settings)
     found += of_trees
     if there:
@@ -230,10 +228,10 @@ def _match(identity: Identity, settings: Settings) -> Iterator[Finding]:
     yield Finding("match", WARNING if settings.force else PROBLEM, text, hint, "interpreter-mismatch", facts)
 
 
-def _open(identity: Identity, settings: Settings, found: list[Finding]) -> Opened | None:
+def _open(identity: Identity, settings: Settings, found: list[Finding]) -> Source | None:
     """Open the archive as a start does, which checks all of it but its frames."""
     try:
-        return cold.open_source(identity, settings)
+        return job.open_source(identity, settings)
     except UnpackenvError as error:
         if not any(one.reason == error.reason for one in found):
             found.append(of_error("archive", error))
@@ -255,7 +253,7 @@ def _reading(identity: Identity) -> Iterator[Finding]:
     yield Finding("reading", WARNING if slow else OK, text, hint, facts={"seconds": seconds})
 
 
-def _workers(opened: Opened) -> Iterator[Finding]:
+def _workers(opened: Source) -> Iterator[Finding]:
     bounds = opened.worker_bounds()
     least = min(bounds.values())
     by = ", ".join(name for name, bound in bounds.items() if bound == least)

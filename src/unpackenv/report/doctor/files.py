@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from unpackenv.report.doctor.findings import OK, WARNING, Finding
-from unpackenv.start.log import detail
+from unpackenv.start.log import json_lines
 from unpackenv.start.settings import Settings
 
 
@@ -37,7 +37,7 @@ def _of(topic: str, path: str, attempt: Callable[[str], str], variable: str) -> 
 def _append_to(path: str) -> str:
     """Append nothing, as a start appends a line. A file that is not there is not made: another start may be just so."""
     if os.path.exists(path):
-        return detail.append(path, "", "the log file")
+        return json_lines.append(path, "", "the log file")
     _make_file_beside(os.path.realpath(path))
     return ""
 

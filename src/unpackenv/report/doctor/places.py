@@ -14,15 +14,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from unpackenv.archive import RESERVED
 from unpackenv.errors import TargetNotWritable, UnpackenvError
 from unpackenv.report.doctor.findings import NOTE, OK, PROBLEM, WARNING, Finding, of_error
 from unpackenv.start import stamp
-from unpackenv.start.cold import cold, preflight
+from unpackenv.start.cold import checks
+from unpackenv.start.cold.place import NEXT_PLACE, is_site_directory
+from unpackenv.start.locations import TargetCandidate
 from unpackenv.start.machine import limits, mounts
-from unpackenv.start.places import Place
 from unpackenv.start.settings import Settings
-from unpackenv.start.tree import target
-from unpackenv.start.tree.tree import translated
+from unpackenv.start.tree.staging import choose_staging
+from unpackenv.start.tree.writer import target_error
 
 Check = Callable[[str, tuple[int, int]], None]
 
@@ -32,7 +34,7 @@ _NETWORKS = ("9p", "afs", "ceph", "cifs", "fuse", "glusterfs", "gpfs", "lustre",
 
 
 def examine(
-    places: list[Place], check: Check | None, settings: Settings, use: str = "a start unpacks here"
+    candidates: list[TargetCandidate], check: Check | None, settings: Settings, use: str = "a start unpacks here"
 ) -> tuple[list[Finding], str]:
     """Return what there is to say of the places for a tree, in their order, and the one that a start would take.
 
@@ -41,38 +43,38 @@ def examine(
     """
     found: list[Finding] = []
     chosen = ""
-    for place in places:
+    for candidate in candidates:
         try:
-            facts = _try(place, check, settings)
-        except cold.NEXT_PLACE as error:
-            found.append(_of_refused(place, error))
+            facts = _try(candidate, check, settings)
+        except NEXT_PLACE as error:
+            found.append(_of_refused(candidate, error))
         except UnpackenvError as error:  # no other place would help
             return [*found, of_error("target", error)], ""
         else:
-            found.append(_of_usable(place, facts, "" if chosen else use))
-            found += _doubts(place, facts) if not chosen else []
-            chosen = chosen or place.path
-        found += _traces(place)
-    if not chosen and len(places) > 1:
+            found.append(_of_usable(candidate, facts, "" if chosen else use))
+            found += _doubts(candidate, facts) if not chosen else []
+            chosen = chosen or candidate.path
+        found += _traces(candidate)
+    if not chosen and len(candidates) > 1:
         hint = "Name a writable directory with UNPACKENV_TARGET, such as a volume or a tmpfs that is mounted exec"
         found.append(Finding("target", PROBLEM, "no default place can be used", hint, TargetNotWritable.reason))
     return found, chosen
 
 
-def _try(place: Place, check: Check | None, settings: Settings) -> dict[str, Any]:
+def _try(candidate: TargetCandidate, check: Check | None, settings: Settings) -> dict[str, Any]:
     """Do what a start does before it unpacks; return what the mount is like. Raises what the start would raise."""
-    preflight.check_writable(place.path)
-    if place.is_default:
-        preflight.check_trusted(place)
-    in_place = settings.in_place or cold.is_site_directory(place.path)
+    checks.check_writable(candidate.path)
+    if candidate.is_default:
+        checks.check_trusted(candidate)
+    in_place = settings.in_place or is_site_directory(candidate.path)
     try:
-        staging = target.arrange(place.path, in_place, place.is_default)
+        staging = choose_staging(candidate.path, in_place, candidate.is_default)
         directory = _nearest(os.path.dirname(staging.lock))
         seconds = _write_files(directory)
     except OSError as error:
-        raise translated(error, str(error.filename or place.path)) from error
+        raise target_error(error, str(error.filename or candidate.path)) from error
     if check:
-        check(directory, staging.reclaims())
+        check(directory, staging.space_freed_first())
     return {**_mounted(directory), "seconds_a_file": seconds, "in_place": in_place}
 
 
@@ -89,7 +91,7 @@ def _nearest(directory: str) -> str:
 
 def _write_files(directory: str) -> float:
     """Return how many seconds it takes to make a small file."""
-    work = tempfile.mkdtemp(prefix=f"{target.OURS}doctor-", dir=directory)
+    work = tempfile.mkdtemp(prefix=f"{RESERVED}doctor-", dir=directory)
     try:
         began = time.perf_counter()
         for number in range(_FILES):
@@ -113,55 +115,53 @@ def _mounted(directory: str) -> dict[str, Any]:
     }
 
 
-def _of_refused(place: Place, error: UnpackenvError) -> Finding:
+def _of_refused(candidate: TargetCandidate, error: UnpackenvError) -> Finding:
     """A default place that cannot be used is passed over, a named one is not."""
-    level = NOTE if place.is_default else PROBLEM
-    if not place.is_default:
-        error.hint = f"{preflight.whence(place)}. {error.hint}"
-    return of_error("place", error, level, path=place.path, usable=False)
+    level = NOTE if candidate.is_default else PROBLEM
+    if not candidate.is_default:
+        error.hint = f"{checks.who_named(candidate)}. {error.hint}"
+    return of_error("place", error, level, path=candidate.path, usable=False)
 
 
-def _of_usable(place: Place, facts: dict[str, Any], use: str) -> Finding:
+def _of_usable(candidate: TargetCandidate, facts: dict[str, Any], use: str) -> Finding:
     inodes = facts["free_inodes"]
     room = (
         f"{facts['free'] / 1e6:,.0f} MB" + ("" if inodes == limits.UNLIMITED else f" and {inodes:,} inodes") + " free"
     )
     options = ", noexec" if facts["noexec"] else ""
     where = f"{facts['file_system'] or 'unknown file system'}{options}, {room}"
-    text = f"{place.path}: {use or 'could be used, too'} ({where})"
-    return Finding("place", OK, text, facts={"path": place.path, "usable": True, **facts})
+    text = f"{candidate.path}: {use or 'could be used, too'} ({where})"
+    return Finding("place", OK, text, facts={"path": candidate.path, "usable": True, **facts})
 
 
-def _doubts(place: Place, facts: dict[str, Any]) -> list[Finding]:
+def _doubts(candidate: TargetCandidate, facts: dict[str, Any]) -> list[Finding]:
     """What makes a start at a usable place slow, or its result doubtful."""
     found = []
     if facts["seconds_a_file"] > _SLOW_FILE:
-        text = f"{place.path}: to make a small file takes {facts['seconds_a_file'] * 1e3:.1f} ms"
+        text = f"{candidate.path}: to make a small file takes {facts['seconds_a_file'] * 1e3:.1f} ms"
         found.append(Finding("writing", WARNING, text, "Unpack to a disk of the node, or to a tmpfs"))
     if facts["file_system"].startswith(_NETWORKS):
-        text = (
-            f"{place.path}: {facts['file_system']} is a network file system: it is slow, and its locks may not exclude"
-        )
+        kind = f"{facts['file_system']} is a network file system"
+        text = f"{candidate.path}: {kind}: it is slow, and its locks may not exclude"
         found.append(Finding("place", WARNING, text, "Unpack to a disk of the node"))
     if facts["in_place"]:
-        text = f"{place.path}: is filled in place, which takes about twice as long on overlayfs"
+        text = f"{candidate.path}: is filled in place, which takes about twice as long on overlayfs"
         found.append(Finding("place", NOTE, text))
-    if not place.is_default:
-        found += [Finding("place", WARNING, f"{place.path}: {doubt}") for doubt in preflight.doubts(place.path)]
+    if not candidate.is_default:
+        found += [Finding("place", WARNING, f"{candidate.path}: {doubt}") for doubt in checks.doubts(candidate.path)]
     return found
 
 
-def _traces(place: Place) -> list[Finding]:
+def _traces(candidate: TargetCandidate) -> list[Finding]:
     """What other starts have left beside a place, or are about to leave."""
-    beside = stamp.beside(place.path)
-    for lock in (f"{beside}.lock", os.path.join(place.path, f"{target.OURS}lock")):
+    for lock in (stamp.beside(candidate.path, "lock"), os.path.join(candidate.path, stamp.LOCK)):
         holder = _holder(lock)
         if holder:
-            text = f"{place.path}: {holder} is unpacking there; a start waits for it"
+            text = f"{candidate.path}: {holder} is unpacking there; a start waits for it"
             return [Finding("place", WARNING, text, "If it never ends, look what that process waits for")]
-    if os.path.lexists(f"{beside}.work"):
+    if os.path.lexists(stamp.beside(candidate.path, "work")):
         return [
-            Finding("place", NOTE, f"{place.path}: a start was killed there; the next one removes what it has left")
+            Finding("place", NOTE, f"{candidate.path}: a start was killed there; the next one removes what it has left")
         ]
     return []
 

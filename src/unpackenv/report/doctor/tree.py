@@ -17,17 +17,16 @@ from unpackenv.archive.toc import Toc
 from unpackenv.errors import TreeMismatch, UnpackenvError
 from unpackenv.report import amount, counted
 from unpackenv.report.doctor.findings import NOTE, OK, PROBLEM, WARNING, Finding, of_error
-from unpackenv.start import bootstrap, stamp
-from unpackenv.start.places import Place
+from unpackenv.start import published, stamp
+from unpackenv.start.locations import TargetCandidate
 from unpackenv.start.python import relocation
 from unpackenv.start.report import Report
 from unpackenv.start.settings import Settings
-from unpackenv.start.tree import durable
-from unpackenv.start.tree.target import is_shared
+from unpackenv.start.tree import reboot_check
 
 
 def examine(
-    candidates: list[Place], key: str, settings: Settings, archive: str = ""
+    candidates: list[TargetCandidate], key: str, settings: Settings, archive: str = ""
 ) -> tuple[list[Finding], Report | None]:
     """Return what there is to say of trees at these places, and the one that a start would take, if any.
 
@@ -36,7 +35,7 @@ def examine(
     """
     doubtful = [place.path for place in candidates if _is_doubtful(place.path)]
     try:
-        done = bootstrap.find_tree(candidates, key, settings)
+        done = published.find_tree(candidates, key, settings)
     except UnpackenvError as error:
         return [of_error("tree", error)], None
     if not done:
@@ -68,11 +67,11 @@ def _looked_at(done: Report, archive: str) -> Finding:
             some = f"{len(gone):,} of its {toc.member_count:,} members are missing or cut off"
             problem = f"{some}, such as {gone[0]}" if gone else ""
             text = f"all {said} are there, with their sizes; their content was not compared"
-        elif is_shared(tree):
+        elif stamp.is_shared(tree):
             text = f"its stamp says {said}, which were not counted, as others have files there, too"
             return Finding("tree", NOTE, f"{tree}: {text}", facts={"path": tree})
         else:
-            files, size = durable.count(tree)
+            files, size = reboot_check.count(tree)
             problem = f"{counted(files, 'file')} of {amount(size)}, and its stamp says {said}"
             problem = problem if files < done.files or size < done.size else ""
             text = f"{counted(files, 'file')} of {amount(size)}, no fewer than the {said} of its stamp; none was read"
@@ -81,7 +80,7 @@ def _looked_at(done: Report, archive: str) -> Finding:
         return Finding("tree", NOTE, f"{tree}: {text}", facts={"path": tree})
     if not problem:
         return Finding("tree", OK, f"{tree}: {text}", facts={"path": tree})
-    remove = os.path.join(tree, stamp.NAME) if is_shared(tree) else "it"
+    remove = os.path.join(tree, stamp.NAME) if stamp.is_shared(tree) else "it"
     hint = f"A start takes it all the same. Remove {remove}, and the next start unpacks again"
     return Finding("tree", PROBLEM, f"{tree}: {problem}", hint, TreeMismatch.reason, {"path": tree})
 
@@ -122,7 +121,7 @@ def _counted_again(tree: str) -> Finding:
     return Finding("tree", WARNING, text, "Mount it writable for one start, or unpack it with UNPACKENV_SYNC=yes")
 
 
-def _not_to_be_used(candidates: list[Place]) -> Iterator[Finding]:
+def _not_to_be_used(candidates: list[TargetCandidate]) -> Iterator[Finding]:
     for place in candidates:
         stamped = stamp.read(place.path)
         if stamped:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import _signal
 
-from unpackenv.start import report
-from unpackenv.start.unpack import crew
+from unpackenv.start.machine import workers
+from unpackenv.start.output import write_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def waiting(attempt: Attempt, holder: Callable[[], str], target: str) -> None:
     """Say for whom this start has been waiting, once it has lasted that long; `holder` is only asked then."""
     if is_wanted(attempt) and attempt.milliseconds >= AFTER_MS:
         attempt.has_said = True
-        report.write_line(f"unpackenv: waiting for {holder()}, which is unpacking to {target}")
+        write_line(f"unpackenv: waiting for {holder()}, which is unpacking to {target}")
 
 
 def is_wanted(attempt: Attempt) -> bool:
@@ -48,7 +48,7 @@ def run(work: Callable[[], T], text: str, delay_ms: float, *, isolated: bool) ->
 
 
 def _with_alarm(work: Callable[[], T], text: str, delay: float) -> T:
-    _signal.signal(_signal.SIGALRM, lambda *_: report.write_line(text))
+    _signal.signal(_signal.SIGALRM, lambda *_: write_line(text))
     _signal.setitimer(_signal.ITIMER_REAL, max(delay, 1e-3))
     try:
         return work()
@@ -63,11 +63,11 @@ def _with_thread(work: Callable[[], T], text: str, delay: float) -> T:
 
     def watch() -> None:
         if not working.acquire(timeout=max(delay, 0)):
-            report.write_line(text)
+            write_line(text)
 
     working.acquire()
     try:
-        watcher = crew.start(watch, processes=False)
+        watcher = workers.start(watch, processes=False)
     except (OSError, RuntimeError):  # no thread is to be had, and so no line
         watcher = None
     try:

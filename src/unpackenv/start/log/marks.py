@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-from unpackenv.start import report
-from unpackenv.start.log import detail
-from unpackenv.start.report import Log
+from unpackenv.start.log import json_lines
+from unpackenv.start.machine import usage
+from unpackenv.start.output import Log, write_line
+from unpackenv.start.process import this_process
 from unpackenv.start.settings import END_VARIABLE
 from unpackenv.unpatched import os, time
 
 READY = "ready"
 
-_points: list[dict[str, object]] = []
-_reached: set[str] = set()
-
 
 def mark(name: str) -> None:
     """See `unpackenv.mark`."""
-    process_ms = detail.age_of_process()
-    end, log = report.last_end[0] if report.last_end else (_end_of_wrapper(), Log({}))
+    process_ms = usage.age_of_process()
+    log, end = this_process.log or Log({}), this_process.ended or _end_of_wrapper()
     bootstrap_ms = (time.monotonic() - end) * 1e3 if end else None
     import_ms, imports = _imports(name)
-    _points.append({"name": name, "process_ms": process_ms})
-    _reached.add(name)
+    this_process.points.append({"name": name, "process_ms": process_ms})
     if log.is_json:
         fields = {"name": name, "process_ms": process_ms, "bootstrap_ms": bootstrap_ms, "import_ms": import_ms}
-        detail.write_mark(log, {**fields, "imports": imports, "points": list(_points)})
+        points = list(this_process.points)
+        json_lines.write_mark(log, {**fields, "imports": imports, "points": points}, this_process.told)
     if log.form not in ("json", "off"):
-        report.write_line(_text(name, process_ms, bootstrap_ms, import_ms, imports))
+        write_line(_text(name, process_ms, bootstrap_ms, import_ms, imports))
     if name == READY:
-        _points.clear()
-        report.watches.clear()
+        this_process.is_ready = True
+        this_process.points.clear()
+        this_process.watch = None
 
 
 def _imports(name: str) -> tuple[float | None, list[dict[str, object]]]:
     """Return the milliseconds spent importing and, once ready, the slowest imports; nothing if nobody measures them."""
-    if not report.watches:
+    watch = this_process.watch
+    if watch is None:
         # What the wrapper has become need not call `bootstrap`: its first mark does instead.
         count = os.environ.get("UNPACKENV_IMPORTS", "")
-        if name != READY and READY not in _reached and count.isdigit():
-            report.watch_imports(int(count))
+        if name != READY and not this_process.is_ready and count.isdigit():
+            this_process.watch_imports(int(count))
         return None, []
-    watch = report.watches[0]
     return watch.milliseconds(), watch.end() if name == READY else []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sysconfig
 
-import unpackenv
 from unpackenv.errors import TargetNotWritable
 
 NAME = "unpackenv.pth"
@@ -52,7 +51,7 @@ def hook_path(site_directory: str = "") -> str:
 
 def _importable(directory: str) -> str:
     """Code that makes unpackenv importable where it is not in the site directory of the hook."""
-    home = os.path.dirname(os.path.dirname(os.path.abspath(unpackenv.__file__)))
+    home = os.path.abspath(__file__).rpartition("/unpackenv/start/")[0]
     own = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     if home == directory or (home in own and directory in own):
         return ""

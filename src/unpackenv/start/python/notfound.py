@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from unpackenv.start import entrypoint
+from unpackenv.start import command as commands
 from unpackenv.unpatched import os
 
 _LOADER = re.compile(rb"(/[^\0]*/ld[-.][^\0/]*)\0")  # in the first bytes of a program
@@ -19,12 +19,12 @@ def reason(command: str, problem: str) -> str:
     """Return a sentence that says why executing `command` failed; `problem` is what the operating system said."""
     path = _first(command)
     if os.path.islink(path) and not os.path.lexists(os.path.realpath(path)):  # nor is it a loop
-        hint = f". {_PYTHON_HINT}" if entrypoint.is_python(path) else ""
+        hint = f". {_PYTHON_HINT}" if commands.is_python(path) else ""
         return f"{command}: leads to {os.path.realpath(path)}, which is not there{hint}"
-    words = entrypoint.words_of_script(path)
+    words = commands.words_of_script(path)
     wrong = _wrong_with(words) if words else ""
     if wrong:
-        hint = f". {_SCRIPT_HINT}" if entrypoint.is_python(words[0]) else ""
+        hint = f". {_SCRIPT_HINT}" if commands.is_python(words[0]) else ""
         return f"{command}: its interpreter {wrong}{hint}"
     loader = _LOADER.search(_head_of_program(path))
     if loader and not os.path.exists(loader[1]):
@@ -39,8 +39,8 @@ def _wrong_with(words: list[str]) -> str:
         return f"{_shown(words[0])} is not there{leads}"
     if not os.access(words[0], os.X_OK):
         return f"{_shown(words[0])} may not be executed"
-    program = entrypoint.program_of_env(words)
-    return f"{_shown(program)} is not on PATH" if program and not entrypoint.find(program) else ""
+    program = commands.program_of_env(words)
+    return f"{_shown(program)} is not on PATH" if program and not commands.find(program) else ""
 
 
 def _first(command: str) -> str:

@@ -10,7 +10,7 @@ import stat
 
 from unpackenv.archive.facts import first
 from unpackenv.start import stamp
-from unpackenv.start.tree.tree import PARTIAL, Tree
+from unpackenv.start.tree.writer import PARTIAL, TreeWriter
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -48,11 +48,11 @@ def place_of_scripts(tree: str) -> str:
     return first(found[0], STAMPED)
 
 
-def settle(tree: Tree, target: str, facts: Facts, relocate: bool) -> tuple[Facts, list[str], int, int]:
+def settle(writer: TreeWriter, target: str, facts: Facts, relocate: bool) -> tuple[Facts, list[str], int, int]:
     """Rewrite the scripts of a tree for its place, if asked to `relocate`, and say what is the matter with them if not.
 
-    The tree of an archive with these facts is at `tree`, and will be at `target`. Returns facts for its stamp,
-    warnings, and how many files and bytes it has more than before.
+    The tree of an archive with these facts was written by `writer`, and will be at `target`. Returns facts for its
+    stamp, warnings, and how many files and bytes it has more than before.
     """
     old, directory = made_at(facts), first(facts, "bin")
     if not old or not directory or os.path.realpath(old) == target:
@@ -60,7 +60,7 @@ def settle(tree: Tree, target: str, facts: Facts, relocate: bool) -> tuple[Facts
     new = target if relocate else old
     changed: list[tuple[int, int, int]] = []
     left = 0
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree.root_fd)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=writer.root_fd)
     try:
         times = os.fstat(fd)
         for name, status, content in _small_files(fd):
@@ -68,7 +68,7 @@ def settle(tree: Tree, target: str, facts: Facts, relocate: bool) -> tuple[Facts
             if wanted is None or not relocate:
                 left += wanted != content and content.startswith(b"#!")
             elif wanted != content:
-                _replace(tree, fd, name, status, wanted)
+                _replace(writer, fd, name, status, wanted)
                 changed.append((status.st_nlink, len(wanted), len(content)))
         if changed:
             os.utime(fd, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -134,9 +134,9 @@ def _small_files(fd: int) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
                 yield name, status, file.read()
 
 
-def _replace(tree: Tree, fd: int, name: bytes, status: os.stat_result, content: bytes) -> None:
+def _replace(writer: TreeWriter, fd: int, name: bytes, status: os.stat_result, content: bytes) -> None:
     """Write a file anew, with mode and time of the one that goes."""
-    if not tree.in_place:
+    if not writer.replaces:
         os.unlink(name, dir_fd=fd)
     mode, mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns // 10**9
-    tree.write_file(fd, name, mode, mtime, memoryview(content), PARTIAL + b"0")
+    writer.write_file(fd, name, mode, mtime, memoryview(content), PARTIAL + b"0")

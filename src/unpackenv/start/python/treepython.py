@@ -6,18 +6,18 @@ what is there can be asked. Imported by cold starts of the wrapper only.
 
 from __future__ import annotations
 
+from unpackenv.archive import interpreter
 from unpackenv.archive.facts import first
 from unpackenv.archive.reader import Archive
 from unpackenv.archive.toc import Toc
 from unpackenv.errors import InterpreterMismatch
-from unpackenv.start import entrypoint
+from unpackenv.start import command as commands
 from unpackenv.start.python import relocation
-from unpackenv.start.settings import UNKNOWN_INTERPRETER
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from unpackenv.start.entrypoint import Command
+    from unpackenv.start.command import Command
 
 HINT = "Make the environment with the interpreter of the image that runs it, or copy that interpreter to there"
 _LINKS = 40  # as many as the kernel follows
@@ -37,18 +37,18 @@ def interpreter_of(command: Command, archive: Archive, target: str) -> tuple[dic
     name = os.path.basename(command.name)
     if name not in links and name not in files:
         return command.interpreter(""), ""
-    is_python = entrypoint.is_python(name)
+    is_python = commands.is_python(name)
     python = _leads_to(name if is_python else "python", links, (at, _made_at(archive)))
     if not python:  # a copy, which is what it was when it was packed
-        return UNKNOWN_INTERPRETER, ""
+        return interpreter.UNKNOWN, ""
     if os.access(python, os.X_OK):
-        return entrypoint.facts_of(python), ""
+        return commands.facts_of(python), ""
     if not is_python:  # a script may have another one, and a program none: executing it will tell
         return command.interpreter(""), ""
     missing = _missing(os.path.join(directory, name), python)
-    instead = "" if "/" in command.name else entrypoint.find(name)
+    instead = "" if "/" in command.name else commands.find(name)
     if instead:
-        return entrypoint.facts_of(instead), f"{missing}: {instead} runs in its place"
+        return commands.facts_of(instead), f"{missing}: {instead} runs in its place"
     raise InterpreterMismatch(
         missing,
         where=archive.path,

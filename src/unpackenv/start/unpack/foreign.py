@@ -11,20 +11,16 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 
-from unpackenv.archive import foreign, trailer
+from unpackenv.archive import RESERVED, foreign, trailer
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
-from unpackenv.archive.toc import MEMBER_LIMIT, PATH_LIMIT, PATHS_LIMIT, RESERVED, USUAL_PATH
+from unpackenv.archive.toc import MEMBER_LIMIT, PATH_LIMIT, PATHS_LIMIT, USUAL_PATH
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch, UnpackenvError
-from unpackenv.start.cold import preflight
 from unpackenv.start.machine import limits
 from unpackenv.start.settings import Settings
-from unpackenv.start.tree.tree import PARTIAL, Tree, member_refused
-from unpackenv.start.unpack import ahead
+from unpackenv.start.tree.writer import PARTIAL, TreeWriter, member_error
+from unpackenv.start.unpack import decode_ahead, preflight
+from unpackenv.start.unpack.source import Observer, Source
 from unpackenv.unpatched import os
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from unpackenv.start.unpack.trace import Trace
 
 _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
 _SHARED_OBJECT = re.compile(rb".*\.so(?:\.\d+)*\Z", re.DOTALL)
@@ -38,18 +34,18 @@ _REPEATED_LIMIT = 1 << 16
 _BEHIND_LIMIT = 1 << 26
 
 
-class ForeignSource:
+class ForeignSource(Source):
     """An archive that plain tar made, opened, ready to be unpacked."""
 
     def __init__(self, path: str, settings: Settings) -> None:
         """Open the archive at `path`; raises `UnpackenvError`."""
         self._path = path
-        self.trace: Trace | None = None
-        self.warnings: list[str] = []
+        self.warnings = []
         self._digest = settings.digest.lower()
         self._fd = foreign.open_file(path)
         self._memory_left = limits.memory_left()
         try:
+            self.key = trailer.identify_open(self._fd, path).key
             if settings.digest:
                 _check_digest(self._fd, path, settings.digest)
             self._pieces = self._open_pieces(settings.memory)
@@ -63,8 +59,8 @@ class ForeignSource:
             settings.workers, settings.memory, self._memory_left - _MEMBERS, each, self._pieces.most_workers
         )
         self._settings = settings
-        self._room: preflight.Room | None = None
-        self._job: _Job | None = None
+        self._space: preflight.FreeSpace | None = None
+        self._unpacker: _Unpacker | None = None
 
     def _open_pieces(self, budget: int) -> foreign.Pieces:
         """Return whole blocks where one worker has the memory for them, else a stream."""
@@ -78,42 +74,34 @@ class ForeignSource:
         return limits.memory_needed(workers, pieces.memory_each(workers)) + _MEMBERS
 
     def worker_bounds(self) -> dict[str, int]:
-        """Return how many workers each of the things allows that bound them, by name."""
         each = self._pieces.memory_each(self._pieces.most_workers)
         bounds = limits.worker_bounds(self._settings.memory, self._memory_left - _MEMBERS, each)
         return {**bounds, "frames": self._pieces.most_workers}
 
-    @property
-    def key(self) -> str:
-        """What names the archive that is open."""
-        return trailer.identify_open(self._fd, self._path).key
-
-    def check(self, directory: str, reclaims: tuple[int, int]) -> None:
-        """Check the memory; `reclaims` is how many bytes and files go before the tree is unpacked.
-
-        How much room is needed, and for what, is learnt on the way, header by header.
-        """
+    def check(self, directory: str, freed_first: tuple[int, int]) -> None:
+        """Check the memory. How much space is needed, and for what, is learnt on the way, header by header."""
         if not self._settings.force:
             memory = self._memory_needed(self._pieces, self.workers)
             preflight.check_memory(memory, self._memory_left, self._path)
-            self._room = preflight.Room(directory, self._memory_left, reclaims)
-            self._room.check(os.fstat(self._fd).st_size, 0, memory)
+            self._space = preflight.FreeSpace(directory, self._memory_left, freed_first)
+            self._space.check(os.fstat(self._fd).st_size, 0, memory)
 
-    def unpack(self, tree: Tree, processes: bool) -> None:
-        """Unpack everything into `tree`; raises `UnpackenvError`."""
-        self._job = job = _Job(tree, self._room)
-        if self.trace:
-            self.trace.watch_foreign(self._pieces, job)
-        decoders = ahead.start(self._pieces, self.workers, processes)
+    def unpack(self, writer: TreeWriter, processes: bool, observer: Observer | None = None) -> None:
+        self._unpacker = unpacker = _Unpacker(writer, self._space)
+        decoders = decode_ahead.start(self._pieces, self.workers, processes, observer)
         if len(decoders) < self.workers:
             self.workers, self.workers_why = max(1, len(decoders)), limits.PROCESSES
-        pieces = ahead.decoded(self._pieces, decoders)
+        pieces = decode_ahead.decoded(self._pieces, decoders, observer)
         try:
-            for piece in pieces:
-                job.take(piece)
-            job.finish()
+            for number, piece in enumerate(pieces):
+                if observer:
+                    observer.begin_frame(number)
+                unpacker.take(piece)
+                if observer:
+                    observer.end_step("write")
+            unpacker.finish()
         except OSError as error:
-            raise member_refused(error, os.fsdecode(error.filename) if error.filename else "the target") from error
+            raise member_error(error, os.fsdecode(error.filename) if error.filename else "the target") from error
         except UnpackenvError as error:
             member = error.facts.get("member")
             error.where = error.where or (f"{self._path}, {member}" if member else self._path)
@@ -122,20 +110,16 @@ class ForeignSource:
             pieces.close()
 
     def stamp_facts(self) -> dict[str, list[str]]:
-        """Return what a warm start has to know of the tree."""
-        assert self._job is not None
-        sites = [os.fsdecode(path) for path in self._job.directories if _SITE_DIRECTORY.match(path)]
+        assert self._unpacker is not None
+        sites = [os.fsdecode(path) for path in self._unpacker.directories if _SITE_DIRECTORY.match(path)]
         return {
             **({"digest": [self._digest]} if self._digest else {}),
             "import": sites or [""],
-            "files": [str(self._job.files)],
-            "unpacked-size": [str(self._job.size)],
+            "files": [str(self._unpacker.files)],
+            "unpacked-size": [str(self._unpacker.size)],
         }
 
-    def __enter__(self) -> ForeignSource:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         os.close(self._fd)
 
 
@@ -150,15 +134,15 @@ def _check_digest(fd: int, path: str, digest: str) -> None:
         raise DigestMismatch(f"its sha256 is {found.hexdigest()}, and {digest} was asked for", where=path)
 
 
-class _Job:
-    """One foreign archive on its way into one tree."""
+class _Unpacker:
+    """Makes the tree of one foreign archive, piece by piece."""
 
-    def __init__(self, tree: Tree, room: preflight.Room | None) -> None:
+    def __init__(self, writer: TreeWriter, space: preflight.FreeSpace | None) -> None:
         self.files = 0
         self.size = 0
         self.directories: dict[bytes, bytes] = {b"": b""}  # path in the archive: path in the tree
-        self._tree = tree
-        self._room = room
+        self._writer = writer
+        self._space = space
         self._scanner = Scanner()
         self._position = 0  # in the stream, of the next piece
         self._kinds: dict[bytes, str] = {}
@@ -190,7 +174,7 @@ class _Job:
                 above = self._directory(above)
                 if member.position + member.size > end:
                     path = _joined(above, name)
-                    at = self._tree.begin_file(path, len(self._spanning))
+                    at = self._writer.begin_file(path, len(self._spanning))
                     self._spanning.append((member, at, path))
                     self._write_piece(member, at, piece, begin)
                     continue
@@ -198,13 +182,13 @@ class _Job:
                     if directory >= 0:
                         os.close(directory)
                     directory = -1
-                    directory = self._tree.open_directory(above)
+                    directory = self._writer.open_directory(above)
                     current = above
                 first = member.position - begin
                 data = piece[first : first + member.size]
-                self._tree.write_file(directory, name, member.mode, member.mtime, data, PARTIAL + b"0")
+                self._writer.write_file(directory, name, member.mode, member.mtime, data, PARTIAL + b"0")
         except OSError as error:
-            raise member_refused(error, os.fsdecode(path)) from error
+            raise member_error(error, os.fsdecode(path)) from error
         finally:
             if directory >= 0:
                 os.close(directory)
@@ -214,9 +198,9 @@ class _Job:
         last = min(member.position + member.size - begin, len(piece))
         if first < last:
             try:
-                self._tree.write_piece(at, piece[first:last], begin + first - member.position)
+                self._writer.write_piece(at, piece[first:last], begin + first - member.position)
             except OSError as error:
-                raise member_refused(error, os.fsdecode(member.path)) from error
+                raise member_error(error, os.fsdecode(member.path)) from error
 
     def _register(self, member: Member) -> None:
         path = member.path
@@ -244,10 +228,10 @@ class _Job:
         self._kinds[path] = member.kind
         if len(self._kinds) > MEMBER_LIMIT:
             raise ArchiveUnsupported(f"it has more than {MEMBER_LIMIT} members")
-        if self._room:  # so that a bomb is told by what it announces, before it fills the disk
-            self._room.check(self.size, len(self._kinds))
-            if self._room.noexec and _SHARED_OBJECT.match(path):
-                preflight.check_exec(self._room.directory)
+        if self._space:  # so that a bomb is told by what it announces, before it fills the disk
+            self._space.check(self.size, len(self._kinds))
+            if self._space.noexec and _SHARED_OBJECT.match(path):
+                preflight.check_exec(self._space.directory)
         if member.kind != FILE:
             self._finish.append(member)
 
@@ -268,7 +252,7 @@ class _Job:
             if self._kinds.get(path, DIRECTORY) != DIRECTORY:
                 raise ArchiveUnsafe("a member would be written through a link or a file", member=shown(path))
             self._count_path(path)
-            found = self._tree.make_directory(_joined(found, path.rpartition(b"/")[2]), _DIRECTORY_MODE)
+            found = self._writer.make_directory(_joined(found, path.rpartition(b"/")[2]), _DIRECTORY_MODE)
             self._kinds.setdefault(path, DIRECTORY)
             self.directories[path] = found
         return found
@@ -278,27 +262,27 @@ class _Job:
     def finish(self) -> None:
         """What has to wait for all data: modes and times of files in pieces and of directories, and links."""
         self._scanner.close()
-        tree = self._tree
+        writer = self._writer
         for member, at, path in self._spanning:
-            tree.end_file(at, path, member.mode, member.mtime)
+            writer.end_file(at, path, member.mode, member.mtime)
         for member in self._finish:
             try:
                 self._link(member)
             except OSError as error:
-                raise member_refused(error, os.fsdecode(member.path)) from error
+                raise member_error(error, os.fsdecode(member.path)) from error
         directories = {member.path: member for member in self._finish if member.kind == DIRECTORY and member.path}
         for path in sorted(directories, reverse=True):  # what is below a directory before itself
             member = directories[path]
-            tree.finish_directory(self.directories[path], member.mode, member.mtime, _DIRECTORY_MODE)
+            writer.finish_directory(self.directories[path], member.mode, member.mtime, _DIRECTORY_MODE)
 
     def _link(self, member: Member) -> None:
         directory, _, name = member.path.rpartition(b"/")
         if member.kind == HARD_LINK:
-            self._tree.hard_link(self._place(_normal(member.link)), _joined(self._directory(directory), name))
+            self._writer.hard_link(self._place(_normal(member.link)), _joined(self._directory(directory), name))
         elif member.kind == SYMLINK:
             if not member.link:
                 raise ArchiveCorrupt("a symlink points to nothing", member=shown(member.path))
-            self._tree.symlink(member.link, _joined(self._directory(directory), name), member.mtime)
+            self._writer.symlink(member.link, _joined(self._directory(directory), name), member.mtime)
 
     def _check_linked(self, member: Member) -> None:
         kind = self._kinds.get(_normal(member.link))
@@ -333,7 +317,7 @@ def _normal(path: bytes) -> bytes:
         raise ArchiveUnsafe(
             "a member's name leads out of the target through `..`", hint=_NO_OPTION_P, member=shown(path)
         )
-    if parts and parts[0].startswith(RESERVED):
+    if parts and parts[0].startswith(RESERVED.encode()):
         raise ArchiveUnsafe(
             "a member has a name that unpackenv keeps for itself",
             hint="Make the archive with tar's option --exclude='.unpackenv.*'",

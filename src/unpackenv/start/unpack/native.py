@@ -5,7 +5,7 @@
    buffer, and writes the files, or pieces of files, that lie in it; until no number is left.
 3. Spanning files and directories get their modes and times, and links are made.
 
-Workers are forked processes or threads around one and the same loop. Those beside the caller begin
+Workers are forked processes or threads around one and the same loop. Those that are not the caller begin
 while it is still at step 1, and wait for its end only where a directory is not there yet.
 """
 
@@ -17,11 +17,11 @@ from unpackenv.archive import interpreter, trailer
 from unpackenv.archive.facts import first
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.errors import UnpackenvError
-from unpackenv.start.cold import preflight
-from unpackenv.start.machine import limits
+from unpackenv.start.machine import limits, workers
 from unpackenv.start.settings import Settings
-from unpackenv.start.tree.tree import PARTIAL, Tree, member_refused
-from unpackenv.start.unpack import crew
+from unpackenv.start.tree.writer import PARTIAL, TreeWriter, member_error
+from unpackenv.start.unpack import preflight
+from unpackenv.start.unpack.source import Observer, Source
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -31,22 +31,19 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-    from unpackenv.start.unpack.trace import Trace
-
-
 # Whom the tree is for, and where it is to be found.
 _STAMPED = ("python", "native", *interpreter.NATIVE_FACTS, "import", "bin")
 
 
-class NativeSource:
+class NativeSource(Source):
     """An archive that `pack` made, open and checked, ready to be unpacked."""
 
     def __init__(self, path: str, settings: Settings) -> None:
         """Open the archive at `path`; raises `UnpackenvError` unless everything but its frames is sound."""
         self._settings = settings
-        self.trace: Trace | None = None
-        self.warnings: list[str] = []
+        self.warnings = []
         self.archive = archive = open_archive(path, settings.digest)
+        self.key = archive.digest
         raw = max(archive.toc.frame_raw)
         window = raw if archive.codec == trailer.XZ else 0
         self._memory_left = limits.memory_left()
@@ -56,20 +53,11 @@ class NativeSource:
         )
 
     def worker_bounds(self) -> dict[str, int]:
-        """Return how many workers each of the things allows that bound them, by name."""
         bounds = limits.worker_bounds(self._settings.memory, self._memory_left, self._memory_each)
         return {**bounds, "frames": len(self.archive.toc.frame_raw)}
 
-    @property
-    def key(self) -> str:
-        """What names the archive that is open."""
-        return self.archive.digest
-
-    def check(self, directory: str, reclaims: tuple[int, int]) -> None:
-        """Check interpreter, memory and file system before the first byte is written below `directory`.
-
-        `reclaims` is how many bytes and files go before the tree is unpacked.
-        """
+    def check(self, directory: str, freed_first: tuple[int, int]) -> None:
+        """Check interpreter, memory and file system."""
         if self._settings.force:
             return
         archive, toc = self.archive, self.archive.toc
@@ -78,8 +66,8 @@ class NativeSource:
             preflight.check_exec(directory)
         memory = limits.memory_needed(self.workers, self._memory_each)
         preflight.check_memory(memory, self._memory_left, archive.path)
-        room = preflight.Room(directory, self._memory_left, reclaims)
-        room.check(toc.unpacked_size, toc.member_count, memory, lambda: sum(map(preflight.on_disk, toc.file_size)))
+        space = preflight.FreeSpace(directory, self._memory_left, freed_first)
+        space.check(toc.unpacked_size, toc.member_count, memory, lambda: sum(map(preflight.on_disk, toc.file_size)))
 
     def _interpreter(self) -> dict[str, str] | None:
         """Return the facts of the interpreter that will import the tree, if that is not this one."""
@@ -94,26 +82,21 @@ class NativeSource:
             return running
         return settings.command.interpreter("")
 
-    def unpack(self, tree: Tree, processes: bool) -> None:
-        """Unpack everything into `tree`; raises `UnpackenvError`, also for what workers run into."""
-        plan = _Plan(self.archive, tree)
-        frames = len(self.archive.toc.frame_raw)
-        if self.trace:
-            self.trace.watch_native(plan, self.archive)
+    def unpack(self, writer: TreeWriter, processes: bool, observer: Observer | None = None) -> None:
+        plan = _Plan(self.archive, writer, observer)
+        prepare = plan.prepare
         try:
-            if tree.in_place:  # where things are found has to be known before workers are forked
-                plan.prepare()
-                started = crew.run(lambda: None, plan.work, frames, self.workers, processes)
-            else:
-                started = crew.run(plan.prepare, plan.work, frames, self.workers, processes)
+            if writer.replaces:  # where things are found has to be known before workers are forked
+                prepare()
+                prepare = _nothing
+            started = workers.run(prepare, plan.work, len(self.archive.toc.frame_raw), self.workers, processes)
             if started < self.workers:
                 self.workers, self.workers_why = started, limits.PROCESSES
             plan.finish()
         except OSError as error:
-            raise member_refused(error, os.fsdecode(error.filename2 or error.filename or "the target")) from error
+            raise member_error(error, os.fsdecode(error.filename2 or error.filename or "the target")) from error
 
     def stamp_facts(self) -> dict[str, list[str]]:
-        """Return what a warm start has to know of the tree."""
         facts, toc = self.archive.facts, self.archive.toc
         return {
             "digest": [self.archive.digest],
@@ -122,26 +105,28 @@ class NativeSource:
             "unpacked-size": [str(toc.unpacked_size)],
         }
 
-    def __enter__(self) -> NativeSource:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self.archive.close()
+
+
+def _nothing() -> None:
+    """All is prepared already."""
 
 
 class _Plan:
     """Where the members of one archive go in one tree."""
 
-    def __init__(self, archive: Archive, tree: Tree) -> None:
+    def __init__(self, archive: Archive, writer: TreeWriter, observer: Observer | None) -> None:
         self.archive = archive
-        self.tree = tree
+        self.writer = writer
+        self.observer = observer
         self.toc = archive.toc
         self.starts = self.toc.frame_starts()
         self.paths = self.toc.dir_paths()
         # Where a spanning file is while its pieces are written, by its row.
         self.spanning = {row: self._path(row) for row in self._spanning_rows()}
         self.order = self._frame_order()
-        if tree.in_place:
+        if writer.replaces:
             self.toc.check_unique()
 
     def _spanning_rows(self) -> list[int]:
@@ -171,7 +156,7 @@ class _Plan:
 
         Those files and what they are in come first: a worker that finds its file missing waits until all is made.
         """
-        toc, tree = self.toc, self.tree
+        toc, writer = self.toc, self.writer
         parents = toc.dir_parent
         first: set[int] = set()
         for row in self.spanning:
@@ -182,47 +167,66 @@ class _Plan:
         for directory in sorted(first):
             self._make_directory(directory)
         for row in self.spanning:
-            self.spanning[row] = tree.begin_file(self._path(row), row)
+            self.spanning[row] = writer.begin_file(self._path(row), row)
         for directory in range(1, len(parents)):
             if directory not in first:
                 self._make_directory(directory)
 
     def _make_directory(self, row: int) -> None:
-        toc, tree, paths = self.toc, self.tree, self.paths
-        if tree.in_place:  # a parent that turned out to be a link is found where it points to
-            paths[row] = paths[toc.dir_parent[row]] + toc.dir_names[row] + b"/"
-        made = tree.make_directory(paths[row][:-1], toc.dir_mode[row])
-        if tree.in_place:
-            paths[row] = made + b"/"
+        toc, writer, paths = self.toc, self.writer, self.paths
+        if writer.replaces:  # a parent that turned out to be a link is found where it points to
+            path = paths[toc.dir_parent[row]] + toc.dir_names[row]
+            paths[row] = writer.make_directory(path, toc.dir_mode[row]) + b"/"
+        else:
+            writer.make_directory(paths[row][:-1], toc.dir_mode[row])
 
     def _path(self, row: int) -> bytes:
         return self.paths[self.toc.file_dir[row]] + self.toc.file_names[row]
 
     def work(self, number: int, take: Callable[[], int], ready: Callable[[], None]) -> None:
-        """The loop of worker `number`: frames as long as `take` gives any."""
+        """The life of worker `number`: frames as long as `take` gives any."""
+        observer = self.observer
+        if observer:
+            observer.begin_worker(f"worker {number}")
+        try:
+            self._work(number, take, ready)
+        finally:
+            if observer:
+                observer.end_worker()
+
+    def _work(self, number: int, take: Callable[[], int], ready: Callable[[], None]) -> None:
         archive, toc = self.archive, self.toc
+        end_step = self.observer.end_step if self.observer else _no_step
         decode = archive.decoder()
         # Both are kept: where buffers come and go, a decoder's dictionary leaves holes in the heap.
         buffer = memoryview(bytearray(max(toc.frame_raw)))
-        stored = memoryview(bytearray(max(toc.frame_stored)))
+        stored_buffer = memoryview(bytearray(max(toc.frame_stored)))
         partial = PARTIAL + b"%d" % number
         turn = take()
         while turn >= 0:
             frame = self.order[turn]
             out = buffer[: toc.frame_raw[frame]]
+            if self.observer:
+                self.observer.begin_frame(frame)
             try:
-                decode(archive.read_frame(frame, stored), out)
+                stored = archive.read_stored(frame, stored_buffer)
+                end_step("read")
+                archive.check_frame(frame, stored)
+                end_step("verify")
+                decode(stored, out)
             except UnpackenvError as error:
                 error.where = error.where or f"{archive.path}, frame {frame}"
                 raise
+            end_step("decode")
             self._write_frame(self.starts[frame], out, partial, ready)
+            end_step("write")
             turn = take()
 
     def _write_frame(self, start: int, out: memoryview, partial: bytes, ready: Callable[[], None]) -> None:
-        toc, tree, spanning = self.toc, self.tree, self.spanning
+        toc, writer, spanning = self.toc, self.writer, self.spanning
         sizes, positions, directories = toc.file_size, toc.file_position, toc.file_dir
         names, modes, mtimes = toc.file_names, toc.file_mode, toc.file_mtime
-        write_file = tree.write_file
+        write_file = writer.write_file
         end = start + len(out)
         first, last = bisect_left(positions, start), bisect_left(positions, end)
         if first and first - 1 in spanning:
@@ -238,11 +242,11 @@ class _Plan:
                         os.close(directory)
                     directory = -1
                     current = directories[row]
-                    directory = _when_made(tree.open_directory, ready, self.paths[current])
+                    directory = _when_made(writer.open_directory, ready, self.paths[current])
                 at = positions[row] - start
                 write_file(directory, names[row], modes[row], mtimes[row], out[at : at + sizes[row]], partial)
         except OSError as error:
-            raise member_refused(error, os.fsdecode(self._path(row))) from error
+            raise member_error(error, os.fsdecode(self._path(row))) from error
         finally:
             if directory >= 0:
                 os.close(directory)
@@ -254,21 +258,25 @@ class _Plan:
         if begin < end:
             try:
                 piece = out[begin - start : end - start]
-                _when_made(self.tree.write_piece, ready, self.spanning[row], piece, begin - position)
+                _when_made(self.writer.write_piece, ready, self.spanning[row], piece, begin - position)
             except OSError as error:
-                raise member_refused(error, os.fsdecode(self._path(row))) from error
+                raise member_error(error, os.fsdecode(self._path(row))) from error
 
     def finish(self) -> None:
         """What has to wait for all data: spanning files, hard links, symlinks, directories' times."""
-        toc, tree, paths = self.toc, self.tree, self.paths
+        toc, writer, paths = self.toc, self.writer, self.paths
         for row, at in self.spanning.items():
-            tree.end_file(at, self._path(row), toc.file_mode[row], toc.file_mtime[row])
+            writer.end_file(at, self._path(row), toc.file_mode[row], toc.file_mtime[row])
         for directory, name, row in zip(toc.hard_dir, toc.hard_names, toc.hard_file):
-            tree.hard_link(self._path(row), paths[directory] + name)
+            writer.hard_link(self._path(row), paths[directory] + name)
         for directory, name, target, mtime in zip(toc.link_dir, toc.link_names, toc.link_targets, toc.link_mtime):
-            tree.symlink(target, paths[directory] + name, mtime)
+            writer.symlink(target, paths[directory] + name, mtime)
         for row in range(len(paths) - 1, 0, -1):
-            tree.finish_directory(paths[row][:-1], toc.dir_mode[row], toc.dir_mtime[row], toc.dir_mode[row])
+            writer.finish_directory(paths[row][:-1], toc.dir_mode[row], toc.dir_mtime[row], toc.dir_mode[row])
+
+
+def _no_step(name: str) -> None:
+    """Nobody observes."""
 
 
 def _when_made(use: Callable[..., T], ready: Callable[[], None], *arguments: object) -> T:

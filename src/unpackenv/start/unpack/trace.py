@@ -1,7 +1,6 @@
 """A trace of one unpack, by worker and frame, in Chrome's trace event format; https://ui.perfetto.dev opens it.
 
-Imported only where somebody asked for it. It puts itself around functions that are called once a frame, so that
-the code that unpacks knows nothing of it. Each worker keeps its events until it has no more to do, and appends
+Imported only where somebody asked for it. Each worker keeps its events until it has no more to do, and appends
 them to the file, which has another name until the start has ended.
 """
 
@@ -9,14 +8,12 @@ from __future__ import annotations
 
 import _thread
 
-from unpackenv.start.log import detail
+from unpackenv.start.log import json_lines
+from unpackenv.start.unpack.source import Observer
 from unpackenv.unpatched import os, time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
-
     from unpackenv.start.report import Attempt, Clock
 
 _HEAD = '{"displayTimeUnit": "ms", "traceEvents": [\n'
@@ -25,7 +22,7 @@ _TAIL = "\n]}\n"
 _BEFORE = ("check", "lock")
 
 
-class Trace:
+class Trace(Observer):
     """The trace of one start, on its way to the file `path`."""
 
     def __init__(self, path: str) -> None:
@@ -34,85 +31,39 @@ class Trace:
         self._partial = f"{path}.{os.uname().nodename}.{os.getpid()}"
         self._mine = _Mine()
         self._remove()  # what a start left that was killed, in an earlier life of this container
-        self._problem = detail.append(self._partial, _HEAD, "the trace")
+        self._problem = json_lines.append(self._partial, _HEAD, "the trace")
 
-    # --- what is called once a frame ---
+    # --- what the workers tell ---
 
-    def watch_native(self, plan: Any, archive: Any) -> None:
-        """Trace how the frames of `archive` are read, verified and decoded, and how `plan` writes them."""
-        decoder = archive.decoder
-        archive.read_stored = self._numbered(self._timed("read", archive.read_stored))
-        archive.check_frame = self._timed("verify", archive.check_frame)
-        archive.decoder = lambda: self._timed("decode", decoder())
-        plan._write_frame = self._timed("write", plan._write_frame)
-        plan.work = self._worker(plan.work)
+    def begin_worker(self, name: str) -> None:
+        """Give this process or thread a name, and forget the events that a fork has brought along."""
+        pid, tid = os.getpid(), _thread.get_native_id()
+        kinds = ("process_name", "thread_name") if pid == tid else ("thread_name",)
+        named: dict[str, object] = {"ph": "M", "pid": pid, "tid": tid, "args": {"name": f"unpackenv {name}"}}
+        self._mine.events = [{**named, "name": kind} for kind in kinds]
 
-    def watch_foreign(self, pieces: Any, job: Any) -> None:
-        """Trace how `pieces` of the tar stream are decoded, which includes their read, and how `job` writes them."""
-        pieces.fills = self._decoder(pieces.fills)
-        job.take = self._counted(self._timed("write", job.take))
+    def begin_frame(self, number: int) -> None:
+        self._mine.frame, self._mine.began = number, time.perf_counter()
 
-    def _timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: object) -> Any:
-            began = time.perf_counter()
-            try:
-                return call(*arguments)
-            finally:
-                self._add(name, began, time.perf_counter() - began, {"frame": self._mine.frame})
+    def end_step(self, name: str) -> None:
+        began, now = self._mine.began, time.perf_counter()
+        self._add(name, began, now - began, {"frame": self._mine.frame})
+        self._mine.began = now
 
-        return timed
-
-    def _numbered(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The first argument is the frame that this worker deals with from now on."""
-
-        def numbered(frame: int, *arguments: object) -> Any:
-            self._mine.frame = frame
-            return call(frame, *arguments)
-
-        return numbered
-
-    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Each call is for the next frame."""
-
-        def counted(*arguments: object) -> Any:
-            self._mine.frame += 1
-            return call(*arguments)
-
-        return counted
-
-    def _worker(self, work: Callable[..., None]) -> Callable[..., None]:
-        def worker(number: int, *arguments: object) -> None:
-            self._begin(f"worker {number}")
-            try:
-                work(number, *arguments)
-            finally:
-                self._flush(",\n")
-
-        return worker
-
-    def _decoder(self, fills: Callable[[int, int], Iterator[Any]]) -> Callable[[int, int], Iterator[Any]]:
-        def decoder(number: int, step: int) -> Iterator[Any]:
-            self._begin(f"decoder {number}")
-            try:
-                for count, fill in enumerate(fills(number, step)):
-                    self._mine.frame = number + count * step
-                    yield self._timed("decode", fill)
-            finally:
-                self._flush(",\n")
-
-        return decoder
+    def end_worker(self) -> None:
+        self._flush(",\n")
 
     # --- phases ---
 
     def add_phases(self, clock: Clock) -> None:
         """Add the phases of the process that unpacks."""
-        self._add_laps(clock, tuple(clock.phases))
+        self._add_phases(clock, tuple(clock.phases))
         self._flush(",\n")
 
     def end(self, attempt: Attempt) -> None:
         """Add those of the process that started, and give the file its name; what is wrong with it stops no start."""
-        self._begin("start")
-        ended = self._add_laps(attempt, _BEFORE)
+        self.begin_worker("start")
+        ended = self._add_phases(attempt, _BEFORE)
         self._add("fork", ended, time.perf_counter() - ended)
         self._flush(_TAIL)
         try:
@@ -129,7 +80,7 @@ class Trace:
         except (OSError, ValueError):
             pass
 
-    def _add_laps(self, clock: Clock, names: tuple[str, ...]) -> float:
+    def _add_phases(self, clock: Clock, names: tuple[str, ...]) -> float:
         """Add phases that followed each other; return when the last one ended."""
         began = clock.began
         for name in names:
@@ -139,13 +90,6 @@ class Trace:
         return began
 
     # --- events ---
-
-    def _begin(self, name: str) -> None:
-        """Give this process or thread a name, and forget the events that a fork has brought along."""
-        pid, tid = os.getpid(), _thread.get_native_id()
-        kinds = ("process_name", "thread_name") if pid == tid else ("thread_name",)
-        named: dict[str, object] = {"ph": "M", "pid": pid, "tid": tid, "args": {"name": f"unpackenv {name}"}}
-        self._mine.events = [{**named, "name": kind} for kind in kinds]
 
     def _add(self, name: str, began: float, seconds: float, arguments: dict[str, int] | None = None) -> None:
         """Add what this process or thread did; times are in seconds here, and in microseconds there."""
@@ -163,15 +107,16 @@ class Trace:
         )
 
     def _flush(self, end: str) -> None:
-        text = ",\n".join(map(detail.encoded, self._mine.events)) + end
+        text = ",\n".join(map(json_lines.encoded, self._mine.events)) + end
         self._mine.events = []
         if not self._problem:
-            self._problem = detail.append(self._partial, text, "the trace")
+            self._problem = json_lines.append(self._partial, text, "the trace")
 
 
 class _Mine(_thread._local):
-    """What one worker keeps: its events so far, and the frame that it deals with."""
+    """What one worker keeps: its events so far, the frame that it deals with, and when its step began."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, object]] = []
         self.frame = -1
+        self.began = 0.0

@@ -13,37 +13,38 @@ from __future__ import annotations
 
 import mmap
 
-from unpackenv.start.unpack import crew
+from unpackenv.start.machine.workers import start as start_worker
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from unpackenv.archive.foreign import Pieces
+    from unpackenv.archive.foreign import Fill, Pieces
     from unpackenv.errors import UnpackenvError
+    from unpackenv.start.unpack.source import Observer
 
 _NUMBER = 8
 
 
-def start(pieces: Pieces, workers: int, processes: bool) -> list[Decoder]:
+def start(pieces: Pieces, workers: int, processes: bool, observer: Observer | None) -> list[Decoder]:
     """Start so many workers; where a limit on processes or files forbids more, those that there are will do."""
     decoders: list[Decoder] = []
     try:
         for number in range(workers):
-            decoders.append(Decoder(pieces, number, 1 if workers > 1 else 2, decoders, processes))
+            decoders.append(Decoder(pieces, number, 1 if workers > 1 else 2, decoders, processes, observer))
     except (OSError, RuntimeError):  # what a pipe, a fork, or the start of a thread raises
         pass
     return decoders
 
 
-def decoded(pieces: Pieces, decoders: list[Decoder]) -> Generator[memoryview, None, None]:
+def decoded(pieces: Pieces, decoders: list[Decoder], observer: Observer | None) -> Generator[memoryview, None, None]:
     """Yield the pieces in order, each to be used before the next is asked for; raises what a worker raised.
 
     Without decoders the caller decodes.
     """
     if not decoders:
-        yield from _decoded_here(pieces)
+        yield from _decoded_here(pieces, observer)
         return
     try:
         for decoder in decoders:
@@ -63,37 +64,59 @@ def decoded(pieces: Pieces, decoders: list[Decoder]) -> Generator[memoryview, No
         raise problems[0]
 
 
-def _decoded_here(pieces: Pieces) -> Generator[memoryview, None, None]:
+def _decoded_here(pieces: Pieces, observer: Observer | None) -> Generator[memoryview, None, None]:
     buffer = memoryview(mmap.mmap(-1, max(1, pieces.largest)))
-    for fill in pieces.fills(0, 1):
-        yield buffer[: fill(buffer)]
+    for number, fill in enumerate(pieces.fills(0, 1)):
+        yield buffer[: _observed(fill, buffer, number, observer)]
+
+
+def _observed(fill: Fill, buffer: memoryview, number: int, observer: Observer | None) -> int:
+    """Decode piece `number` into a buffer, and return its size."""
+    if observer:
+        observer.begin_frame(number)
+    size = fill(buffer)
+    if observer:
+        observer.end_step("decode")
+    return size
 
 
 class Decoder:
     """One worker and the caller's ends of its pipes."""
 
-    def __init__(self, pieces: Pieces, number: int, depth: int, others: list[Decoder], processes: bool) -> None:
+    def __init__(
+        self,
+        pieces: Pieces,
+        number: int,
+        depth: int,
+        others: list[Decoder],
+        processes: bool,
+        observer: Observer | None,
+    ) -> None:
         self._buffers = [memoryview(mmap.mmap(-1, max(1, pieces.largest))) for _ in range(depth)]
         self._taken = 0
         self._given, self._give = os.pipe()
         self._ready, done = os.pipe()
 
         def body() -> None:
+            if observer:
+                observer.begin_worker(f"decoder {number}")
             try:
                 if processes:  # else this end would stay open when the caller is gone
-                    for mate in (self, *others):
-                        os.close(mate._give)
+                    for decoder in (self, *others):
+                        os.close(decoder._give)
                 step = int.from_bytes(os.read(self._given, _NUMBER), "little")
                 for count, fill in enumerate(pieces.fills(number, step) if step else ()):
                     if not os.read(self._given, 1):
                         return
-                    size = fill(self._buffers[count % depth])
+                    size = _observed(fill, self._buffers[count % depth], number + count * step, observer)
                     os.write(done, size.to_bytes(_NUMBER, "little"))
             finally:
+                if observer:
+                    observer.end_worker()
                 os.close(done)
 
         try:
-            self._mate = crew.start(body, processes)
+            self._worker = start_worker(body, processes)
         except BaseException:
             for fd in (self._given, self._give, self._ready, done):
                 os.close(fd)
@@ -117,12 +140,12 @@ class Decoder:
 
     def stop(self) -> None:
         """End it as soon as that is possible."""
-        self._mate.stop()
+        self._worker.stop()
 
     def close(self) -> UnpackenvError | None:
         """Wait until it has ended and return its error, if any."""
         os.close(self._give)
-        problem = self._mate.join()
+        problem = self._worker.join()
         os.close(self._given)
         os.close(self._ready)
         return problem

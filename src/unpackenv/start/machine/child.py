@@ -1,4 +1,4 @@
-"""The cold work runs in a child, so that the application's process stays as it was.
+"""Work in a child process, so that the application's process stays as it was; and stop signals meanwhile.
 
 The child imports codecs, sets its umask, allocates, and is gone; the parent only waits. Where the
 caller has several threads a fork is not safe, and the work runs in its process.
@@ -14,7 +14,7 @@ import _signal  # `signal` imports enum, which a warm start must not pay and a c
 import marshal
 
 from unpackenv.errors import UnpackFailed
-from unpackenv.start.unpack import crew
+from unpackenv.start.machine import workers
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ def is_single_threaded() -> bool:
         return _thread._count() == 0
 
 
-def stoppable(work: Callable[[], T]) -> T:
+def with_stop_signals(work: Callable[[], T]) -> T:
     """Run `work` and return its result; meanwhile a stop signal raises KeyboardInterrupt or SystemExit(128 + n).
 
     From then on the others are ignored, until this is left: cleaning up is quick, and ends. No context manager:
@@ -100,19 +100,19 @@ def run(work: Callable[[], Result]) -> Result:
     try:
         _lead_group(pid)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-        data = crew.read_all(reader)  # ends when the child and all its workers have ended
-        status = crew.wait(pid)
+        data = workers.read_all(reader)  # ends when the child and all its workers have ended
+        status = workers.wait(pid)
     except BaseException:
         _kill_group(pid)
-        crew.read_all(reader)
-        crew.wait(pid)
+        workers.read_all(reader)
+        workers.wait(pid)
         raise
     finally:
         os.close(reader)
     if data[:1] == b"+":
         result: Result = marshal.loads(data[1:])
         return result
-    raise crew.error_of(data[1:], status) or UnpackFailed("the process that unpacks ended without a result")
+    raise workers.error_of(data[1:], status) or UnpackFailed("the process that unpacks ended without a result")
 
 
 def _fork() -> int:
@@ -135,7 +135,7 @@ def _child(work: Callable[[], Result], reader: int, writer: int, mask: set[int])
         for signum in (*_STOP, _signal.SIGCHLD):
             _signal.signal(signum, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-        problem = crew.caught(keep)
+        problem = workers.caught(keep)
         os.write(writer, b"-" + problem if problem else b"+" + marshal.dumps(result))
     finally:
         os._exit(0)

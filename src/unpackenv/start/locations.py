@@ -40,7 +40,7 @@ def find_archive(settings: Settings) -> str:
     )
 
 
-class Place:
+class TargetCandidate:
     """A directory that may hold the tree; `is_default` if nobody named it, so that it must be safe to share.
 
     `why` says who named it: "argument", "environment" or "recorded", or which default it is.
@@ -55,7 +55,7 @@ class Place:
         self.shared_root = shared_root
 
 
-def candidates(settings: Settings, identity: Identity) -> list[Place]:
+def candidates(settings: Settings, identity: Identity) -> list[TargetCandidate]:
     """Return the places for the tree of an archive, in the order in which they are tried.
 
     A target that was named, or recorded when the archive was packed, is the only one.
@@ -64,13 +64,16 @@ def candidates(settings: Settings, identity: Identity) -> list[Place]:
         return [named(settings)]
     recorded = (identity.facts.get("target") or [""])[0]
     if recorded:
-        return [Place(os.path.realpath(recorded), False, "recorded")]
-    return [Place(os.path.join(trees_of(root), identity.key[:32]), True, why, root) for why, root in roots().items()]
+        return [TargetCandidate(os.path.realpath(recorded), False, "recorded")]
+    return [
+        TargetCandidate(os.path.join(trees_of(root), identity.key[:32]), True, why, root)
+        for why, root in roots().items()
+    ]
 
 
-def named(settings: Settings) -> Place:
+def named(settings: Settings) -> TargetCandidate:
     """Return the place that was named."""
-    return Place(os.path.realpath(settings.target), False, settings.target_why)
+    return TargetCandidate(os.path.realpath(settings.target), False, settings.target_why)
 
 
 def roots() -> dict[str, str]:
@@ -86,10 +89,10 @@ def trees_of(root: str) -> str:
     return os.path.join(root, "env")
 
 
-def is_ours(place: Place) -> bool:
+def is_private(candidate: TargetCandidate) -> bool:
     """Whether nobody but this user and root could have put something into a default place."""
-    root = place.shared_root
-    return not is_open(os.path.dirname(root)) and is_safe(root) and is_safe(os.path.dirname(place.path))
+    root = candidate.shared_root
+    return not is_open(os.path.dirname(root)) and is_safe(root) and is_safe(os.path.dirname(candidate.path))
 
 
 def is_safe(directory: str) -> bool:

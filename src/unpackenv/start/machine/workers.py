@@ -1,4 +1,4 @@
-"""A crew of workers around one loop, as forked processes or as threads, the caller being one of them.
+"""Workers around one loop, as forked processes or as threads, the caller being one of them.
 
 Jobs are numbers in a pipe that all workers read from, so that whoever is free takes the next; to
 stop everybody, the pipe is emptied.
@@ -15,10 +15,8 @@ from unpackenv.unpatched import is_built_in, os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Union
 
     Work = Callable[[int, Callable[[], int], Callable[[], None]], None]
-    Mate = Union["_Process", "_Thread"]
 
 _NUMBER = 4
 _DONE = b"+"
@@ -34,35 +32,35 @@ def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, proces
     meanwhile, has ended. Raises the first error, after all workers have stopped.
     """
     queue = _Queue(jobs)
-    gate = _Gate()
-    mates: list[Mate] = []
+    prepared = _Latch()
+    others: list[Worker] = []
     try:
         try:
-            _start(mates, work, workers, queue, gate, processes)
+            _start(others, work, workers, queue, prepared, processes)
             prepare()
-            gate.open()
-            work(0, queue.taker(), gate.wait)
+            prepared.open()
+            work(0, queue.taker(), prepared.wait)
         except BaseException:
             queue.drain()
-            for mate in mates:
-                mate.stop()
-            gate.open()
-            for mate in mates:
-                mate.join()
+            for worker in others:
+                worker.stop()
+            prepared.open()
+            for worker in others:
+                worker.join()
             raise
-        problems = [problem for mate in mates if (problem := mate.join())]
+        problems = [problem for worker in others if (problem := worker.join())]
         if problems:
             raise problems[0]
-        return 1 + len(mates)
+        return 1 + len(others)
     finally:
-        gate.close()
+        prepared.close()
         queue.close()
 
 
-def _start(mates: list[Mate], work: Work, workers: int, queue: _Queue, gate: _Gate, processes: bool) -> None:
-    """Start all workers but the caller into `mates`; where a limit on processes forbids more, those will do."""
+def _start(others: list[Worker], work: Work, count: int, queue: _Queue, prepared: _Latch, processes: bool) -> None:
+    """Start all of `count` workers but the caller; where a limit on processes forbids more, those will do."""
     try:
-        mates.extend(start(_body(work, number, queue, gate, processes), processes) for number in range(1, workers))
+        others.extend(start(_body(work, number, queue, prepared, processes), processes) for number in range(1, count))
     except (OSError, RuntimeError):  # what a fork, or the start of a thread, raises
         pass
 
@@ -97,7 +95,7 @@ class _Queue:
         os.close(self._reader)
 
 
-class _Gate:
+class _Latch:
     """Opens once, for threads and processes alike: a pipe whose writing end is closed."""
 
     def __init__(self) -> None:
@@ -116,18 +114,18 @@ class _Gate:
         os.close(self._reader)
 
 
-def _body(work: Work, number: int, queue: _Queue, gate: _Gate, processes: bool) -> Callable[[], None]:
-    """The life of one mate: it works until the queue is empty, and empties it if it fails."""
+def _body(work: Work, number: int, queue: _Queue, prepared: _Latch, processes: bool) -> Callable[[], None]:
+    """The life of one worker: it works until the queue is empty, and empties it if it fails."""
     caller = os.getpid()
 
     def body() -> None:
         take = queue.taker()
         try:
             if processes:  # a forked one leaves with its parent
-                gate.open()
-                work(number, lambda: take() if os.getppid() == caller else -1, gate.wait)
+                prepared.open()
+                work(number, lambda: take() if os.getppid() == caller else -1, prepared.wait)
             else:
-                work(number, take, gate.wait)
+                work(number, take, prepared.wait)
         except BaseException:
             queue.drain()
             raise
@@ -135,12 +133,27 @@ def _body(work: Work, number: int, queue: _Queue, gate: _Gate, processes: bool) 
     return body
 
 
-def start(body: Callable[[], None], processes: bool) -> Mate:
-    """Run `body` beside the caller, in a forked process or in a thread."""
+class Worker:
+    """What runs beside the caller, in a process or a thread."""
+
+    def stop(self) -> None:
+        """End it as soon as that is possible; it still has to be joined."""
+        raise NotImplementedError
+
+    def join(self) -> UnpackenvError | None:
+        """Wait until it has ended and return its error, if any."""
+        raise NotImplementedError
+
+
+def start(body: Callable[[], None], processes: bool) -> Worker:
+    """Run `body` beside the caller, in a forked process or in a thread.
+
+    Raises `OSError` or `RuntimeError` where the system, or the application, starts no more of them.
+    """
     return _Process(body) if processes else _Thread(body)
 
 
-class _Process:
+class _Process(Worker):
     """A forked worker. It reports its error, if any, through a pipe."""
 
     def __init__(self, body: Callable[[], None]) -> None:
@@ -160,11 +173,9 @@ class _Process:
         os.close(writer)
 
     def stop(self) -> None:
-        """End it at once."""
         os.kill(self._pid, 9)
 
     def join(self) -> UnpackenvError | None:
-        """Wait until it has ended and return its error, if any."""
         data = read_all(self._reader)
         os.close(self._reader)
         status = wait(self._pid)
@@ -173,7 +184,7 @@ class _Process:
         return error_of(data, status) or UnpackFailed("a worker ended without a word")
 
 
-class _Thread:
+class _Thread(Worker):
     """A worker in a thread of this process. It closes a pipe when it ends.
 
     The thread is the interpreter's own: one that an application has put in its place, such as a greenlet, would
@@ -205,7 +216,6 @@ class _Thread:
         """Nothing to do: there is no more work for it, and it ends by itself."""
 
     def join(self) -> UnpackenvError | None:
-        """Wait until it has ended and return its error, if any."""
         read_all(self._ended)
         os.close(self._ended)
         return error_of(self._problem, 0)

@@ -10,11 +10,11 @@ before the tree is published, and there is nothing to count.
 
 from __future__ import annotations
 
+from unpackenv.archive import RESERVED
 from unpackenv.archive import facts as facts_text
 from unpackenv.archive.facts import first
 from unpackenv.errors import UnpackFailed
 from unpackenv.start import stamp
-from unpackenv.start.tree.target import OURS, is_shared
 from unpackenv.unpatched import os
 
 
@@ -26,21 +26,21 @@ def facts(fd: int, sync: bool) -> dict[str, list[str]]:
     return {"boot": [stamp.boot_id()]}
 
 
-def survived(tree: str, known: dict[str, list[str]], stamp_fd: int) -> bool:
-    """Whether a tree that another boot wrote is all there; `known` are the facts of its stamp, which is open.
+def survived(tree: str, stamped: dict[str, list[str]], stamp_fd: int) -> bool:
+    """Whether a tree that another boot wrote is all there; `stamped` are the facts of its stamp, which is open.
 
     What an application added to it does not matter. One that was filled in place cannot be counted,
     nor one that another start is just replacing, or in which this user may not look everywhere.
     """
-    if is_shared(tree):
+    if stamp.is_shared(tree):
         return False
     try:
         files, size = count(tree)
     except OSError:
         return False
-    if files < int(first(known, "files", "0")) or size < int(first(known, "unpacked-size", "0")):
+    if files < int(first(stamped, "files", "0")) or size < int(first(stamped, "unpacked-size", "0")):
         return False
-    _renew(tree, known, stamp_fd)
+    _renew(tree, stamped, stamp_fd)
     return True
 
 
@@ -54,7 +54,7 @@ def count(tree: str) -> tuple[int, int]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     directories.append(entry.path)
-                elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(OURS):
+                elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(RESERVED):
                     status = entry.stat(follow_symlinks=False)
                     if status.st_nlink > 1:
                         if status.st_ino in linked:
@@ -65,9 +65,9 @@ def count(tree: str) -> tuple[int, int]:
     return files, size
 
 
-def _renew(tree: str, known: dict[str, list[str]], stamp_fd: int) -> None:
+def _renew(tree: str, stamped: dict[str, list[str]], stamp_fd: int) -> None:
     """Write the id of this boot into the stamp, over the old one of the same length: its users hold locks on it."""
-    old, new = facts_text.encode(known), facts_text.encode({**known, "boot": [stamp.boot_id()]})
+    old, new = facts_text.encode(stamped), facts_text.encode({**stamped, "boot": [stamp.boot_id()]})
     if len(old) == len(new):
         try:
             fd = os.open(os.path.join(tree, stamp.NAME), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

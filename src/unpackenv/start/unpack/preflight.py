@@ -1,4 +1,4 @@
-"""What can be known before the first byte is written."""
+"""What can be known of an archive and the machine before the first byte is written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from unpackenv.errors import (
     NoSpace,
     TargetInMemory,
     TargetNoExec,
-    TargetReadOnly,
-    TargetUntrusted,
 )
 from unpackenv.start.machine import limits, mounts
-from unpackenv.start.places import CACHE_TAG, Place, is_open, is_safe
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -23,11 +20,6 @@ if TYPE_CHECKING:
 _BLOCK = 4096
 # What the kernel keeps in memory of a file on a tmpfs beside its pages: inode, directory entry, name.
 _INODE = 1024
-_TAG = b"""\
-Signature: 8a477f597d28d172789f06886806bc55
-# This directory holds environments that unpackenv unpacked. Each can be made again from its archive.
-# Information about cache directory tags: https://bford.info/cachedir/
-"""
 
 
 def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str, str] | None) -> None:
@@ -45,15 +37,15 @@ def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str
         )
 
 
-class Room:
-    """What the file system of a directory has room for, as it was when this was made."""
+class FreeSpace:
+    """What is free on the file system of a directory, as it was when this was made."""
 
-    def __init__(self, directory: str, memory_left: int, reclaims: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, directory: str, memory_left: int, freed_first: tuple[int, int] = (0, 0)) -> None:
         """`memory_left` is what the memory limit leaves, in bytes: on a tmpfs, files are memory.
 
-        `reclaims` is how many bytes and files are there now that will be removed first.
+        `freed_first` is how many bytes and files are there now that will be removed first.
         """
-        size, files = reclaims
+        size, files = freed_first
         status = os.statvfs(directory)
         self.directory = directory
         self.noexec = bool(status.f_flag & os.ST_NOEXEC)
@@ -122,99 +114,14 @@ def check_exec(directory: str) -> None:
     """Raise `TargetNoExec` if shared objects below `directory` cannot be loaded."""
     if os.statvfs(directory).f_flag & os.ST_NOEXEC:
         raise TargetNoExec(
-            f"{_mounted(directory)} noexec, and the archive has shared objects, which could not be loaded from there",
+            f"{how_mounted(directory)} noexec, and the archive has shared objects, which could not be loaded from "
+            "there",
             where=directory,
             hint="Mount it with exec, name another target with UNPACKENV_TARGET, or say UNPACKENV_FORCE=yes",
         )
 
 
-def check_writable(directory: str) -> None:
-    """Raise `TargetReadOnly` if the file system of `directory`, or of what exists above it, is read-only."""
-    while not os.path.exists(directory):
-        directory = os.path.dirname(directory)
-    if os.statvfs(directory).f_flag & os.ST_RDONLY:
-        raise TargetReadOnly(
-            f"{_mounted(directory)} read-only",
-            where=directory,
-            hint="Mount a volume or a tmpfs there, or name a writable directory with UNPACKENV_TARGET",
-        )
-
-
-def _mounted(directory: str) -> str:
+def how_mounted(directory: str) -> str:
+    """Return the beginning of a sentence that says how the file system of a directory is mounted."""
     mount = mounts.holding(directory)
     return f"the {mount.kind} at {mount.point} is mounted" if mount else "is mounted"
-
-
-_WHENCE = {
-    "argument": "This target was given as an argument",
-    "environment": "UNPACKENV_TARGET names this target",
-    "recorded": "The archive records this target (a virtual environment's own path, or `pack --target`): name another "
-    "one with UNPACKENV_TARGET, or set UNPACKENV=off where the packages are installed",
-}
-
-
-def whence(place: Place) -> str:
-    """Return a sentence that says who named a target, for an error that refuses it."""
-    return _WHENCE[place.why]
-
-
-def doubts(target: str) -> list[str]:
-    """Return what speaks against a target that was named: others may have put something into it."""
-    found = []
-    for directory, what in ((os.path.dirname(target), "its parent"), (target, "it")):
-        try:
-            status = os.stat(directory)
-        except OSError:
-            continue
-        if status.st_uid not in (0, os.geteuid()):
-            found.append(f"{what} belongs to uid {status.st_uid}")
-        elif status.st_mode & 0o022:
-            found.append(f"{what} may be written by others")
-    return found
-
-
-def check_trusted(place: Place) -> None:
-    """Raise `TargetUntrusted` if others may put something into a default place; what is not there yet will be ours."""
-    above = os.path.dirname(place.shared_root)
-    if os.path.isdir(above) and is_open(above):
-        raise TargetUntrusted(
-            "may be written by everybody and has no sticky bit, so that others could put something else there",
-            where=above,
-            hint="Set the sticky bit (chmod +t), or name a target with UNPACKENV_TARGET",
-        )
-    for directory in (place.shared_root, os.path.dirname(place.path)):
-        if os.path.lexists(directory) and not is_safe(directory):
-            raise TargetUntrusted(
-                "belongs to another user, or others may write to it",
-                where=directory,
-                hint="Name a target with UNPACKENV_TARGET",
-            )
-
-
-def prepare_default(place: Place) -> None:
-    """Make the directories above a default place, ours alone; raises `TargetUntrusted` if they are not."""
-    check_trusted(place)
-    for directory in (place.shared_root, os.path.dirname(place.path)):
-        if not os.path.isdir(directory):
-            os.makedirs(os.path.dirname(directory), exist_ok=True)
-            try:
-                os.mkdir(directory, 0o755 if os.geteuid() == 0 else 0o700)
-            except FileExistsError:
-                pass
-            check_trusted(place)  # before anything is made in it
-    _tag(os.path.dirname(place.path))
-
-
-def _tag(directory: str) -> None:
-    """Mark a directory of trees as a cache, which backups leave out (https://bford.info/cachedir/)."""
-    path = os.path.join(directory, CACHE_TAG)
-    try:
-        if os.lstat(path).st_size:  # else a start was killed before it wrote it
-            return
-    except FileNotFoundError:
-        pass
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(fd, _TAG)
-    finally:
-        os.close(fd)

@@ -13,62 +13,76 @@ from __future__ import annotations
 
 import errno
 
+from unpackenv.archive import RESERVED
 from unpackenv.archive.facts import first
 from unpackenv.errors import TargetRefused, TargetUntrusted
 from unpackenv.start import stamp
 from unpackenv.start.machine import mounts
 from unpackenv.start.tree.removal import remove_tree
+from unpackenv.start.tree.writer import InPlaceWriter, TreeWriter
 from unpackenv.unpatched import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Union
-
-    Staging = Union["Sibling", "Inside", "InPlace"]
-
-OURS = ".unpackenv."  # prefix of every name that belongs to unpackenv and not to the tree
-_SHARED = OURS + "in-place"  # in a target that was filled in place: others have files there
-_PARTIAL = OURS + "partial."
-_MARK = OURS + "unfinished"  # in a target that is there with a stamp, or with this, or with neither
 _NOBODY = 65534  # what a network file system may make of root
 _LOST_AND_FOUND = "lost+found"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class Sibling:
-    """Unpack into a directory beside the target and rename it over the target."""
+class Staging:
+    """How one tree gets to its place: `open`, write, `publish`; or `discard`.
 
-    journal = ""
+    `target` is the absolute path of the tree, free of links, and `lock` that of the lock under which all of this is
+    done. What a method cannot do, it raises as an `OSError` or an `UnpackenvError`.
+    """
+
+    target: str
+    lock: str
+
+    def open(self) -> int:
+        """Make the directory to write the tree in and return its descriptor; what a killed start left is removed."""
+        raise NotImplementedError
+
+    def writer(self, fd: int, umask: int) -> TreeWriter:
+        """Return what writes into the directory `fd` that `open` returned; `umask` is the mask of the process."""
+        return TreeWriter(fd, umask, self.target)
+
+    def space_freed_first(self) -> tuple[int, int]:
+        """Return how many bytes and files `open` will remove."""
+        return 0, 0
+
+    def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
+        """Make the tree in the directory `fd` the target, with a stamp of `facts`, and with `mode` if it is new."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Remove what was begun, of this start or of a killed one, so that no later start takes it for a tree."""
+        raise NotImplementedError
+
+
+class Sibling(Staging):
+    """Unpack into a directory beside the target and rename it over the target."""
 
     def __init__(self, target: str, ours: bool) -> None:
         """Where the place is `ours`, what is there may be replaced, stamp or not."""
         self._ours = ours
-        beside = stamp.beside(target)
         self.target = target
-        self.lock = beside + ".lock"
-        self.work = beside + ".work"
-        self._old = beside + ".old"
-        self.leftovers = (self.work, self._old)
+        self.lock = stamp.beside(target, "lock")
+        self._work = stamp.beside(target, "work")
+        self._old = stamp.beside(target, "old")
+        self.leftovers = (self._work, self._old)
 
     def open(self) -> int:
-        """Make the work directory and return a descriptor of it; what a killed start left is removed."""
         self.discard()
-        return _make_own(self.work)
-
-    def reclaims(self) -> tuple[int, int]:
-        """Return how many bytes and files go before the tree is unpacked: none, the old tree goes after that."""
-        return 0, 0
+        return _make_own(self._work)
 
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
-        """Make the tree in the directory `fd` the target, with `mode` and a stamp of `facts`."""
         stamp.write(fd, facts)
         os.fchmod(fd, mode)
-        if os.path.lexists(self.target) and (self._ours or _is_ours(self.target)):
+        if os.path.lexists(self.target) and (self._ours or _may_be_replaced(self.target)):
             self._put_away()
             remove_tree(self._old)  # now: once the new tree is there, no start looks for what is left
-        os.rename(self.work, self.target)
+        os.rename(self._work, self.target)
         if not os.path.samestat(os.lstat(self.target), os.fstat(fd)):
-            raise _exchanged(self.work)
+            raise _exchanged(self._work)
 
     def _put_away(self) -> None:
         """Take the old tree away, at once where that is possible: its stamp goes with it."""
@@ -79,42 +93,37 @@ class Sibling:
                 raise
             # overlayfs does not rename a directory of a lower layer. The mark goes last, so that a
             # start that finds what is left knows whose it was.
-            _unfinish(self.target)
+            stamp.unfinish(self.target)
             for name in tree_entries(self.target):
                 remove_tree(os.path.join(self.target, name))
             remove_tree(self.target)
 
     def discard(self) -> None:
-        """Remove whatever is not the target."""
         for path in self.leftovers:
             remove_tree(path)
 
 
-class Inside:
+class Inside(Staging):
     """Unpack into a directory inside the target, which stays; a mark tells an unpack that was killed."""
-
-    journal = ""
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self.lock = os.path.join(target, OURS + "lock")
-        self.work = os.path.join(target, OURS + "work")
-        self._mark = _mark(target)
+        self.lock = os.path.join(target, stamp.LOCK)
+        self._work = os.path.join(target, stamp.WORK)
 
-    def reclaims(self) -> tuple[int, int]:
-        """Return how many bytes and files go before the tree is unpacked: those of the old one."""
-        found = stamp.read(self.target)
-        if found is None:
+    def space_freed_first(self) -> tuple[int, int]:
+        """Return the bytes and files of the old tree."""
+        stamped = stamp.read(self.target)
+        if stamped is None:
             return 0, 0
-        facts, fd = found
+        facts, fd = stamped
         os.close(fd)
         return int(first(facts, "unpacked-size", "0")), int(first(facts, "files", "0"))
 
     def open(self) -> int:
-        """Mark the target as unfinished, remove what it holds of ours, and return the work directory."""
-        _unfinish(self.target)
+        stamp.unfinish(self.target)
         self._clear()
-        return _make_own(self.work)
+        return _make_own(self._work)
 
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
         """Move the tree's entries into the target, then stamp it; its own mode stays."""
@@ -122,49 +131,46 @@ class Inside:
         try:
             for name in os.listdir(fd):
                 os.rename(name, name, src_dir_fd=fd, dst_dir_fd=target)
-            os.rmdir(self.work)
-            stamp.write(target, facts, _MARK)
+            os.rmdir(self._work)
+            stamp.write(target, facts, stamp.UNFINISHED_MARK)
         finally:
             os.close(target)
 
     def discard(self) -> None:
         """Empty the target again."""
-        if os.path.exists(self._mark) and not os.path.exists(os.path.join(self.target, stamp.NAME)):
+        if stamp.state_of(self.target) == stamp.UNFINISHED:
             self._clear()
-            os.unlink(self._mark)
+            os.unlink(os.path.join(self.target, stamp.UNFINISHED_MARK))
 
     def _clear(self) -> None:
-        remove_tree(self.work)
+        remove_tree(self._work)
         for name in tree_entries(self.target):
             remove_tree(os.path.join(self.target, name))
 
 
-class InPlace:
-    """Replace files one by one in a directory that is in use; a mark tells that not all in it is ours.
+class InPlace(Staging):
+    """Replace files one by one in a directory that is in use; a mark tells that others have files in it, too.
 
     Until the tree is complete, a second mark holds the journal: the directories in which partial files may be.
     """
 
-    journal = _MARK
-
     def __init__(self, target: str) -> None:
         self.target = target
-        self.lock = os.path.join(target, OURS + "lock")
+        self.lock = os.path.join(target, stamp.LOCK)
 
     def open(self) -> int:
         """Mark the target as unfinished and return it."""
         self.discard()
-        _touch(os.path.join(self.target, _SHARED))
-        _unfinish(self.target)
+        stamp.touch(os.path.join(self.target, stamp.IN_PLACE_MARK))
+        stamp.unfinish(self.target)
         return os.open(self.target, _DIRECTORY)
 
-    def reclaims(self) -> tuple[int, int]:
-        """Return how many bytes and files go before the tree is unpacked: none."""
-        return 0, 0
+    def writer(self, fd: int, umask: int) -> TreeWriter:
+        return InPlaceWriter(fd, umask, self.target)
 
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
         """Stamp the target; its own mode stays."""
-        stamp.write(fd, facts, _MARK)
+        stamp.write(fd, facts, stamp.UNFINISHED_MARK)
 
     def discard(self) -> None:
         """Remove partial files; what is replaced stays so, and the mark tells the next start."""
@@ -178,7 +184,7 @@ class InPlace:
 
 def _read_journal(root: int) -> list[bytes]:
     try:
-        fd = os.open(_MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
+        fd = os.open(stamp.UNFINISHED_MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
     except FileNotFoundError:
         return []
     with open(fd, "rb") as file:
@@ -192,13 +198,13 @@ def _remove_partial_files(root: int, directory: bytes) -> None:
         return
     try:
         for name in os.listdir(fd):
-            if name.startswith(_PARTIAL):
+            if name.startswith(stamp.PARTIAL):
                 os.unlink(name, dir_fd=fd)
     finally:
         os.close(fd)
 
 
-def arrange(target: str, in_place: bool, ours: bool) -> Staging:
+def choose_staging(target: str, in_place: bool, ours: bool) -> Staging:
     """Choose how to publish at `target`, an absolute path; raises `TargetRefused`.
 
     Where the place is `ours`, whatever is there came from an archive, stamp or not.
@@ -209,7 +215,7 @@ def arrange(target: str, in_place: bool, ours: bool) -> Staging:
         return Sibling(target, ours)
     if in_place or target == "/":
         return InPlace(target)
-    if not ours and not _is_ours(target) and tree_entries(target):
+    if not ours and not _may_be_replaced(target) and tree_entries(target):
         raise TargetRefused(
             "is not empty, and what it holds was not unpacked by unpackenv",
             where=target,
@@ -220,30 +226,25 @@ def arrange(target: str, in_place: bool, ours: bool) -> Staging:
     return Sibling(target, ours)
 
 
-def _is_ours(target: str) -> bool:
+def _may_be_replaced(target: str) -> bool:
     """Whether all that a directory holds came from archives, so that another one may replace it."""
-    return not is_shared(target) and (os.path.exists(os.path.join(target, stamp.NAME)) or os.path.exists(_mark(target)))
-
-
-def is_shared(target: str) -> bool:
-    """Whether a target was filled in place, so that others may have files in it, too."""
-    return os.path.exists(os.path.join(target, _SHARED))
+    return not stamp.is_shared(target) and stamp.state_of(target) != stamp.NOT_OURS
 
 
 def forget(directory: str) -> None:
-    """Take away what is ours in a tree, so that the files of the archive are left and nothing else."""
+    """Remove the names of unpackenv from a tree, so that the files of the archive are left and nothing else."""
     for name in os.listdir(directory):
-        if name.startswith(OURS):
+        if name.startswith(RESERVED):
             os.unlink(os.path.join(directory, name))
 
 
 def tree_entries(directory: str) -> list[str]:
-    """Return the names in a target that are neither ours nor the file system's; none if it is gone."""
+    """Return the names in a target that are neither unpackenv's nor the file system's; none if it is gone."""
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
-    return [name for name in names if not name.startswith(OURS) and name != _LOST_AND_FOUND]
+    return [name for name in names if not name.startswith(RESERVED) and name != _LOST_AND_FOUND]
 
 
 def _make_own(path: str) -> int:
@@ -264,22 +265,3 @@ def _exchanged(path: str) -> TargetUntrusted:
         where=path,
         hint="Name a target in a directory that only you may write to, or one with the sticky bit",
     )
-
-
-def _mark(target: str) -> str:
-    return os.path.join(target, _MARK)
-
-
-def _unfinish(target: str) -> None:
-    """Put the mark in the place of the stamp, in one step: a start that is killed leaves one of them."""
-    mark = _mark(target)
-    try:
-        os.rename(os.path.join(target, stamp.NAME), mark)
-    except FileNotFoundError:
-        pass
-    _touch(mark + ".new")  # a file that nobody who read the stamp has open
-    os.rename(mark + ".new", mark)
-
-
-def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))

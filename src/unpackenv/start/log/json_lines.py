@@ -1,0 +1,129 @@
+"""The lines of the log in JSON, loaded only where somebody asked for them.
+
+docs/timing-log.md says what is in the lines, docs/timing-log.schema.json as a JSON Schema.
+"""
+
+from __future__ import annotations
+
+from unpackenv.errors import UnpackenvError
+from unpackenv.start.machine import usage
+from unpackenv.start.output import Log, write_line
+from unpackenv.start.report import Attempt, Report
+from unpackenv.unpatched import os, time
+
+SCHEMA = 1
+# Not blocking, because a FIFO that nobody reads must not stop a start.
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+# Windows, where an application's `mark()` must not fail either, has none of these.
+_APPEND |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+
+
+def write_start(log: Log, report: Report, told: set[str]) -> None:
+    """Write the line of a start that went well; `told` are warnings that are not said again."""
+    _write(log, {**_common("start"), **_plain({"outcome": report.outcome, **report.fields()})}, told)
+
+
+def write_error(log: Log, error: UnpackenvError, attempt: Attempt, told: set[str]) -> None:
+    """Write the line of a start that failed."""
+    if attempt.usage:
+        attempt.usage.add_lost_child()
+    report = Report("error")
+    attempt.complete(report)
+    if attempt.identity:
+        report.digest, report.key = attempt.identity.digest, attempt.identity.key
+    candidates = [attempt.candidate] if attempt.candidate else attempt.candidates
+    if len(candidates) == 1:
+        report.target, report.target_why = candidates[0].path, candidates[0].why
+    fields = {name: value for name, value in report.fields().items() if name not in _OF_TREES}
+    of_error = {
+        "reason": error.reason, "what": error.what, "where": error.where, "hint": error.hint, "facts": error.facts
+    }  # fmt: skip
+    _write(log, {**_common("error"), **_plain({"outcome": report.outcome, **of_error, **fields})}, told)
+
+
+# What a start that failed has nothing of.
+_OF_TREES = ("bin", "files", "import_paths", "python", "size", "workers", "workers_why")
+
+
+def write_mark(log: Log, fields: dict[str, object], told: set[str]) -> None:
+    """Write the line of a point that the application has reached."""
+    _write(log, {**_common("mark"), "warnings": [], **_plain(fields)}, told)
+
+
+def _common(kind: str) -> dict[str, object]:
+    """What every line begins with."""
+    return {
+        "unpackenv": kind,
+        "schema": SCHEMA,
+        "time": round(time.time(), 3),
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "process_ms": usage.age_of_process(),
+    }
+
+
+def _plain(fields: dict[str, object]) -> dict[str, object]:
+    """Round milliseconds to microseconds, and say null for what has no value."""
+    return {name: _rounded(value) for name, value in fields.items()}
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, dict):
+        return _plain(value)
+    return None if value == "" else value
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def _write(log: Log, fields: dict[str, object], told: set[str]) -> None:
+    problem = append(log.file, encoded(fields) + "\n", "the log file") if log.file else ""
+    if problem and problem not in told:  # once a process: there may be many marks
+        told.add(problem)
+        if log.form == "json":  # what reads lines of JSON is to find nothing else
+            fields["warnings"] = [*_list(fields["warnings"]), problem]
+        else:
+            write_line(f"unpackenv: warning: {problem}")
+    if log.form == "json":
+        write_line(encoded(fields))
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def append(path: str, text: str, what: str) -> str:
+    """Append to a file in one write, with which no other one mixes; return "", or why `what` cannot be written."""
+    data = text.encode("ascii")
+    try:
+        fd = os.open(path, _APPEND, 0o644)
+        try:
+            written = os.write(fd, data)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "that is no path"
+        return f"{what} {path} cannot be written ({why})"
+    return "" if written == len(data) else f"{what} {path} took only a part of what there was to write"
+
+
+def encoded(value: object) -> str:
+    """Return the JSON of plain values, in ASCII.
+
+    Importing `json` takes 9 ms, since it imports `re`; loading its encoder in C alone a quarter of what a line costs.
+    """
+    if isinstance(value, str):
+        if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+            return f'"{value}"'
+        import json
+
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join([f"{encoded(name)}: {encoded(each)}" for name, each in value.items()]) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(encoded, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return repr(value) if isinstance(value, (int, float)) else encoded(str(value))

@@ -1,0 +1,125 @@
+"""What a start used of the machine: CPU time, throttling, memory; and how old this process is."""
+
+from __future__ import annotations
+
+from unpackenv.unpatched import os, time
+
+# Windows, where an application's `mark()` must not fail either, has none.
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+
+
+class Usage:
+    """CPU time, throttling and peak memory, from when this is made."""
+
+    __slots__ = ("_child_cpu_ms", "_child_rss", "_children", "_cpu", "_stat", "_throttled")
+
+    def __init__(self) -> None:
+        self._stat, self._throttled = find_throttled()
+        self._cpu = time.process_time()
+        self._children = _children_ms()
+        self._child_cpu_ms = 0.0
+        self._child_rss = 0
+
+    def add_child(self, cpu_ms: float, peak_rss: int) -> None:
+        """Add what a child said of itself with `usage_of_tree`."""
+        self._child_cpu_ms += cpu_ms
+        self._child_rss = max(self._child_rss, peak_rss)
+
+    def add_lost_child(self) -> None:
+        """Add what is known of a child that ended without a word: the largest that this process ever had."""
+        self.add_child(0.0, _used_by_children()[1])
+
+    def so_far(self) -> tuple[float, float | None, int | None]:
+        """Return the CPU time, the throttled time (both in milliseconds) and the peak of memory (bytes).
+
+        The CPU time is that of this process and its children, the throttled one None where the kernel
+        counts none; the memory is that of the largest process, None where /proc is missing.
+        """
+        cpu_ms = (time.process_time() - self._cpu) * 1e3
+        # Of all children the kernel's count has steps of 10 ms, and none where the program ignores SIGCHLD.
+        cpu_ms += max(self._child_cpu_ms, _children_ms() - self._children)
+        throttled = _throttled_ms(self._stat) if self._throttled is not None else None
+        if throttled is not None and self._throttled is not None:
+            throttled -= self._throttled
+        return cpu_ms, throttled, max(_peak_rss(), self._child_rss) or None
+
+
+def usage_of_tree() -> tuple[float, int]:
+    """Return the CPU time in milliseconds of this process and its children, and the peak of the largest in bytes."""
+    cpu_ms, peak_rss = _used_by_children()
+    return time.process_time() * 1e3 + cpu_ms, max(_peak_rss(), peak_rss)
+
+
+def age_of_process() -> float | None:
+    """Return the milliseconds since this process started, which the kernel counts in steps of 10; None if unknown."""
+    fields = _read("/proc/self/stat").rpartition(b")")[2].split()
+    if not fields:
+        return None
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return round(max(0.0, age) * 1e3, 1)
+
+
+def _children_ms() -> float:
+    times = os.times()
+    return (times.children_user + times.children_system) * 1e3
+
+
+def _peak_rss() -> int:
+    """Return the peak of this process; `getrusage` would count the program that it was before an exec, too."""
+    kilobytes = _read("/proc/self/status").partition(b"\nVmHWM:")[2].split(None, 1)
+    return int(kilobytes[0]) << 10 if kilobytes else 0
+
+
+def _used_by_children() -> tuple[float, int]:
+    """Return CPU time in milliseconds, and the peak of the largest, of all that this process and they waited for."""
+    try:
+        import resource
+    except ImportError:  # some interpreters come without
+        return _children_ms(), 0
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) * 1e3, used.ru_maxrss << 10
+
+
+# --- throttling ----------------------------------------------------------------------------------
+
+
+def find_throttled(root: str = "/") -> tuple[str, float | None]:
+    """Return the file that counts how long the own cgroup was throttled, and its count so far, as `_throttled_ms` does.
+
+    Cgroups are looked for where every system mounts them: reading the list of mounts, as `limits` does, would take
+    longer than all else here. Seen from inside a container the path may be the host's; then its own is the root.
+    """
+    for line in _read(f"{root}proc/self/cgroup").splitlines():
+        number, controllers, path = os.fsdecode(line).split(":", 2)
+        if number == "0" or "cpu" in controllers.split(","):
+            mount = f"{root}sys/fs/cgroup" + ("" if number == "0" else "/cpu")
+            for directory in (mount + path, mount):
+                stat = os.path.join(directory, "cpu.stat")
+                count = _throttled_ms(stat)
+                if count is not None:
+                    return stat, count
+    return "", None
+
+
+def _throttled_ms(stat: str) -> float | None:
+    """Return the milliseconds in a cpu.stat for which its cgroup was throttled, summed over CPUs; None without such."""
+    for line in _read(stat).splitlines():
+        name, _, count = line.partition(b" ")
+        if name == b"throttled_usec":  # cgroups v2
+            return int(count) / 1e3
+        if name == b"throttled_time":  # v1: nanoseconds
+            return int(count) / 1e6
+    return None
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | _CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 1 << 14)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)

@@ -1,0 +1,57 @@
+"""What this process knows of its own starts."""
+
+from __future__ import annotations
+
+from unpackenv.unpatched import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.start.log.import_times import Watch
+    from unpackenv.start.output import Log
+    from unpackenv.start.report import Report
+
+
+class Process:
+    """The starts of one process.
+
+    `trees` are those in use, by their real paths: of each the report, and the descriptor of its stamp, which is locked
+    shared and never closed: the lock tells that the tree is in use. `first` is the report of the first bootstrap, for
+    calls that name nothing; `idle` that of the first one that had nothing to do. `hooked` are the import paths that
+    the hook has added here and adds in every other interpreter. `ended` is when the last bootstrap ended, in seconds of
+    the monotonic clock, 0 if there was none, and `log` where its line went. `watch` measures imports, if anything does;
+    `points` are those that the application has reached, in their order, until it `is_ready`. `told` are warnings about
+    the log itself.
+    """
+
+    __slots__ = ("ended", "first", "hooked", "idle", "is_ready", "log", "points", "told", "trees", "watch")
+
+    def __init__(self) -> None:
+        self.trees: dict[str, tuple[Report, int]] = {}
+        self.first: Report | None = None
+        self.idle: Report | None = None
+        self.hooked: list[str] = []
+        self.ended = 0.0
+        self.log: Log | None = None
+        self.watch: Watch | None = None
+        self.points: list[dict[str, object]] = []
+        self.is_ready = False
+        self.told: set[str] = set()
+
+    def stamps(self) -> list[int]:
+        """Return the descriptors of the stamps of all trees in use."""
+        return [fd for _, fd in self.trees.values()]
+
+    def bootstrap_ended(self, log: Log, imports: int) -> None:
+        """Remember for `mark` that a bootstrap has ended, and measure imports, to tell the `imports` slowest."""
+        self.ended, self.log = time.monotonic(), log
+        self.watch_imports(imports)
+
+    def watch_imports(self, count: int) -> None:
+        """Measure imports from now on, to tell the `count` slowest; 0: do not."""
+        if count:
+            from unpackenv.start.log.import_times import Watch
+
+            self.watch = Watch(count)
+
+
+this_process = Process()
