@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 
 from unpackenv.errors import PackError
-from unpackenv.pack.scan import Tree
+from unpackenv.pack.entries import Tree
 from unpackenv.pack.source import Interpreter, Source, mismatch, names_in, unreadable, venv_settings
 
 # The names of the versions of glibc's symbols, of which a shared object lists those that it needs.

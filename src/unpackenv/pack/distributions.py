@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from importlib.metadata import Distribution
 
-from unpackenv.pack.scan import Tree
+from unpackenv.pack.entries import Tree
 from unpackenv.pack.source import Source
 
 _INSTALLED_BESIDE = re.compile(r"([^-]+)(?:-.*)?\.(?:dist-info|egg-info|data)")

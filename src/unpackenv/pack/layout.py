@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Iterator
 
 from unpackenv.errors import PackError
-from unpackenv.pack.scan import Tree
+from unpackenv.pack.entries import Tree
 from unpackenv.pack.source import Source, names_in
 
 _METADATA = (".dist-info", ".egg-info")

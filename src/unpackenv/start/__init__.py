@@ -1,5 +1,5 @@
 """A start: from the settings of a process to a tree that it can import from.
 
-The modules of this level are all that a warm start loads, so each has to be worth 0.1 ms; what only a cold start, or
-one that was asked for more, needs is in the rooms below. Nothing here makes archives or reports on them.
+The modules of this level are the ways into a start, and all that a warm one loads, so each has to be worth 0.1 ms. What
+only a cold start, or one that was asked for more, needs is in the rooms below. Nothing here makes archives or reports.
 """
