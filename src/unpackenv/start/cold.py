@@ -20,6 +20,7 @@ from unpackenv.errors import (
 from unpackenv.start import (
     bootstrap,
     bytecode,
+    crew,
     detail,
     durable,
     isolation,
@@ -108,8 +109,6 @@ def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Att
     doubts = [] if place.is_default else preflight.doubts(place.path)
     done.warnings = [*doubts, *result["warnings"], *bytecode.warnings(settings, done, identity)]
     done.workers, done.workers_why = result["workers"], result["workers_why"]
-    if done.workers_why == limits.PROCESSES:
-        done.warnings.append("the system refused to start more workers")
     attempt.measure_usage().add_child(*result["used"])
     attempt.lap("fork", result["phases"])
     return done
@@ -283,6 +282,8 @@ class _Job:
             try:
                 tree = Tree(fd, umask, staging.target, staging.journal)
                 source.unpack(tree, self._processes)
+                if source.workers_why == limits.PROCESSES:
+                    source.warnings.append(crew.why_fewer(self._processes))
                 clock.lap("unpack")
                 facts = {"key": [self.identity.key], **source.stamp_facts()}
                 if first(self.identity.facts, "kind") == "venv":
