@@ -76,11 +76,12 @@ def _bootstrap(arguments: dict[str, object], command: list[str], attempt: Attemp
     if done.outcome == report.MISSING:
         bootstrap.nothing_done(done, attempt.log)
     else:
-        attempt.warnings += importpaths.blind(command)
+        is_venv = os.path.exists(os.path.join(done.target, "pyvenv.cfg"))
+        if is_venv:
+            os.environ["VIRTUAL_ENV"] = done.target
+        attempt.warnings += importpaths.blind(command, done.bin if is_venv else "")
         bootstrap.finish(settings, done, attempt, here=False)
     _pass_on(settings, arguments)
-    if done.target and os.path.exists(os.path.join(done.target, "pyvenv.cfg")):
-        os.environ["VIRTUAL_ENV"] = done.target
     for fd in bootstrap.stamps_in_use():
         os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
     return settings.command.lacks_interpreter

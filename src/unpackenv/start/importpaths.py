@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HOOK = "unpackenv.pth"
+_TAKES_ALL = ("-i", "-", "--ignore-environment", "-u PYTHONPATH", "--unset PYTHONPATH", "--unset=PYTHONPATH")  # of env
+_MOST_HOPS = 4  # from a script to its interpreter, as for the kernel
 _SHIM = os.path.dirname(os.path.abspath(unpackenv_site.__file__))
 
 
@@ -61,29 +63,62 @@ def for_children(directories: list[str], plain: list[str], python: str, environ:
     return []
 
 
-def blind(command: list[str]) -> list[str]:
-    """Return why a command does not see what `for_children` sets, where its own words say so."""
-    program, options = os.path.basename(command[0]), command[1:]
-    if program == "env" and options[:1] and options[0] in ("-i", "-", "--ignore-environment"):
-        which = f"env {options[0]}"
-    elif program.startswith("python") and (letters := _letters(options)) and not letters.isdisjoint("EI"):
-        which = f"python -{'I' if 'I' in letters else 'E'}"
-    else:
-        return []
-    if any(os.path.exists(os.path.join(path, _HOOK)) for path in sys.path):
+def blind(command: list[str], scripts: str) -> list[str]:
+    """Return why a command does not see what `for_children` sets, where its own words say so.
+
+    `scripts` is the directory of a virtual environment's scripts, or "": its own Python needs nothing of that.
+    """
+    which, program = _blind(command, scripts, _MOST_HOPS)
+    own = scripts and os.path.dirname(program) == scripts
+    if not which or own or any(os.path.exists(os.path.join(path, _HOOK)) for path in sys.path):
         return []
     return [f"{which} takes no paths from the environment, so that it finds no tree; `unpackenv hook` makes it find it"]
+
+
+def _blind(command: list[str], scripts: str, hops: int) -> tuple[str, str]:
+    """Return which part of a command takes nothing from the environment ("": none does), and what it runs."""
+    from unpackenv.start import entrypoint
+
+    if not command or not hops:
+        return "", ""
+    name, path = os.path.basename(command[0]), entrypoint.find(command[0], scripts)
+    if name == "env":
+        which, rest = _env(command[1:])
+        inner = _blind(rest, scripts, hops - 1)
+        return (which, inner[1]) if which else inner
+    if entrypoint.is_python(name):
+        letters = _letters(command[1:])
+        return (f"python -{'I' if 'I' in letters else 'E'}" if not letters.isdisjoint("EI") else ""), path
+    which, program = _blind(entrypoint.words_of_script(path) if path else [], scripts, hops - 1)
+    return (f"{command[0]} ({which})" if which else ""), program
+
+
+def _env(words: list[str]) -> tuple[str, list[str]]:
+    """Return which of the words behind `env` takes PYTHONPATH away ("": none does), and the command in them."""
+    which = ""
+    rest = iter(words)
+    for word in rest:
+        if word in ("-u", "--unset", "-C", "--chdir"):
+            word += " " + next(rest, "")
+        if word in _TAKES_ALL or word.partition("=")[0] == "PYTHONPATH":
+            which = f"env {word}"
+        elif word[:1] != "-" and "=" not in word:
+            return which, [word, *rest]
+    return which, []
 
 
 def _letters(options: list[str]) -> set[str]:
     """Return the options of one letter before the program that a Python runs."""
     letters: set[str] = set()
-    for option in options:
+    words = iter(options)
+    for option in words:
         if option[:1] != "-" or option[:2] == "--" or option == "-":
             break
-        for letter in option[1:]:
+        for at, letter in enumerate(option[1:], 2):
             letters.add(letter)
-            if letter in "cmWX":  # the rest is its value
+            if letter in "cmWX":  # the rest is its value, or the next word
+                if letter in "WX" and not option[at:]:
+                    next(words, "")
                 break
         if not letters.isdisjoint("cm"):
             break
