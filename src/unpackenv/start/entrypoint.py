@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # An interpreter answers in some 10 ms.
 _ANSWER_SECONDS = 10
+_PREFIX = "pycache_prefix="
 EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
 
 
@@ -26,6 +27,8 @@ def run(options: list[str], command: list[str]) -> NoReturn:
     """Bootstrap as `options` say and execute `command`; on failure exit with 125, 126 or 127."""
     attempt, missing = None, False
     try:
+        if not command[0]:
+            raise SettingError("the command behind `--` is empty", hint="Look for a variable in it that is not set")
         if is_off():
             bootstrap.nothing_done(Report(report.OFF), Log({}))
         else:
@@ -131,12 +134,21 @@ class Command:
         """Return how far its Python optimizes, and where that keeps bytecode, as environment and options say."""
         level = os.environ.get("PYTHONOPTIMIZE", "")
         optimize = int(level) if level.isdigit() else int(level != "")
+        prefix = os.environ.get("PYTHONPYCACHEPREFIX", "")
         if is_python(self.name):
-            for option in self._arguments:
+            words = iter(self._arguments)
+            for option in words:
                 if option[:1] != "-" or option[1:2] in "cm-":
                     break
-                optimize += option.count("O") if option[1:2] not in "XW" else 0
-        return optimize, os.environ.get("PYTHONPYCACHEPREFIX", "")
+                letters, of_x, value = option.partition("X")
+                letters, of_w, _ = letters.partition("W")
+                if not of_w and of_x:
+                    value = value or next(words, "")
+                    prefix = value[len(_PREFIX) :] if value.startswith(_PREFIX) else prefix
+                elif of_w and option[-1] == "W":
+                    next(words, "")
+                optimize += letters.count("O")
+        return optimize, prefix
 
 
 def facts_of(python: str) -> dict[str, str] | None:
