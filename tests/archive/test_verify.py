@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +39,24 @@ def members(tmp_path: Path) -> list[Input]:
 
 
 # --- sound ones ---
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_a_limit_on_threads(packed: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Where a limit on processes is reached, those do that there are, or the caller alone."""
+    start = threading.Thread.start
+    begun: list[threading.Thread] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        if len(begun) == limit:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert verify_archive(str(packed)).frames > 5
+    assert len(begun) == limit
 
 
 def test_a_sound_archive(tree: Path, packed: Path, codec: str) -> None:

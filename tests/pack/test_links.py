@@ -52,12 +52,19 @@ def test_a_link_out_is_packed_as_what_it_leads_to(site: Path) -> None:
     assert sizes["package/other.py"] == len("VALUE = 1\n")
 
 
+def test_one_link_is_one_in_words(site: Path) -> None:
+    (site / "package/other.py").symlink_to("../../outside/other.py")
+    (warning,) = scanned(site).warnings
+    assert warning.startswith("1 link leads out of the tree, and what it leads to is packed in its place")
+    assert warning.endswith(". --links keep packs the link")
+
+
 def test_a_link_out_is_kept_or_refused_on_request(site: Path) -> None:
     (site / "package/other.py").symlink_to("../../outside/other.py")
     found = scanned(site, "keep")
     assert kinds(found)["package/other.py"] == "-> ../../outside/other.py"
     (warning,) = found.warnings
-    assert warning.startswith("1 link leads out of the tree")
+    assert warning.startswith("1 link leads out of the tree, or names a place in it")
     assert "package/other.py -> ../../outside/other.py" in warning
     with pytest.raises(PackError, match="leads out of the tree") as caught:
         scanned(site, "refuse")
@@ -91,7 +98,7 @@ def test_an_absolute_link_that_is_kept_is_told_of(site: Path) -> None:
     (site / "absolute.py").symlink_to(site / "package/inner.py")
     found = scanned(site, "keep")
     assert kinds(found)["absolute.py"] == f"-> {site}/package/inner.py"
-    assert "name a place in it by an absolute path" in found.warnings[0]
+    assert "names a place in it by an absolute path" in found.warnings[0]
 
 
 def test_the_tree_may_be_named_by_a_link(site: Path) -> None:

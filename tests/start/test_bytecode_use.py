@@ -91,7 +91,8 @@ def test_variables(archive: Path, target: Path, variables: dict[str, str], expec
     ("options", "expected"),
     [
         (["-O"], [OPTIMIZED]), (["-sOOc", "pass"], [OPTIMIZED]), (["-c", "pass", "-O"], []), (["-W", "Once"], []),
-        (["-m", "platform", "-O"], []), (["-", "-O"], []),
+        (["-m", "platform", "-O"], []), (["-", "-O"], []), (["-X", "utf8", "-O"], [OPTIMIZED]),
+        (["-X", "pycache_prefix=/nowhere"], [PREFIXED]), (["-sXpycache_prefix=/nowhere"], [PREFIXED]),
     ],
 )  # fmt: skip
 def test_options_of_the_command(archive: Path, target: Path, options: list[str], expected: list[str]) -> None:

@@ -384,6 +384,8 @@ def test_every_option_says_its_choices() -> None:
     ("arguments", "says"),
     [
         (["pak", "x"], "unpackenv: error: there is no command 'pak'; did you mean pack? To start a program put -- "),
+        (["pakc", "x"], "unpackenv: error: there is no command 'pakc'; did you mean pack? "),
+        (["Pack", "x"], "unpackenv: error: there is no command 'Pack'; did you mean pack? "),
         (["help", "pak"], "unpackenv: error: there is no command 'pak'; did you mean pack? "),
         (["hellp"], "unpackenv: error: there is no command 'hellp'; did you mean help? "),
         (["--hlep"], "unpackenv: error: there is no option --hlep; did you mean --help?"),

@@ -340,6 +340,13 @@ def test_no_command() -> None:
         assert run(wrapper(*arguments)).returncode == 2, arguments
 
 
+def test_an_empty_command(archive: Path, target: Path) -> None:
+    """As Compose passes on one whose variable is not set."""
+    done = run(started(archive, target, ""))
+    assert (done.returncode, target.exists()) == (125, False)
+    assert done.stderr.startswith("unpackenv: error: the command behind `--` is empty")
+
+
 # --- another interpreter -------------------------------------------------------------------------
 
 

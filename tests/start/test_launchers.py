@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -120,9 +122,14 @@ def test_a_command_of_a_python_that_is_too_old(packed: Path, target: Path) -> No
     [
         ([sys.executable, "-I", "-c", "pass"], "python -I"),
         ([sys.executable, "-sEc", "pass"], "python -E"),
+        ([sys.executable, "-W", "ignore", "-X", "utf8", "-I", "-c", "pass"], "python -I"),
         (["env", "-i", sys.executable, "-c", "pass"], "env -i"),
+        (["env", "-u", "PYTHONPATH", sys.executable, "-c", "pass"], "env -u PYTHONPATH"),
+        (["env", "--unset=PYTHONPATH", sys.executable, "-c", "pass"], "env --unset=PYTHONPATH"),
+        (["env", "A=b", "PYTHONPATH=/srv", sys.executable, "-c", "pass"], "env PYTHONPATH=/srv"),
+        (["env", "A=b", sys.executable, "-I", "-c", "pass"], "python -I"),
     ],
-    ids=["-I", "-E", "env -i"],
+    ids=["-I", "-E", "values", "env -i", "env -u", "env --unset", "env PYTHONPATH=", "env, -I"],
 )
 def test_a_command_that_takes_nothing_from_the_environment(
     packed: Path, target: Path, command: list[str], which: str
@@ -131,6 +138,42 @@ def test_a_command_that_takes_nothing_from_the_environment(
     assert done.returncode == 0
     assert f"; warning: {which} takes no paths from the environment" in done.stderr
     assert "`unpackenv hook`" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["{python} -E", "/usr/bin/env -S {python} -E"])
+def test_a_script_that_takes_nothing_from_the_environment(
+    packed: Path, target: Path, tmp_path: Path, line: str
+) -> None:
+    script = tmp_path / "tool"
+    script.write_text(f"#!{line.format(python=sys.executable)}\n")
+    script.chmod(0o755)
+    done = run(wrapper("--archive", packed, "--target", target, "--", script))
+    assert done.returncode == 0, done.stderr
+    assert f"; warning: {script} (python -E) takes no paths from the environment" in done.stderr
+
+
+def test_a_script_that_is_its_own_interpreter(packed: Path, target: Path, tmp_path: Path) -> None:
+    script = tmp_path / "tool"
+    script.write_text(f"#!{script}\n")
+    script.chmod(0o755)
+    done = run(wrapper("--archive", packed, "--target", target, "--", script))
+    assert (done.returncode, done.stderr.splitlines()[1:]) == (
+        126,
+        [f"unpackenv: {script}: {os.strerror(errno.ELOOP)}"],
+    )
+
+
+@pytest.mark.parametrize("command", [["{python}", "-I"], ["python3", "-I"], ["env", "-i", "{python}"]])
+def test_the_python_of_a_virtual_environment_needs_none(target: Path, tmp_path: Path, command: list[str]) -> None:
+    run([BASE, "-m", "venv", "--without-pip", target])
+    (version,) = os.listdir(target / "lib")
+    write_tree(target / "lib" / version / "site-packages", {"packaged.py": ""})
+    done = run([sys.executable, "-m", "unpackenv", "pack", target, "-o", tmp_path / "venv.tar.zst", "--level", "1"])
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(target)
+    words = [word.format(python=target / "bin" / "python3") for word in command]
+    done = run(wrapper("--archive", tmp_path / "venv.tar.zst", "--", *words, "-c", "import packaged"))
+    assert (done.returncode, "warning" in done.stderr) == (0, False), done.stderr
 
 
 @pytest.mark.parametrize("flags", [["-c", "pass", "-I"], ["-W", "ignore", "-c", "pass"], ["-mthis", "-E"]])

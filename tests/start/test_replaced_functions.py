@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import PATIENCE, is_waiting, python, start, wait_for
+from processes import PATIENCE, TAG, is_waiting, python, start, wait_for
+from support import members_of, pack
 
 GEVENT = "import gevent.monkey; gevent.monkey.patch_all()"
 EVENTLET = "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch(os=True)"
@@ -85,3 +86,14 @@ def test_a_start_that_waits_hears_a_signal(archive: Path, target: Path, held: Pa
     waiting.terminate()
     _, said = waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 128 + signal.SIGTERM, said
+
+
+def test_threads_of_an_application_are_named_as_the_reason(site: Path, target: Path, tmp_path: Path) -> None:
+    """A greenlet is no thread: there is one worker, and no limit of the system is to blame."""
+    archive = tmp_path / "frames.tar.zst"
+    pack(archive, members_of(site), frame_size=2000, facts={"python": [TAG]})
+    boot = f"unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, parallel='threads', workers=2)"
+    done = python(f"{GEVENT}\nimport unpackenv\n{boot}")
+    assert done.returncode == 0
+    assert "; warning: the application has replaced threads, so that one worker unpacked" in done.stderr
+    assert "the system refused" not in done.stderr

@@ -59,7 +59,10 @@ def _result(future: Future[Result], on_wait: Callable[[], None]) -> Result:
 
 
 class _Pool(Generic[Item, Result]):
-    """`workers` threads that do `work`, begun when there is something for them."""
+    """`workers` threads that do `work`, begun when there is something for them.
+
+    They are fewer where a limit on processes refuses more; without any, the caller does it.
+    """
 
     def __init__(self, work: Callable[[Item], Result], workers: int) -> None:
         self._work = work
@@ -69,12 +72,22 @@ class _Pool(Generic[Item, Result]):
 
     def submit(self, item: Item) -> Future[Result]:
         future: Future[Result] = Future()
-        self._jobs.put((future, item))
         if len(self._threads) < self._workers:
-            thread = threading.Thread(target=self._serve, daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._begin()
+        if self._threads:
+            self._jobs.put((future, item))
+        else:
+            self._do(future, item)
         return future
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._serve, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._workers = len(self._threads)
+        else:
+            self._threads.append(thread)
 
     def end(self) -> None:
         """Let each thread end with what it has under way."""
@@ -88,10 +101,12 @@ class _Pool(Generic[Item, Result]):
 
     def _serve(self) -> None:
         while job := self._jobs.get():
-            future, item = job
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(self._work(item))
-                except BaseException as error:
-                    future.set_exception(error)
-            del job, future, item  # not kept while there is nothing to do
+            self._do(*job)
+            del job  # not kept while there is nothing to do
+
+    def _do(self, future: Future[Result], item: Item) -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(self._work(item))
+            except BaseException as error:
+                future.set_exception(error)

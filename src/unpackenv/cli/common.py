@@ -80,9 +80,12 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"there is no option {name}{did_you_mean(name, known)}")
 
 
+_ALIKE = 0.75  # as a word of four letters of which two are exchanged
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence that ends with a name that is not known: the nearest one that is, if one is near."""
-    meant = nearest(name, known)
+    meant = nearest(name.lower(), known, _ALIKE)
     return f"; did you mean {meant}?" if meant else "."
 
 

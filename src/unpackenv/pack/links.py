@@ -137,14 +137,15 @@ def warnings(links: Links, entries: Sequence[Entry]) -> Iterator[str]:
     """Yield what is to be known of the links of a tree whose members are `entries`."""
     followed, kept = sorted(links.followed), sorted(links.kept)
     if followed:
-        yield (
-            f"{_counted(followed)} out of the tree, and what they lead to is packed in their place "
-            f"({_first(followed)}). --links keep packs the links"
-        )
+        what = "it leads to is packed in its" if len(followed) == 1 else "they lead to is packed in their"
+        keep = f"--links keep packs the link{'s' * (len(followed) > 1)}"
+        yield f"{_counted(followed)} out of the tree, and what {what} place ({_first(followed)}). {keep}"
     if kept:
+        one, many = ("names", "is packed as it is"), ("name", "are packed as they are")
+        names, packed = one if len(kept) == 1 else many
         yield (
-            f"{_counted(kept)} out of the tree, or name a place in it by an absolute path, and are packed as "
-            f"they are ({_first(kept)}). They hold only where that is found"
+            f"{_counted(kept)} out of the tree, or {names} a place in it by an absolute path, and {packed} "
+            f"({_first(kept)}). {'It holds' if len(kept) == 1 else 'They hold'} only where that is found"
         )
     by_path = {entry.path: entry for entry in entries}
     lost = [

@@ -9,6 +9,9 @@ from unpackenv.unpatched import os
 
 # An interpreter answers in some 10 ms.
 _ANSWER_SECONDS = 10
+_PREFIX = "pycache_prefix="
+_HOOK = "unpackenv.pth"
+_MOST_HOPS = 4  # from a script to its interpreter, as for the kernel
 
 
 class Command:
@@ -41,12 +44,21 @@ class Command:
         """Return how far its Python optimizes, and where that keeps bytecode, as environment and options say."""
         level = os.environ.get("PYTHONOPTIMIZE", "")
         optimize = int(level) if level.isdigit() else int(level != "")
+        prefix = os.environ.get("PYTHONPYCACHEPREFIX", "")
         if is_python(self.name):
-            for option in self._arguments:
+            words = iter(self._arguments)
+            for option in words:
                 if option[:1] != "-" or option[1:2] in "cm-":
                     break
-                optimize += option.count("O") if option[1:2] not in "XW" else 0
-        return optimize, os.environ.get("PYTHONPYCACHEPREFIX", "")
+                letters, of_x, value = option.partition("X")
+                letters, of_w, _ = letters.partition("W")
+                if not of_w and of_x:
+                    value = value or next(words, "")
+                    prefix = value[len(_PREFIX) :] if value.startswith(_PREFIX) else prefix
+                elif of_w and option[-1] == "W":
+                    next(words, "")
+                optimize += letters.count("O")
+        return optimize, prefix
 
 
 def facts_of(python: str) -> dict[str, str] | None:
@@ -119,3 +131,66 @@ def program_of_env(words: list[str]) -> str:
 def is_python(path: str) -> bool:
     """Whether a program is called python, python3, python3.13 or python3.13t: only such ones are asked."""
     return os.path.basename(path).rstrip("0123456789.t") == "python"
+
+
+# --- what a command takes from the environment ---------------------------------------------------
+
+
+def blind_to_environment(command: list[str], scripts: str) -> list[str]:
+    """Return why a command does not see what `for_children` sets, where its own words say so.
+
+    `scripts` is the directory of a virtual environment's scripts, or "": its own Python needs nothing of that.
+    """
+    which, program = _blind(command, scripts, _MOST_HOPS)
+    own = scripts and os.path.dirname(program) == scripts
+    if not which or own or any(os.path.exists(os.path.join(path, _HOOK)) for path in sys.path):
+        return []
+    return [f"{which} takes no paths from the environment, so that it finds no tree; `unpackenv hook` makes it find it"]
+
+
+def _blind(command: list[str], scripts: str, hops: int) -> tuple[str, str]:
+    """Return which part of a command takes nothing from the environment ("": none does), and what it runs."""
+    if not command or not hops:
+        return "", ""
+    name, path = os.path.basename(command[0]), find(command[0], scripts)
+    if name == "env":
+        which, rest = _env(command[1:])
+        inner = _blind(rest, scripts, hops - 1)
+        return (which, inner[1]) if which else inner
+    if is_python(name):
+        letters = _letters(command[1:])
+        return (f"python -{'I' if 'I' in letters else 'E'}" if not letters.isdisjoint("EI") else ""), path
+    which, program = _blind(words_of_script(path) if path else [], scripts, hops - 1)
+    return (f"{command[0]} ({which})" if which else ""), program
+
+
+def _env(words: list[str]) -> tuple[str, list[str]]:
+    """Return which of the words behind `env` takes PYTHONPATH away ("": none does), and the command in them."""
+    which = ""
+    rest = iter(words)
+    for word in rest:
+        if word in ("-u", "--unset", "-C", "--chdir"):
+            word += " " + next(rest, "")
+        if word in _TAKES_ALL or word.partition("=")[0] == "PYTHONPATH":
+            which = f"env {word}"
+        elif word[:1] != "-" and "=" not in word:
+            return which, [word, *rest]
+    return which, []
+
+
+def _letters(options: list[str]) -> set[str]:
+    """Return the options of one letter before the program that a Python runs."""
+    letters: set[str] = set()
+    words = iter(options)
+    for option in words:
+        if option[:1] != "-" or option[:2] == "--" or option == "-":
+            break
+        for at, letter in enumerate(option[1:], 2):
+            letters.add(letter)
+            if letter in "cmWX":  # the rest is its value, or the next word
+                if letter in "WX" and not option[at:]:
+                    next(words, "")
+                break
+        if not letters.isdisjoint("cm"):
+            break
+    return letters

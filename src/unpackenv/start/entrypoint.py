@@ -7,9 +7,9 @@ import errno
 import sys
 
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
-from unpackenv.start import bootstrap, importpaths
+from unpackenv.start import bootstrap
 from unpackenv.start.bootstrap import Start
-from unpackenv.start.command import Command
+from unpackenv.start.command import Command, blind_to_environment
 from unpackenv.start.output import Log, write_line
 from unpackenv.start.process import this_process
 from unpackenv.start.report import OFF, Attempt, Report
@@ -26,6 +26,8 @@ EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
 def run(options: list[str], command: list[str]) -> NoReturn:
     """Bootstrap as `options` say and execute `command`; on failure exit with 125, 126 or 127."""
     try:
+        if not command[0]:
+            raise SettingError("the command behind `--` is empty", hint="Look for a variable in it that is not set")
         start = Wrapper({} if is_off() else _arguments(options), Command(command))
     except UnpackenvError as error:
         fail(error, bootstrap.begin(Log({})))
@@ -36,7 +38,7 @@ def run(options: list[str], command: list[str]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(128 + _signal.SIGINT)
     if report.outcome != OFF:
-        start.prepare_command(report)
+        start.prepare_command()
     _execute(command, start.command.lacks_interpreter)
 
 
@@ -84,13 +86,15 @@ class Wrapper(Start):
         return settings
 
     def make_importable(self, report: Report) -> list[str]:
-        return importpaths.blind(self.command.words) + self.make_importable_in_children(report)
+        is_venv = os.path.exists(os.path.join(report.target, "pyvenv.cfg"))
+        if is_venv:
+            os.environ["VIRTUAL_ENV"] = report.target
+        blind = blind_to_environment(self.command.words, report.bin if is_venv else "")
+        return blind + self.make_importable_in_children(report)
 
-    def prepare_command(self, report: Report) -> None:
+    def prepare_command(self) -> None:
         """Let the command, and `bootstrap()` and `mark()` in it, find what the wrapper has found and was told."""
         self._pass_on()
-        if report.target and os.path.exists(os.path.join(report.target, "pyvenv.cfg")):
-            os.environ["VIRTUAL_ENV"] = report.target
         for fd in this_process.stamps():
             os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
 

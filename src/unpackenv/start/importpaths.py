@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import Any
 
-_HOOK = "unpackenv.pth"
+_TAKES_ALL = ("-i", "-", "--ignore-environment", "-u PYTHONPATH", "--unset PYTHONPATH", "--unset=PYTHONPATH")  # of env
 _SHIM = os.path.dirname(os.path.abspath(unpackenv_site.__file__))
 
 
@@ -59,35 +59,6 @@ def for_children(directories: list[str], plain: list[str], python: str, environ:
     last = [directory for directory in plain if os.pathsep not in directory and directory not in path]
     environ["PYTHONPATH"] = os.pathsep.join([*first, *path, *last])
     return []
-
-
-def blind(command: list[str]) -> list[str]:
-    """Return why a command does not see what `for_children` sets, where its own words say so."""
-    program, options = os.path.basename(command[0]), command[1:]
-    if program == "env" and options[:1] and options[0] in ("-i", "-", "--ignore-environment"):
-        which = f"env {options[0]}"
-    elif program.startswith("python") and (letters := _letters(options)) and not letters.isdisjoint("EI"):
-        which = f"python -{'I' if 'I' in letters else 'E'}"
-    else:
-        return []
-    if any(os.path.exists(os.path.join(path, _HOOK)) for path in sys.path):
-        return []
-    return [f"{which} takes no paths from the environment, so that it finds no tree; `unpackenv hook` makes it find it"]
-
-
-def _letters(options: list[str]) -> set[str]:
-    """Return the options of one letter before the program that a Python runs."""
-    letters: set[str] = set()
-    for option in options:
-        if option[:1] != "-" or option[:2] == "--" or option == "-":
-            break
-        for letter in option[1:]:
-            letters.add(letter)
-            if letter in "cmWX":  # the rest is its value
-                break
-        if not letters.isdisjoint("cm"):
-            break
-    return letters
 
 
 def add_scripts(directory: str, environ: MutableMapping[str, str]) -> list[str]:

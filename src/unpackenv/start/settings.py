@@ -210,11 +210,11 @@ def nearest_variable(name: str) -> str:
     return meant and PREFIX + meant
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the one of `names` that `name` may be a slip for, or ""."""
+def nearest(name: str, names: Iterable[str], alike: float = 0.8) -> str:
+    """Return the one of `names` that `name` may be a slip for, or ""; `alike` is from 0, as all are, to 1."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.8)), "")
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=alike)), "")
 
 
 def _as_text(value: object) -> str:

@@ -9,7 +9,7 @@ from unpackenv.archive.facts import first
 from unpackenv.archive.trailer import Identity
 from unpackenv.errors import UnpackFailed
 from unpackenv.start.cold import notice
-from unpackenv.start.machine import child, usage
+from unpackenv.start.machine import child, limits, usage, workers
 from unpackenv.start.report import Attempt, Clock
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import reboot_check
@@ -99,7 +99,7 @@ class _Job:
         umask, effective = self._own_process()
         imported_before = set(sys.modules)
         try:
-            workers, why, warnings = self._unpack(clock, effective, 0o755 & ~umask)
+            count, why, warnings = self._unpack(clock, effective, 0o755 & ~umask)
         except OSError as error:
             raise target_error(error, str(error.filename or self.staging.target)) from error
         finally:
@@ -109,7 +109,7 @@ class _Job:
                 _forget_codecs(imported_before)
         used = usage.usage_of_tree() if self.isolated else (0.0, 0)  # else it is this process that has used it
         return {
-            "workers": workers, "workers_why": why, "phases": clock.phases, "used": used, "warnings": warnings
+            "workers": count, "workers_why": why, "phases": clock.phases, "used": used, "warnings": warnings
         }  # fmt: skip
 
     def _own_process(self) -> tuple[int, int]:
@@ -143,6 +143,8 @@ class _Job:
             try:
                 writer = staging.writer(fd, umask)
                 source.unpack(writer, self._processes, self.trace)
+                if source.workers_why == limits.PROCESSES:
+                    source.warnings.append(workers.why_fewer(self._processes))
                 clock.end_phase("unpack")
                 facts = {"key": [self.identity.key], **source.stamp_facts()}
                 if first(self.identity.facts, "kind") == "venv":

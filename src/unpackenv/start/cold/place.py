@@ -19,7 +19,7 @@ from unpackenv.errors import (
 from unpackenv.start import published
 from unpackenv.start.cold import checks, job, notice
 from unpackenv.start.locations import TargetCandidate
-from unpackenv.start.machine import child, limits
+from unpackenv.start.machine import child
 from unpackenv.start.machine.usage import Usage
 from unpackenv.start.python import bytecode
 from unpackenv.start.report import REUSED, UNPACKED, WAITED, Attempt, Report
@@ -77,8 +77,6 @@ def _unpack_at(candidate: TargetCandidate, settings: Settings, identity: Identit
     doubts = [] if candidate.is_default else checks.doubts(candidate.path)
     report.warnings = [*doubts, *result["warnings"], *bytecode.warnings(settings, report, identity)]
     report.workers, report.workers_why = result["workers"], result["workers_why"]
-    if report.workers_why == limits.PROCESSES:
-        report.warnings.append("the system refused to start more workers")
     if attempt.usage:
         attempt.usage.add_child(*result["used"])
     attempt.end_phase("fork", result["phases"])

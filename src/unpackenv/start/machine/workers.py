@@ -65,6 +65,24 @@ def _start(others: list[Worker], work: Work, count: int, queue: _Queue, prepared
         pass
 
 
+def why_fewer(processes: bool) -> str:
+    """Return why there were fewer workers than were asked for, where that was so."""
+    if processes or _has_threads():
+        return "the system refused to start more workers"
+    return "the application has replaced threads, so that one worker unpacked"
+
+
+def _has_threads() -> bool:
+    """Whether threads are the interpreter's own.
+
+    One that an application has put in their place, such as a greenlet, would run only while the caller waits for an
+    event loop.
+    """
+    import _thread
+
+    return is_built_in(_thread.start_new_thread)
+
+
 class _Queue:
     """Numbers from 0, each handed out once, to threads and processes alike."""
 
@@ -185,16 +203,12 @@ class _Process(Worker):
 
 
 class _Thread(Worker):
-    """A worker in a thread of this process. It closes a pipe when it ends.
-
-    The thread is the interpreter's own: one that an application has put in its place, such as a greenlet, would
-    run only while the caller waits for an event loop.
-    """
+    """A worker in a thread of this process. It closes a pipe when it ends."""
 
     def __init__(self, body: Callable[[], None]) -> None:
         import _thread
 
-        if not is_built_in(_thread.start_new_thread):
+        if not _has_threads():
             raise RuntimeError("the application has replaced threads")
         self._body = body
         self._problem = b""
