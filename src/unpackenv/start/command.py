@@ -11,6 +11,7 @@ from unpackenv.unpatched import os
 _ANSWER_SECONDS = 10
 _PREFIX = "pycache_prefix="
 _HOOK = "unpackenv.pth"
+_TAKES_ALL = ("-i", "-", "--ignore-environment", "-u PYTHONPATH", "--unset PYTHONPATH", "--unset=PYTHONPATH")  # of env
 _MOST_HOPS = 4  # from a script to its interpreter, as for the kernel
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import Any
 
-_TAKES_ALL = ("-i", "-", "--ignore-environment", "-u PYTHONPATH", "--unset PYTHONPATH", "--unset=PYTHONPATH")  # of env
 _SHIM = os.path.dirname(os.path.abspath(unpackenv_site.__file__))
 
 
