@@ -118,7 +118,7 @@ def has(module: str) -> bool:
 
 def bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
     """Show the progress of a step on a terminal, where what shows it is installed."""
-    if not has("build.progress"):
+    if not has("pack.progress"):
         return nullcontext(lambda done: None)
     from unpackenv.pack import progress
 

@@ -54,7 +54,7 @@ def _watched(archive: str, work: Callable[[], Report]) -> Report:
     """Unpack under the eyes of whoever sits at a terminal."""
     from unpackenv.archive import trailer
 
-    if not has("build.progress"):
+    if not has("pack.progress"):
         return work()
     from unpackenv.pack import progress
 
