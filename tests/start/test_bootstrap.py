@@ -14,6 +14,7 @@ import pytest
 import unpackenv
 from processes import IMPORT_ALL, IS_ROOT, SOURCE, TAG, environment, pack_tree, python, result_of, write_tree
 from unpackenv.archive import trailer
+from unpackenv.start.report import Clock
 from unpackenv.start.settings import TABLE
 
 FIELDS = [
@@ -65,6 +66,24 @@ def test_cold_then_warm(archive: Path, target: Path) -> None:
     assert warm["workers"] == 0
     assert list(cold["phases"]) == ["check", "lock", "open", "unpack", "publish", "fork", "import paths"]
     assert list(warm["phases"]) == ["check", "import paths"]
+
+
+def test_no_phase_fork_where_nothing_forked(archive: Path, target: Path) -> None:
+    """A process with several threads unpacks by itself; its phases are the whole start all the same."""
+    code = "import threading, time\nthreading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n"
+    report = result_of(code + boot(archive, target))
+    assert list(report["phases"]) == ["check", "lock", "open", "unpack", "publish", "import paths"]
+    assert 0 < sum(report["phases"].values()) <= report["milliseconds"]
+
+
+@pytest.mark.parametrize("name", ["fork", "publish"])
+def test_phases_add_up(name: str) -> None:
+    """Also where the rest of some phases belongs to one of them."""
+    clock = Clock()
+    clock.lap("lock")
+    clock.lap(name, {"unpack": 40.0, "publish": 2.0})
+    assert clock.phases["unpack"] == 40
+    assert sum(clock.phases.values()) == pytest.approx((clock._last - clock.began) * 1e3)
 
 
 @pytest.mark.parametrize("start", ["cold", "warm"])

@@ -104,7 +104,7 @@ def provide_tree(settings: Settings, attempt: Attempt) -> Report:
         _check_digest(settings.digest, identity.digest, archive)
     attempt.candidates = places.candidates(settings, identity)
     done = find_tree(attempt.candidates, identity.key, settings)
-    attempt.lap("check")
+    attempt.lap(report.CHECK)
     if done is None:
         from unpackenv.start.cold import cold
 
@@ -134,7 +134,7 @@ def finish(settings: Settings, done: Report, attempt: Attempt, *, here: bool = T
         from unpackenv.start.python import bytecode
 
         attempt.warnings += bytecode.warnings(settings, done, attempt.identity)
-    attempt.lap("import paths")
+    attempt.lap(report.IMPORT_PATHS)
     attempt.ended(done)
     report.bootstrap_ended(attempt.log, settings.imports)
 

@@ -86,7 +86,7 @@ def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Att
     except OSError as error:
         raise translated(error, str(error.filename or place.path)) from error
     try:
-        attempt.lap("lock")
+        attempt.lap(report.LOCK)
         done = bootstrap.find_tree([place], identity.key, settings)
         if done:  # another start has published it since we looked
             done.outcome = report.WAITED if waited else report.REUSED
@@ -104,7 +104,8 @@ def _start_at(place: Place, settings: Settings, identity: Identity, attempt: Att
     if done.workers_why == limits.PROCESSES:
         done.warnings.append("the system refused to start more workers")
     attempt.measure_usage().add_child(*result["used"])
-    attempt.lap("fork", result["phases"])
+    # What the phases of the job leave is what the process of its own cost, if there was one.
+    attempt.lap(report.FORK if result["isolated"] else report.PUBLISH, result["phases"])
     return done
 
 
@@ -174,7 +175,7 @@ def _unpack(staging: target.Staging, settings: Settings, identity: Identity, att
         raise
     finally:
         if trace:
-            trace.end(attempt)
+            trace.end(attempt, forked=job.isolated)
 
 
 def _run(job: _Job, attempt: Attempt) -> dict[str, Any]:
@@ -241,7 +242,8 @@ class _Job:
                 _forget_codecs(known)
         used = detail.usage_of_tree() if self.isolated else (0.0, 0)  # else it is this process that has used it
         return {
-            "workers": workers, "workers_why": why, "phases": clock.phases, "used": used, "warnings": warnings
+            "workers": workers, "workers_why": why, "phases": clock.phases, "isolated": self.isolated, "used": used,
+            "warnings": warnings,
         }  # fmt: skip
 
     def _own_process(self) -> tuple[int, int]:
@@ -263,7 +265,7 @@ class _Job:
         settings, staging = self.settings, self.staging
         with open_source(self.identity, settings) as source:
             source.trace = self.trace
-            clock.lap("open")
+            clock.lap(report.OPEN)
             if source.key != self.identity.key:
                 raise UnpackFailed(
                     "is another archive than the one that this start began with: it was replaced meanwhile",
@@ -276,13 +278,13 @@ class _Job:
             try:
                 tree = Tree(fd, umask, staging.target, staging.journal)
                 source.unpack(tree, self._processes)
-                clock.lap("unpack")
+                clock.lap(report.UNPACK)
                 facts = {"key": [self.identity.key], **source.stamp_facts()}
                 if first(self.identity.facts, "kind") == "venv":
                     source.warnings += self._settle(tree, facts)
                 facts["plain"] = [path for path in facts["import"] if not _shadows_standard_library(fd, path)]
                 staging.publish(fd, {**facts, **durable.facts(fd, settings.sync)}, root_mode)
-                clock.lap("publish")
+                clock.lap(report.PUBLISH)
             finally:
                 os.close(fd)
             return source.workers, source.workers_why, source.warnings

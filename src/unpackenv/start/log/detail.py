@@ -28,7 +28,7 @@ def write_start(log: Log, done: Report) -> None:
 
 def write_error(log: Log, error: UnpackenvError, attempt: Attempt) -> None:
     """Write the line of a start that failed."""
-    known = Report("error")
+    known = Report(report.FAILED)
     known.phases = attempt.phases
     known.milliseconds = attempt.milliseconds
     known.lock_wait_ms = attempt.lock_wait_ms
