@@ -1,6 +1,7 @@
-"""The tables of the documents that follow from the code: `make tables` writes them, and a test holds that they are.
+"""What documents and docstrings say that the code declares: `make tables` writes it, and a test holds that it did.
 
-What the words of a timing log mean is declared in report/timings/words.py. A table is found by its names of columns.
+The settings are declared in start/settings.py, the words of a timing log in report/timings/words.py. A table of a
+document is found by the names of its columns.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from unpackenv.cli.common import default_of, help_of
 from unpackenv.report.timings.words import CAUSES, OUTCOMES, PHASES, STEPS, Word
+from unpackenv.start.settings import TABLE
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +35,24 @@ def main() -> int:
     for name in stale:
         print(f"{name}: {'not up to date; run `make tables`' if check else 'written'}")
     return 1 if check and stale else 0
+
+
+def _readme(text: str) -> str:
+    rows = [(f"`{setting.variable}`", default_of(setting), setting.meaning) for setting in TABLE]
+    off = ("`UNPACKENV`", "on", "off: do nothing at all, as on a laptop that has the packages installed")
+    return _with_table(text, "| variable | default | what it is |", [*rows, off])
+
+
+def _signature(text: str) -> str:
+    """Return the source of `unpackenv.bootstrap` with the arguments that its docstring describes."""
+    before, args, rest = text.partition("    Args:\n")
+    _, returns, after = rest.partition("\n    Returns ")
+    lines = [
+        textwrap.fill(f"{setting.name}: {help_of(setting)}", 120, initial_indent=" " * 8, subsequent_indent=" " * 12,
+                      break_long_words=False, break_on_hyphens=False)
+        for setting in TABLE
+    ]  # fmt: skip
+    return before + args + "\n".join(lines) + "\n" + returns + after
 
 
 def _timing_log(text: str) -> str:
@@ -79,9 +101,11 @@ def _with_table(text: str, head: str, rows: Iterable[tuple[str, ...]]) -> str:
 
 
 _FILES: dict[str, Callable[[str], str]] = {
+    "README.md": _readme,
     "docs/timing-log.md": _timing_log,
     "docs/timing-log.schema.json": _schema,
     "docs/timings.md": _timings,
+    "src/unpackenv/__init__.py": _signature,
 }
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from unpackenv.archive import facts
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
 from unpackenv.start import bootstrap, importpaths, report
 from unpackenv.start.report import Attempt, Log, Report
-from unpackenv.start.settings import END_VARIABLE, TABLE, UNKNOWN_INTERPRETER, Settings, is_off, nearest
+from unpackenv.start.settings import COMMAND, END_VARIABLE, TABLE, UNKNOWN_INTERPRETER, Settings, is_off, nearest
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -91,12 +91,13 @@ def _bootstrap(arguments: dict[str, object], command: list[str], attempt: Attemp
 
 def _pass_on(settings: Settings, arguments: dict[str, object]) -> None:
     """Let `bootstrap()` and `mark()` in the command find what the wrapper was told."""
-    for name, value in (("UNPACKENV_ARCHIVE", settings.archive), ("UNPACKENV_TARGET", settings.target)):
-        if value:
-            os.environ[name] = os.path.abspath(value)
     for setting in TABLE:
-        if setting.name in ("log", "log_file", "imports") and setting.name in arguments:
-            os.environ[setting.variable] = str(arguments[setting.name])
+        if COMMAND in setting.remembered:
+            value = getattr(settings, setting.name)
+            if setting.is_path and value:  # the command may change its directory
+                os.environ[setting.variable] = os.path.abspath(value)
+            elif setting.name in arguments:
+                os.environ[setting.variable] = str(arguments[setting.name])
     if report.last_end:
         os.environ[END_VARIABLE] = f"{os.getpid()} {report.last_end[0][0]}"
 
