@@ -96,12 +96,12 @@ def test_no_document_and_no_message_names_a_variable_that_is_not_there() -> None
 
 
 def test_the_wrapper_hands_on_what_is_remembered_for_its_command(archive: Path, target: Path, tmp_path: Path) -> None:
-    values = {
-        "archive": archive, "target": target, "digest": "any", "missing": "error", "workers": 1, "parallel": "threads",
-        "memory": "64M", "lock_timeout": 5, "log": "json", "log_file": tmp_path / "log", "imports": 3,
-        "trace": tmp_path / "trace",
-    }  # fmt: skip
-    options = []
+    given = {"archive": archive, "target": target, "workers": 1, "log": "json", "imports": 3}
+    values: dict[str, object] = {
+        each.name: tmp_path / each.name if each.is_path else default_of(each) for each in TABLE
+    }
+    values.update(given)
+    options: list[object] = []
     for setting in TABLE:
         if setting.name != "in_place":  # else the target would have to be there
             options += [setting.option] if setting.is_switch else [setting.option, values[setting.name]]
