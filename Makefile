@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test means soak fuzz lint format docs bench images clean
+.PHONY: help demo test means soak fuzz lint format docs tables bench images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
@@ -43,6 +43,9 @@ format: $(VENV)/.build,lint ## put right what ruff can by itself
 
 docs: $(VENV)/.build,docs ## build the documents into build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+tables: $(VENV)/.build,test ## write the tables of the documents that follow from the code
+	$(BIN)/python docs/tables.py
 
 bench: $(VENV)/.build,test ## measure beside every alternative
 	$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -43,23 +43,24 @@ def bootstrap(
     `UNPACKENV_<NAME>` in the environment, else from what `pack` recorded, else a default.
 
     Args:
-        archive: the archive; by default a well-known name beside the calling file, then in /opt/unpackenv.
-        target: directory to unpack into; by default one named by the digest under /opt/unpackenv/env,
-            the user's cache, or the temporary directory, the first that is writable.
-        digest: accept only the archive with this sha256, in hex, as `unpackenv inspect` prints it; by default "any".
-        missing: "ignore" makes a start without an archive a no-op; by default it is an error.
-        in_place: replace files one by one in a target that is already in use.
-        force: unpack whatever the checks before it say of interpreter, mount, room and memory.
-        sync: wait until the tree is on the disk, so that it need not be looked at after a reboot.
-        workers: how many workers unpack; by default as many as CPUs, CPU quota and memory allow.
-        parallel: "processes" or "threads"; by default what measures faster.
-        memory: budget in bytes for the buffers of all workers together.
-        lock_timeout: seconds to wait for another start that is unpacking the same target.
-        log: "text", "json" or "off": the timing line on stderr.
-        log_file: a file to which each line is appended as JSON, whatever `log` says.
-        imports: how many of the slowest imports `mark("ready")` tells; by default imports are not measured.
-        trace: a file for a trace of the unpack, by worker and frame, in Chrome's format.
-        relocate: where it unpacks a virtual environment elsewhere than that was made, rewrite its scripts for there.
+        archive: the archive (default: site-packages, packages or venv with .tar.zst, .tar.xz, .tar.gz or .tar, beside
+            the caller of bootstrap() or in /opt/unpackenv)
+        target: the directory to unpack into (default: the one that `pack --target` recorded, else one named by the
+            digest below /opt/unpackenv/env, the user's cache or the temporary directory)
+        digest: the digest of the only archive to accept, as `unpackenv inspect` prints it (default: any)
+        missing: what to do without an archive: error, or ignore, and then the start does nothing (default: error)
+        in_place: replace files one by one in a target that is already in use (default: no)
+        force: unpack whatever the checks before it say of interpreter, mount, room and memory (default: no)
+        sync: wait until the tree is on the disk, so that a reboot needs no look at it (default: no)
+        workers: how many workers unpack; 0: as many as CPUs, CPU quota and memory allow (default: 0)
+        parallel: what the workers are: processes, threads, or auto, which takes what measures faster (default: auto)
+        memory: budget in bytes for the buffers of all workers together, such as 256M (default: 256M)
+        lock_timeout: seconds to wait for another start that is unpacking the same target (default: 600)
+        log: the timing line on stderr: text, json or off (default: text)
+        log_file: a file to which each line is appended as JSON, whatever log says (default: none)
+        imports: how many of the slowest imports mark("ready") tells; 0: imports are not measured (default: 0)
+        trace: a file for a trace of the unpack, by worker and frame, in Chrome's format (default: none)
+        relocate: rewrite the scripts of a virtual environment that is unpacked elsewhere than it was made (default: no)
 
     Returns a `Report`; a second call that names neither archive nor target returns the first one's. Raises
     `UnpackenvError`: its subclasses in `unpackenv.errors` say what can go wrong. With

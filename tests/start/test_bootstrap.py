@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
@@ -11,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import unpackenv
 from processes import IMPORT_ALL, IS_ROOT, SOURCE, TAG, environment, pack_tree, python, result_of, write_tree
 from unpackenv.archive import trailer
-from unpackenv.start.settings import TABLE
+from unpackenv.start.report import CHECK, FORK, IMPORT_PATHS, PHASES, Clock
 
 FIELDS = [
     "outcome", "archive", "digest", "key", "target", "import_paths", "bin", "python", "files", "size", "workers",
@@ -63,8 +61,26 @@ def test_cold_then_warm(archive: Path, target: Path) -> None:
         assert 0 < sum(report["phases"].values()) <= report["milliseconds"]
     assert cold["workers"] >= 1
     assert warm["workers"] == 0
-    assert list(cold["phases"]) == ["check", "lock", "open", "unpack", "publish", "fork", "import paths"]
-    assert list(warm["phases"]) == ["check", "import paths"]
+    assert list(cold["phases"]) == list(PHASES)
+    assert list(warm["phases"]) == [CHECK, IMPORT_PATHS]
+
+
+def test_no_phase_fork_where_nothing_forked(archive: Path, target: Path) -> None:
+    """A process with several threads unpacks by itself; its phases are the whole start all the same."""
+    code = "import threading, time\nthreading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n"
+    report = result_of(code + boot(archive, target))
+    assert list(report["phases"]) == [phase for phase in PHASES if phase != FORK]
+    assert 0 < sum(report["phases"].values()) <= report["milliseconds"]
+
+
+@pytest.mark.parametrize("name", ["fork", "publish"])
+def test_phases_add_up(name: str) -> None:
+    """Also where the rest of some phases belongs to one of them."""
+    clock = Clock()
+    clock.end_phase("lock")
+    clock.end_phase(name, {"unpack": 40.0, "publish": 2.0})
+    assert clock.phases["unpack"] == 40
+    assert sum(clock.phases.values()) == pytest.approx((clock._last - clock.began) * 1e3)
 
 
 @pytest.mark.parametrize("start", ["cold", "warm"])
@@ -329,14 +345,6 @@ def test_bad_values(archive: Path, target: Path, name: str, value: str) -> None:
     assert (by_environment["type"], by_environment["where"]) == ("SettingError", variable)
     assert repr(value) in str(by_argument["text"])
     assert not target.exists()
-
-
-def test_signature_is_the_table_of_settings() -> None:
-    parameters = inspect.signature(unpackenv.bootstrap).parameters
-    assert list(parameters) == [setting.name for setting in TABLE]
-    assert all(parameter.default is None for parameter in parameters.values())
-    documented = re.findall(r"^    (\w+): ", inspect.getdoc(unpackenv.bootstrap) or "", re.MULTILINE)
-    assert documented == list(parameters)
 
 
 def test_numbers_and_paths_as_arguments(archive: Path, target: Path) -> None:

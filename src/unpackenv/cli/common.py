@@ -17,12 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]
 
-# What help calls the value of a setting.
-_VALUES = {
-    "archive": "FILE", "target": "DIR", "digest": "SHA256", "missing": "HOW", "workers": "N", "parallel": "HOW",
-    "memory": "SIZE", "lock_timeout": "SECONDS", "log": "FORM", "log_file": "FILE", "imports": "N", "trace": "FILE",
-}  # fmt: skip
-
 
 class Help(argparse.HelpFormatter):
     """Breaks lines between words only. Of longer texts it leaves lines alone that fit, such as examples."""
@@ -95,20 +89,21 @@ def add_settings(parser: Parser, without: Collection[str] = ()) -> None:
         if setting.name not in without:
             value: dict[str, Any] = {"action": "store_true"}
             if not setting.is_switch:
-                value = {"metavar": _VALUES[setting.name]}
-            parser.add_argument(setting.option, help=_meaning(setting), default=None, **value)
+                value = {"metavar": setting.placeholder}
+            parser.add_argument(setting.option, help=help_of(setting), default=None, **value)
 
 
-def _meaning(setting: Setting) -> str:
+def help_of(setting: Setting) -> str:
     """Return what a setting means, with its default."""
+    return f"{setting.meaning} (default: {default_of(setting)})"
+
+
+def default_of(setting: Setting) -> str:
+    """Return the default of a setting as people write it, or in words."""
     value = setting.default
     if isinstance(value, bool):
-        default = "yes" if value else "no"
-    elif setting.name == "memory":
-        default = f"{int(str(value)) >> 20}M"
-    else:
-        default = f"{value:g}" if isinstance(value, float) else str(value) or "none"
-    return setting.meaning if "default: " in setting.meaning else f"{setting.meaning} (default: {default})"
+        value = "yes" if value else "no"
+    return setting.otherwise or (f"{value:g}" if isinstance(value, float) else str(value))
 
 
 def has(module: str) -> bool:

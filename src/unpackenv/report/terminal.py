@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Union
 from unicodedata import east_asian_width
@@ -29,7 +29,8 @@ Cell = Union[str, Bar]
 class Table:
     """A table: its title, the heads of its columns, its rows, and a sentence on how to read it.
 
-    `numbers` are the columns whose cells are figures, to be aligned at the right. A cell may have several lines.
+    `numbers` are the columns whose cells are figures, to be aligned at the right. A cell may have several lines, and
+    has a colour if all it says is one of the words of `styles`.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     numbers: frozenset[str] = field(default=frozenset())
+    styles: Mapping[str, str] = field(default_factory=dict)
 
 
 _MARGIN, _GAP = 2, 2
@@ -45,11 +47,9 @@ _LONG_WORD = 28  # paths and the like, which are broken where need be
 _NOTE = 120
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BOLD, _DIM, _BAR_COLOUR = "1", "2", "36"
-# Of cells that are one of these words.
-_COLOURS = {
-    "unpacked": "34", "reused": "32", "waited": "33", "failed": "31", "slower": "1;31", "faster": "1;32",
-    "ok": "32", "warning": "33", "problem": "1;31",
-}  # fmt: skip
+# Colours that a table may give to words, as a terminal numbers them.
+RED, GREEN, YELLOW, BLUE = "31", "32", "33", "34"
+BOLD_RED, BOLD_GREEN = f"{_BOLD};{RED}", f"{_BOLD};{GREEN}"
 
 
 def show(headline: str, tables: Sequence[Table], conclusion: str = "") -> None:
@@ -116,7 +116,7 @@ class _Screen:
             for name, cell, lines, width in zip(table.columns, row, cells, widths):
                 text = lines[number] if number < len(lines) else ""
                 room = " " * (width - _width(text))
-                styled = self._styled(text, style or _style(cell))
+                styled = self._styled(text, style or _style(cell, table))
                 pieces.append(room + styled if name in table.numbers else styled + room)
             self.line(" " * _MARGIN + (" " * _GAP).join(pieces))
 
@@ -130,7 +130,9 @@ class _Screen:
             if number:
                 self.line("")
             for name, cell in zip(table.columns, row):
-                lines = [self._styled(line, _style(cell)) for line in self._lines(cell, self.width - margin) if line]
+                lines = [
+                    self._styled(line, _style(cell, table)) for line in self._lines(cell, self.width - margin) if line
+                ]
                 head = self._styled(name, _BOLD) + " " * (margin - _width(name))
                 if lines and not is_beside and name:
                     self.line(head)
@@ -155,8 +157,8 @@ class _Screen:
         return f"\x1b[{style}m{text}\x1b[0m" if text and style and self.coloured else text
 
 
-def _style(cell: Cell) -> str:
-    return _BAR_COLOUR if isinstance(cell, Bar) else _COLOURS.get(cell, "")
+def _style(cell: Cell, table: Table) -> str:
+    return _BAR_COLOUR if isinstance(cell, Bar) else table.styles.get(cell, "")
 
 
 def _widths(rows: Sequence[Sequence[Cell]], screen: int | None) -> list[int]:

@@ -12,7 +12,7 @@ from unpackenv.errors import ArchiveNotFound, DigestMismatch, PlatformUnsupporte
 from unpackenv.start import importpaths, locations, published, stamp
 from unpackenv.start.output import Log, write_line
 from unpackenv.start.process import this_process
-from unpackenv.start.report import MISSING, OFF, REUSED, UNPACKED, Attempt, Report
+from unpackenv.start.report import CHECK, IMPORT_PATHS, MISSING, OFF, REUSED, UNPACKED, Attempt, Report
 from unpackenv.start.settings import Settings, is_off
 from unpackenv.unpatched import os
 
@@ -86,7 +86,7 @@ class Start:
     def finish(self, report: Report) -> None:
         """Make the tree importable, and log."""
         self.attempt.warnings += self.make_importable(report)
-        self.attempt.end_phase("import paths")
+        self.attempt.end_phase(IMPORT_PATHS)
         self.log_end(report)
         this_process.bootstrap_ended(self.attempt.log, self.settings.imports)
 
@@ -209,7 +209,7 @@ def provide_tree(settings: Settings, attempt: Attempt) -> Report:
         _check_digest(settings.digest, identity.digest, archive)
     attempt.candidates = locations.candidates(settings, identity)
     report = published.find_tree(attempt.candidates, identity.key, settings)
-    attempt.end_phase("check")
+    attempt.end_phase(CHECK)
     if report is None:
         from unpackenv.start.cold import place
 

@@ -13,7 +13,7 @@ from unpackenv.start.command import Command, blind_to_environment
 from unpackenv.start.output import Log, write_line
 from unpackenv.start.process import this_process
 from unpackenv.start.report import OFF, Attempt, Report
-from unpackenv.start.settings import END_VARIABLE, TABLE, Settings, is_off, nearest
+from unpackenv.start.settings import COMMAND, END_VARIABLE, TABLE, Settings, is_off, nearest
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -99,13 +99,13 @@ class Wrapper(Start):
             os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
 
     def _pass_on(self) -> None:
-        settings = self.settings
-        for name, value in (("UNPACKENV_ARCHIVE", settings.archive), ("UNPACKENV_TARGET", settings.target)):
-            if value:
-                os.environ[name] = os.path.abspath(value)
         for setting in TABLE:
-            if setting.name in ("log", "log_file", "imports") and setting.name in self.arguments:
-                os.environ[setting.variable] = str(self.arguments[setting.name])
+            if COMMAND in setting.remembered:
+                value = getattr(self.settings, setting.name)
+                if setting.is_path and value:  # the command may change its directory
+                    os.environ[setting.variable] = os.path.abspath(value)
+                elif setting.name in self.arguments:
+                    os.environ[setting.variable] = str(self.arguments[setting.name])
         if this_process.ended:
             os.environ[END_VARIABLE] = f"{os.getpid()} {this_process.ended}"
 

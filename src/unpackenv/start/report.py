@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from unpackenv.start.machine.usage import Usage
     from unpackenv.start.output import Log
 
-UNPACKED, REUSED, WAITED, OFF, MISSING = "unpacked", "reused", "waited", "off", "missing"
+# What a start comes to, and its phases: the words of the log. What they mean is in report/timings/words.py.
+UNPACKED, REUSED, WAITED, OFF, MISSING, FAILED = "unpacked", "reused", "waited", "off", "missing", "error"
+OUTCOMES = (UNPACKED, REUSED, WAITED, OFF, MISSING, FAILED)
+CHECK, LOCK, OPEN, UNPACK, PUBLISH, FORK = "check", "lock", "open", "unpack", "publish", "fork"
+IMPORT_PATHS = "import paths"
+PHASES = (CHECK, LOCK, OPEN, UNPACK, PUBLISH, FORK, IMPORT_PATHS)
 
 
 class Report:
@@ -100,11 +105,14 @@ class Clock:
         self.phases: dict[str, float] = {}
 
     def end_phase(self, name: str, parts: Mapping[str, float] | None = None) -> None:
-        """Account the time since the last phase ended to the phase `name`, less what its `parts` account for."""
+        """Account the time since the last phase ended to the phases `parts`, and what they leave of it to `name`.
+
+        That may be one of the parts, and then has both.
+        """
         now = time.perf_counter()
         parts = parts or {}
         self.phases.update(parts)
-        self.phases[name] = (now - self._last) * 1e3 - sum(parts.values())
+        self.phases[name] = parts.get(name, 0.0) + (now - self._last) * 1e3 - sum(parts.values())
         self._last = now
 
     @property

@@ -82,16 +82,38 @@ def _choice(*choices: str) -> Callable[[str], str]:
     return check
 
 
+# Where a value is remembered that outlives its start: the wrapper hands it on to the command that it becomes, `pack`
+# records it in the archive, `hook` writes it into its file.
+COMMAND, ARCHIVE, HOOK = "command", "archive", "hook"
+
+
 class Setting:
-    """One setting: its name everywhere, how its text is read, its default, and what it means."""
+    """One setting: its name everywhere, how its text is read, its default, and what it means.
 
-    __slots__ = ("default", "meaning", "name", "parse")
+    `parse` makes a value of a text; its type is that of the `default`. Help calls the value `placeholder` ("" for a
+    switch, which has none), says what it is `meaning`, and `otherwise` of a default that does not speak for itself.
+    `remembered` are the places where it is remembered: COMMAND, ARCHIVE, HOOK.
+    """
 
-    def __init__(self, name: str, parse: Callable[[str], object], default: object, meaning: str) -> None:
+    __slots__ = ("default", "meaning", "name", "otherwise", "parse", "placeholder", "remembered")
+
+    def __init__(
+        self,
+        name: str,
+        parse: Callable[[str], object],
+        default: object,
+        placeholder: str,
+        meaning: str,
+        otherwise: str = "",
+        remembered: tuple[str, ...] = (),
+    ) -> None:
         self.name = name
         self.parse = parse
         self.default = default
+        self.placeholder = placeholder
         self.meaning = meaning
+        self.otherwise = otherwise
+        self.remembered = remembered
 
     @property
     def variable(self) -> str:
@@ -108,29 +130,74 @@ class Setting:
         """Whether its option takes no value."""
         return self.parse is _switch
 
+    @property
+    def is_path(self) -> bool:
+        """Whether its value is a path."""
+        return self.parse is path
 
+
+# `--help`, the table in README.md and the docstring of `unpackenv.bootstrap` say what is written here.
 TABLE = (
-    Setting("archive", path, "", "the archive; default: a well-known name beside the caller, then in /opt/unpackenv"),
     Setting(
-        "target", path, "", "the directory to unpack into; default: the recorded one, else one named by the digest"
+        "archive", path, "", "FILE", "the archive",
+        "site-packages, packages or venv with .tar.zst, .tar.xz, .tar.gz or .tar, beside the caller of bootstrap() or "
+        "in /opt/unpackenv",
+        (COMMAND, HOOK),
     ),
-    Setting("digest", _digest, "", "the digest of the only archive to accept, as `inspect` prints it; default: any"),
-    Setting("missing", _choice("error", "ignore"), "error", "what to do without an archive: error, or ignore"),
-    Setting("in_place", _switch, False, "replace files one by one in a target that is already in use"),
-    Setting("force", _switch, False, "unpack whatever the checks before it say of interpreter, mount, room and memory"),
-    Setting("sync", _switch, False, "wait until the tree is on the disk, so that a reboot needs no look at it"),
-    Setting("workers", _count, 0, "how many workers unpack; 0: as many as CPUs, quota and memory allow"),
     Setting(
-        "parallel", _choice("auto", "processes", "threads"), "auto", "what the workers are: auto, processes or threads"
+        "target", path, "", "DIR", "the directory to unpack into",
+        "the one that `pack --target` recorded, else one named by the digest below /opt/unpackenv/env, the user's "
+        "cache or the temporary directory",
+        (COMMAND, ARCHIVE, HOOK),
     ),
-    Setting("memory", size, 256 << 20, "budget in bytes for the buffers of all workers together, such as 256M"),
-    Setting("lock_timeout", _seconds, 600.0, "seconds to wait for another start that is unpacking the same target"),
-    Setting("log", _choice("text", "json", "off"), "text", "the timing line on stderr: text, json or off"),
-    Setting("log_file", path, "", "a file to which each line is appended as JSON, whatever log says"),
-    Setting("imports", _count, 0, 'how many of the slowest imports mark("ready") tells; 0: imports are not measured'),
-    Setting("trace", path, "", "a file for a trace of the unpack, by worker and frame, in Chrome's format"),
-    Setting("relocate", _switch, False, "rewrite scripts of a virtual environment for where they are unpacked"),
-)
+    Setting(
+        "digest", _digest, "", "SHA256", "the digest of the only archive to accept, as `unpackenv inspect` prints it",
+        "any",
+    ),
+    Setting(
+        "missing", _choice("error", "ignore"), "error", "HOW",
+        "what to do without an archive: error, or ignore, and then the start does nothing",
+    ),
+    Setting("in_place", _switch, False, "", "replace files one by one in a target that is already in use"),
+    Setting(
+        "force", _switch, False, "",
+        "unpack whatever the checks before it say of interpreter, mount, room and memory",
+    ),
+    Setting("sync", _switch, False, "", "wait until the tree is on the disk, so that a reboot needs no look at it"),
+    Setting("workers", _count, 0, "N", "how many workers unpack; 0: as many as CPUs, CPU quota and memory allow"),
+    Setting(
+        "parallel", _choice("auto", "processes", "threads"), "auto", "HOW",
+        "what the workers are: processes, threads, or auto, which takes what measures faster",
+    ),
+    Setting(
+        "memory", size, 256 << 20, "SIZE", "budget in bytes for the buffers of all workers together, such as 256M",
+        "256M",
+    ),
+    Setting(
+        "lock_timeout", _seconds, 600.0, "SECONDS",
+        "seconds to wait for another start that is unpacking the same target",
+    ),
+    Setting(
+        "log", _choice("text", "json", "off"), "text", "FORM", "the timing line on stderr: text, json or off",
+        remembered=(COMMAND,),
+    ),
+    Setting(
+        "log_file", path, "", "FILE", "a file to which each line is appended as JSON, whatever log says", "none",
+        (COMMAND,),
+    ),
+    Setting(
+        "imports", _count, 0, "N",
+        'how many of the slowest imports mark("ready") tells; 0: imports are not measured',
+        remembered=(COMMAND,),
+    ),
+    Setting(
+        "trace", path, "", "FILE", "a file for a trace of the unpack, by worker and frame, in Chrome's format", "none"
+    ),
+    Setting(
+        "relocate", _switch, False, "",
+        "rewrite the scripts of a virtual environment that is unpacked elsewhere than it was made",
+    ),
+)  # fmt: skip
 
 
 class Settings:
@@ -227,4 +294,4 @@ def _parsed(setting: Setting, text: str, name: str) -> object:
     try:
         return setting.parse(text)
     except ValueError as error:
-        raise SettingError(f"{text!r} is not {error}", where=name, hint=f"It is {setting.meaning}") from None
+        raise SettingError(f"{text!r} is not {error}", where=name, hint=f"It means: {setting.meaning}") from None

@@ -16,7 +16,7 @@ import timing_logs
 from processes import PATIENCE, environment, pack_tree, python, run, start, wrapper, write_tree
 from timing_logs import error
 from unpackenv.pack import runtime
-from unpackenv.report.timings.causes import PHASES
+from unpackenv.report.timings.words import PHASES, UNTIL_FAILED
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -33,7 +33,7 @@ def test_in_a_pipe(log_of_all: Path) -> None:
     assert lines[0] == "63 starts, 2023-11-14 22:13:20 to 22:14:39 UTC: 20 unpacked, 20 waited, 20 reused, 3 failed."
     assert [re.split(r"  +", line.strip())[:6] for line in lines if line.startswith("  unpacked")][:2] == [
         ["unpacked", "20", "560", "880", "960", "█████▋"],
-        ["unpacked", "check", "5.0", "5.0", "▏", "look for a tree that is already there"],
+        ["unpacked", "check", "5.0", "5.0", "▏", PHASES["check"].meaning],
     ]
     assert "\x1b" not in done.stdout
     bars = {line.split()[0]: line.count("█") for line in lines[4:8]}
@@ -177,7 +177,10 @@ def test_real_starts(tmp_path: Path) -> None:
     for outcome in ("unpacked", "reused"):
         figures = found["outcomes"][outcome]
         assert 0 < figures["phases"]["check"]["p50"] < figures["p50"] < (time.time() - began) * 1e3
-    assert {phase for figures in found["outcomes"].values() for phase in figures["phases"]} <= PHASES.keys()
+    assert {phase for figures in found["outcomes"].values() for phase in figures["phases"]} <= {
+        *PHASES,
+        UNTIL_FAILED.name,
+    }
     assert {"lock", "open", "unpack", "publish"} <= found["outcomes"]["unpacked"]["phases"].keys()
     assert [each["reason"] for each in found["failures"]] == ["digest-mismatch"]
     assert [(each["name"], each["outcome"], each["process"]["count"]) for each in found["marks"]] == [

@@ -17,6 +17,7 @@ from unpackenv.errors import TimingLogUnreadable
 from unpackenv.report.timings import export, log, tables
 from unpackenv.report.timings.comparison import compare
 from unpackenv.report.timings.summary import summarize
+from unpackenv.report.timings.words import UNTIL_FAILED
 
 
 def line(record: dict[str, object]) -> bytes:
@@ -96,7 +97,7 @@ def test_phases_of_less_than_nothing(tmp_path: Path) -> None:
 
 def test_what_a_start_did_when_it_failed(tmp_path: Path) -> None:
     failed, well = read(tmp_path, line(error(milliseconds=50)) + line(start())).starts
-    assert failed.steps == {"check": 5, log.UNTIL_FAILED: 45}
+    assert failed.steps == {"check": 5, UNTIL_FAILED.name: 45}
     assert well.steps == well.phases
 
 

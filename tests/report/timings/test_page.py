@@ -14,7 +14,7 @@ from browser import ask, look
 from processes import python, result_of
 from timing_logs import TIME, error, start
 from unpackenv.report.timings import comparison, log, page, summary, trace
-from unpackenv.report.timings.charts import OUTCOME_COLOURS, PHASE_COLOURS, STEP_COLOURS
+from unpackenv.report.timings.words import OUTCOMES, STEPS, UNPACK, phase_colours
 
 
 def write(path: Path, starts: Path, before: Path | None = None, traced: Path | None = None) -> str:
@@ -64,11 +64,8 @@ def test_in_a_browser(tmp_path: Path, log_of_all: Path) -> None:
     write(path, log_of_all, before=log_of_all, traced=trace_file(tmp_path / "trace.json"))
     seen = look(path, tmp_path)
     assert seen.console == []
-    drawn = {
-        **PHASE_COLOURS,
-        **STEP_COLOURS,
-        **{outcome: OUTCOME_COLOURS[outcome] for outcome in ("unpacked", "waited", "reused")},
-    }
+    drawn = phase_colours()
+    drawn.update({name: word.colour for name, word in {**STEPS, **OUTCOMES}.items() if name not in ("off", "missing")})
     assert {
         name: seen.colours.get(colour, 0) for name, colour in drawn.items() if seen.colours.get(colour, 0) < 40
     } == {}
@@ -122,7 +119,7 @@ def test_the_browser_tells_what_is_wrong(tmp_path: Path) -> None:
     path.write_text("<!DOCTYPE html><title>x</title><script>nonsense()</script><img src='file:///nowhere.png'>")
     seen = look(path, tmp_path)
     assert any("nonsense is not defined" in line for line in seen.console)
-    assert seen.colours.keys() == {"#ffffff"} or PHASE_COLOURS["unpack"] not in seen.colours
+    assert seen.colours.keys() == {"#ffffff"} or UNPACK.colour not in seen.colours
 
 
 def test_complete_in_one_file(tmp_path: Path, log_of_all: Path) -> None:

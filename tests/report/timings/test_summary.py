@@ -13,8 +13,8 @@ import timing_logs
 from timing_logs import TIME, error, mark, start
 from unpackenv.report.timings import log
 from unpackenv.report.timings.causes import waited_for
-from unpackenv.report.timings.log import UNTIL_FAILED
 from unpackenv.report.timings.summary import Distribution, Summary, nearest_rank, summarize
+from unpackenv.report.timings.words import UNTIL_FAILED
 
 
 def summary_of(tmp_path: Path, *records: dict[str, object]) -> Summary:
@@ -68,7 +68,7 @@ def test_outcomes_and_phases(tmp_path: Path) -> None:
     assert {name: each.milliseconds for name, each in reused.examples.items()} == {"p50": 3, "slowest": 5}
     assert list(reused.phases) == ["check", "import paths", "lock"]
     assert (reused.phases["lock"].count, reused.phases["check"].count) == (1, 2)
-    assert failed.phases[UNTIL_FAILED].largest == 540_000
+    assert failed.phases[UNTIL_FAILED.name].largest == 540_000
     assert [start.milliseconds for start in found.slowest] == [600_000, *range(109, 100, -1)]
     assert [(each.reason, each.count, each.last.milliseconds) for each in found.failures] == [
         ("no-space", 2, 60), ("lock-timeout", 1, 600_000),

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unpackenv.errors import UnpackenvError
-from unpackenv.report.terminal import Table
+from unpackenv.report.terminal import BOLD_RED, GREEN, YELLOW, Table
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
+_STYLES = {OK: GREEN, WARNING: YELLOW, PROBLEM: BOLD_RED}
 
 
 @dataclass(frozen=True)
@@ -60,4 +61,4 @@ class Diagnosis:
     def table(self) -> Table:
         """Return the findings for people, each with what to do about it."""
         rows = [(one.level, one.topic, one.text + (f"\n  {one.hint}" if one.hint else "")) for one in self.findings]
-        return Table("What a start here depends on", ("level", "topic", "what was found"), rows)
+        return Table("What a start here depends on", ("level", "topic", "what was found"), rows, styles=_STYLES)

@@ -11,19 +11,9 @@ The rules, in their order; "the whole" is `milliseconds`:
 
 from __future__ import annotations
 
-from unpackenv.report.timings.log import UNTIL_FAILED, Start
+from unpackenv.report.timings.log import Start
+from unpackenv.report.timings.words import ANOTHER_START, CPU_QUOTA, IDLE_CPUS, LOCK, UNPACK
 
-# What happens in a phase.
-PHASES = {
-    "check": "look for a tree that is already there",
-    "lock": "load what unpacks, lock the target, wait for another start",
-    "open": "read and check the archive's table of contents",
-    "unpack": "read, verify, decode and write all files",
-    "publish": "rename the tree to its place",
-    "fork": "start and end the process that unpacks",
-    "import paths": "make the tree importable",
-    UNTIL_FAILED: "what it was doing when it failed",
-}
 _OF_LOCK, _OF_QUOTA, _OF_CPUS = 0.5, 0.25, 0.5
 
 
@@ -34,18 +24,18 @@ def waited_for(start: Start) -> str:
     if not whole or not steps:
         return ""
     if start.lock_wait_ms >= _OF_LOCK * whole:
-        return f"another start, which held the lock: {_part(start.lock_wait_ms, whole)}"
+        return f"{ANOTHER_START.name}: {_part(start.lock_wait_ms, whole)}"
     if throttled >= _OF_QUOTA * whole:
-        return f"the CPU quota: throttled for {throttled:,.0f} ms, summed over CPUs"
+        return f"{CPU_QUOTA.name} for {throttled:,.0f} ms, summed over CPUs"
     name = max(steps, key=lambda phase: steps[phase])
     text = f"{name}: {_part(steps[name], whole)}"
-    if name == "lock" and start.lock_wait_ms:
+    if name == LOCK.name and start.lock_wait_ms:
         text += f", {start.lock_wait_ms:,.0f} ms of it for another start"
     had = steps[name] * start.workers
-    if name == "unpack" and start.cpu_ms is not None and had:
+    if name == UNPACK.name and start.cpu_ms is not None and had:
         used = start.cpu_ms / had
         if used < _OF_CPUS:
-            text += f", CPUs used for {used:.0%} of it: disk, or other processes"
+            text += f", {IDLE_CPUS.name.replace('…', f'{used:.0%}')}"
     return text
 
 

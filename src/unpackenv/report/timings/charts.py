@@ -16,21 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from unpackenv.report import counted
-from unpackenv.report.timings.causes import PHASES
-from unpackenv.report.timings.log import UNTIL_FAILED, Start
+from unpackenv.report.timings.log import Start
 from unpackenv.report.timings.summary import Group, Summary
-from unpackenv.report.timings.tables import milliseconds, outcome_word
+from unpackenv.report.timings.tables import milliseconds
 from unpackenv.report.timings.trace import Trace
+from unpackenv.report.timings.words import BEFORE, STEPS, outcome, outcome_label, phase_colours, phase_meaning
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
+# For names that no table of words has: Okabe and Ito's colours, which people with any colour vision can tell apart.
 _PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a800")
-OUTCOME_COLOURS = {"unpacked": "#0072b2", "waited": "#e69f00", "reused": "#009e73", "error": "#aa0044"}
-PHASE_COLOURS = {
-    "check": "#56b4e9", "lock": "#e69f00", "open": "#cc79a7", "unpack": "#0072b2", "publish": "#009e73",
-    "fork": "#999999", "import paths": "#b8a800", UNTIL_FAILED: "#aa0044",
-}  # fmt: skip
-# The steps of a frame, beside the phases that a trace has, too.
-STEP_COLOURS = {"read": "#332288", "verify": "#882255", "decode": "#0072b2", "write": "#d55e00"}
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: smaller, and can be searched
     "svg.hashsalt": "unpackenv",  # the same log, the same page
@@ -106,13 +99,13 @@ def _distribution(groups: Sequence[Group]) -> _Chart | None:
         durations = [start.milliseconds for start in group.starts]
         heights = [row + scatter.uniform(-0.22, 0.22) for _ in durations]
         axes.scatter(
-            durations, heights, s=12, alpha=0.5, linewidths=0, color=_outcome_colour(group.outcome),
+            durations, heights, s=12, alpha=0.5, linewidths=0, color=outcome(group.outcome).colour,
             rasterized=len(durations) > _MANY,
         )  # fmt: skip
         axes.vlines(group.whole.p50, row - 0.36, row + 0.36, color="black")
         label = f"half within {milliseconds(group.whole.p50)} ms"
         axes.annotate(label, (group.whole.p50, row - 0.36), (3, 0), textcoords="offset points", va="top")
-    _name_rows(axes, [f"{outcome_word(group.outcome)}\n{counted(len(group.starts), 'start')}" for group in groups])
+    _name_rows(axes, [f"{outcome_label(group.outcome)}\n{counted(len(group.starts), 'start')}" for group in groups])
     _durations_on(axes.xaxis, axes, [start.milliseconds for group in groups for start in group.starts])
     axes.set_xlabel("duration of the start in milliseconds")
     return chart
@@ -129,7 +122,7 @@ def _history(groups: Sequence[Group], summary: Summary) -> _Chart | None:
         times = [datetime.fromtimestamp(time, timezone.utc) for time, _ in dated]
         axes.scatter(
             times, [duration for _, duration in dated], s=12, alpha=0.5, linewidths=0,
-            color=_outcome_colour(group.outcome), label=_label(outcome_word(group.outcome)),
+            color=outcome(group.outcome).colour, label=_label(outcome_label(group.outcome)),
             rasterized=len(dated) > _MANY,
         )  # fmt: skip
     axes.grid(visible=True, axis="y")
@@ -146,13 +139,13 @@ def _phases(groups: Sequence[Group]) -> _Chart | None:
     if not groups:
         return None
     chart = _Chart(len(groups), 0.5 + 1.15 * len(groups))
-    colours = _Colours(PHASE_COLOURS)
+    colours = _Colours(phase_colours())
     for axes, group in zip(chart.axes, groups):
         for row, start in enumerate(group.examples.values()):
             left = 0.0
             for phase, duration in start.steps.items():
                 words = f"{phase}: {milliseconds(duration)} ms of {milliseconds(start.milliseconds)} ms. "
-                chart.bar(axes, row, left, duration, colours.of(phase), words + PHASES.get(phase, ""))
+                chart.bar(axes, row, left, duration, colours.of(phase), words + phase_meaning(phase))
                 left += duration
             axes.annotate(
                 f"{milliseconds(start.milliseconds)} ms", (left, row), (4, 0), textcoords="offset points", va="center"
@@ -161,7 +154,7 @@ def _phases(groups: Sequence[Group]) -> _Chart | None:
         axes.margins(x=0.1)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(_NUMBER)
-        axes.set_title(f"{outcome_word(group.outcome)}: {counted(len(group.starts), 'start')}", loc="left", fontsize=9)
+        axes.set_title(f"{outcome_label(group.outcome)}: {counted(len(group.starts), 'start')}", loc="left", fontsize=9)
     chart.axes[-1].set_xlabel("milliseconds since the begin of the start; each outcome has a scale of its own")
     colours.legend(chart.figure)
     return chart
@@ -175,14 +168,13 @@ def _timeline(start: Start) -> _Chart | None:
     before = max(0.0, (start.process_ms or 0.0) - start.milliseconds)
     chart = _Chart(1, 0.6 + 0.3 * (len(steps) + bool(before)))
     (axes,) = chart.axes
-    colours = _Colours(PHASE_COLOURS)
+    colours = _Colours(phase_colours())
     names, left = [], 0.0
     if before:
-        steps = [("before unpackenv", before), *steps]
+        steps = [(BEFORE.name, before), *steps]
     for row, (name, duration) in enumerate(steps):
-        words = PHASES.get(name, "start the interpreter and what ran before the bootstrap")
-        colour = "#cccccc" if name == "before unpackenv" else colours.of(name)
-        chart.bar(axes, row, left, duration, colour, f"{name}: {milliseconds(duration)} ms. {words}")
+        words = f"{name}: {milliseconds(duration)} ms. {phase_meaning(name)}"
+        chart.bar(axes, row, left, duration, colours.of(name), words)
         axes.annotate(
             f"{milliseconds(duration)} ms", (left + duration, row), (4, 0), textcoords="offset points", va="center"
         )
@@ -200,7 +192,7 @@ def _trace(trace: Trace) -> _Chart:
     """A row for each worker, a bar for each of its steps."""
     chart = _Chart(1, 0.9 + 0.35 * len(trace.workers))
     (axes,) = chart.axes
-    colours = _Colours({**PHASE_COLOURS, **STEP_COLOURS})
+    colours = _Colours({**phase_colours(), **{step: word.colour for step, word in STEPS.items()}})
     for row, spans in enumerate(trace.workers.values()):
         for span in spans:
             what = f"{span.step} ({span.detail})" if span.detail else span.step
@@ -251,10 +243,6 @@ def _durations_on(axis: mpl.axis.Axis, axes: Axes, values: Sequence[float]) -> N
     if max(positive) > _LOGARITHMIC * min(positive):
         (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
     axis.set_major_formatter(_NUMBER)
-
-
-def _outcome_colour(outcome: str) -> str:
-    return OUTCOME_COLOURS.get(outcome, "#999999")
 
 
 def _label(name: str) -> str:

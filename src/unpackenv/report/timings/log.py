@@ -14,9 +14,9 @@ from typing import Any
 
 from unpackenv.errors import TimingLogUnreadable
 from unpackenv.report import counted
+from unpackenv.report.timings import words
 
 STDIN = "-"
-UNTIL_FAILED = "until it failed"
 _OURS = b'{"unpackenv":'
 _SCHEMA = 1
 _TEXT_LINE = b"unpackenv: "
@@ -63,7 +63,7 @@ class Start:
     def steps(self) -> dict[str, float]:
         """The phases, and of a start that failed what it was doing then."""
         rest = self.milliseconds - sum(self.phases.values())
-        return {**self.phases, UNTIL_FAILED: rest} if self.error and rest > 0 else self.phases
+        return {**self.phases, words.UNTIL_FAILED.name: rest} if self.error and rest > 0 else self.phases
 
 
 @dataclass(frozen=True)

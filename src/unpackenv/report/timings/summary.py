@@ -13,12 +13,11 @@ from operator import attrgetter
 from typing import TypeVar
 
 from unpackenv.report.timings.log import Import, Log, Mark, Start
+from unpackenv.report.timings.words import OUTCOMES
 
 PERCENTILES = (50, 90, 99)
 # So many starts are the fewest of which a percentile is not the slowest.
 _FEWEST = {50: 1, 90: 10, 99: 100}
-# As a reader expects them; what a later version adds follows.
-_OUTCOMES = ("unpacked", "waited", "reused", "off", "missing", "error")
 _TOP = 10
 T = TypeVar("T")
 
@@ -147,7 +146,7 @@ def summarize(log: Log) -> Summary:
 
 
 def _groups(starts: list[Start]) -> list[Group]:
-    by_outcome: dict[str, list[Start]] = {outcome: [] for outcome in _OUTCOMES}
+    by_outcome: dict[str, list[Start]] = {outcome: [] for outcome in OUTCOMES}  # what a later version adds follows
     for start in sorted(starts, key=attrgetter("milliseconds")):
         by_outcome.setdefault(start.outcome, []).append(start)
     return [Group(outcome, found) for outcome, found in by_outcome.items() if found]

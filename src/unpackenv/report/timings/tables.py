@@ -6,22 +6,15 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
 from unpackenv.report import counted
-from unpackenv.report.terminal import Bar, Cell, Table
-from unpackenv.report.timings.causes import PHASES, waited_for
-from unpackenv.report.timings.comparison import Change, Median
+from unpackenv.report.terminal import BOLD_GREEN, BOLD_RED, Bar, Cell, Table
+from unpackenv.report.timings.causes import waited_for
+from unpackenv.report.timings.comparison import FASTER, SLOWER, Change, Median
 from unpackenv.report.timings.summary import Distribution, Group, Summary, telling
 from unpackenv.report.timings.trace import Trace
+from unpackenv.report.timings.words import outcome, outcome_label, outcome_styles, phase_meaning
 
 _FIGURES = frozenset({"starts", "p50", "p90", "p99", "slowest", "ms"})
-
-OUTCOMES = {
-    "unpacked": "this start unpacked the archive",
-    "waited": "another start unpacked it meanwhile",
-    "reused": "the tree was there already",
-    "off": "UNPACKENV=off: nothing was done",
-    "missing": "no archive, and UNPACKENV_MISSING=ignore",
-    "error": "the start failed",
-}
+_STYLES = {**outcome_styles(), SLOWER: BOLD_RED, FASTER: BOLD_GREEN}
 PERCENTILES_NOTE = (
     "p50: half of the starts took no longer; p90: nine of ten, of 10 or more; p99: of 100 or more (nearest rank, so "
     "each is of a real start)."
@@ -30,18 +23,13 @@ PERCENTILES_NOTE = (
 
 def headline(summary: Summary) -> str:
     """Return a sentence on what was read."""
-    counts = ", ".join(f"{len(group.starts):,} {outcome_word(group.outcome)}" for group in summary.groups)
+    counts = ", ".join(f"{len(group.starts):,} {outcome_label(group.outcome)}" for group in summary.groups)
     log = summary.log
     text = f"{counted(len(log.starts), 'start')}{_span(summary)}: {counts}."
     left = {"are not of unpackenv": log.other, "are cut off": log.cut_off, "cannot be understood": log.unclear,
             "are of a later version": log.later}  # fmt: skip
     told = [f"{count:,} {what}" for what, count in left.items() if count]
     return text + (f" Lines left out: {', '.join(told)}." if told else "")
-
-
-def outcome_word(outcome: str) -> str:
-    """Return the word for people."""
-    return "failed" if outcome == "error" else outcome
 
 
 def _span(summary: Summary) -> str:
@@ -86,17 +74,17 @@ def durations(summary: Summary) -> Table:
     shown = _shown(group.whole for group in summary.groups)
     rows: list[Sequence[Cell]] = [
         (
-            outcome_word(group.outcome),
+            outcome_label(group.outcome),
             f"{len(group.starts):,}",
             *_percentiles(group.whole, shown),
             milliseconds(group.whole.largest),
             _bar(group.whole.p50, longest),
-            OUTCOMES.get(group.outcome, ""),
+            outcome(group.outcome).meaning,
         )
         for group in summary.groups
     ]
     columns = ("outcome", "starts", *_names(shown), "slowest", "p50 as a bar", "what it means")
-    return Table("How long starts took, in milliseconds", columns, rows, PERCENTILES_NOTE, _FIGURES)
+    return Table("How long starts took, in milliseconds", columns, rows, PERCENTILES_NOTE, _FIGURES, _STYLES)
 
 
 def phases(summary: Summary) -> Table:
@@ -105,25 +93,25 @@ def phases(summary: Summary) -> Table:
     rows = [row for group in summary.groups for row in _phase_rows(group, shown)]
     columns = ("outcome", "phase", *_names(shown), "p50 as a bar", "what happens in it")
     note = "Each phase has percentiles of its own, so they do not add up. The bar is the part of the whole start's p50."
-    return Table("What they spent it on, in milliseconds", columns, rows, note, _FIGURES)
+    return Table("What they spent it on, in milliseconds", columns, rows, note, _FIGURES, _STYLES)
 
 
 def _phase_rows(group: Group, shown: Sequence[int]) -> Iterable[Sequence[Cell]]:
     whole = group.whole.p50
     for name, spread in group.phases.items():
         bar = _bar(spread.p50, whole)
-        yield outcome_word(group.outcome), name, *_percentiles(spread, shown), bar, PHASES.get(name, "")
+        yield outcome_label(group.outcome), name, *_percentiles(spread, shown), bar, phase_meaning(name)
 
 
 def slowest(summary: Summary) -> Table:
     """The slowest starts and what each waited for."""
     rows = [
-        (when(each.time), outcome_word(each.outcome), milliseconds(each.milliseconds), waited_for(each), each.where)
+        (when(each.time), outcome_label(each.outcome), milliseconds(each.milliseconds), waited_for(each), each.where)
         for each in summary.slowest
     ]
     note = "The largest phase, unless the lock took half of the start or the CPU quota a quarter of it."
     columns = ("time (UTC)", "outcome", "ms", "what it waited for", "line of the log")
-    return Table("The slowest starts", columns, rows, note, _FIGURES)
+    return Table("The slowest starts", columns, rows, note, _FIGURES, _STYLES)
 
 
 def failures(summary: Summary) -> Table:
@@ -150,14 +138,14 @@ def readiness(summary: Summary) -> Table:
         spreads = [found[number] for found in known.values()]
         count = max((spread.count for spread in spreads if spread), default=0)
         figures = [figure for spread in spreads for figure in _percentiles(spread, shown)]
-        rows.append((each.name, outcome_word(each.outcome) or "unknown", f"{count:,}", *figures))
+        rows.append((each.name, outcome_label(each.outcome) or "unknown", f"{count:,}", *figures))
     columns = ("point", "outcome", "starts", *(f"{kind} {name}" for kind in known for name in _names(shown)))
     note = (
         "The points that unpackenv.mark() logged. process: since the process began, which the kernel counts in steps "
         "of 10 ms. bootstrap: since the packages were there. imports: the part of that which went into imports, where "
         "UNPACKENV_IMPORTS asked for it."
     )
-    return Table("When applications were ready, in milliseconds", columns, rows, note, frozenset(columns[2:]))
+    return Table("When applications were ready, in milliseconds", columns, rows, note, frozenset(columns[2:]), _STYLES)
 
 
 def imports(summary: Summary) -> Table:
@@ -174,7 +162,7 @@ def comparison(changes: Sequence[Change]) -> Table:
     """Before and after."""
     rows = [
         (
-            outcome_word(change.outcome),
+            outcome_label(change.outcome),
             change.phase or "the whole start",
             f"{change.before.count:,}, {change.after.count:,}",
             _median(change.before),
@@ -192,7 +180,7 @@ def comparison(changes: Sequence[Change]) -> Table:
     )
     if not changes:
         note = "No outcome is in both logs."
-    return Table("Before and after", columns, rows, note, frozenset(columns[2:7]))
+    return Table("Before and after", columns, rows, note, frozenset(columns[2:7]), _STYLES)
 
 
 def _median(median: Median) -> str:

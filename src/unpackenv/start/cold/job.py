@@ -10,7 +10,7 @@ from unpackenv.archive.trailer import Identity
 from unpackenv.errors import UnpackFailed
 from unpackenv.start.cold import notice
 from unpackenv.start.machine import child, limits, usage, workers
-from unpackenv.start.report import Attempt, Clock
+from unpackenv.start.report import OPEN, PUBLISH, UNPACK, Attempt, Clock
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import reboot_check
 from unpackenv.start.tree.staging import Staging
@@ -42,7 +42,7 @@ def unpack(staging: Staging, settings: Settings, identity: Identity, attempt: At
         raise
     finally:
         if trace:
-            trace.end(attempt)
+            trace.end(attempt, forked=job.isolated)
 
 
 def discard(staging: Staging) -> None:
@@ -109,8 +109,13 @@ class _Job:
                 _forget_codecs(imported_before)
         used = usage.usage_of_tree() if self.isolated else (0.0, 0)  # else it is this process that has used it
         return {
-            "workers": count, "workers_why": why, "phases": clock.phases, "used": used, "warnings": warnings
-        }  # fmt: skip
+            "workers": count,
+            "workers_why": why,
+            "warnings": warnings,
+            "phases": clock.phases,
+            "isolated": self.isolated,
+            "used": used,
+        }
 
     def _own_process(self) -> tuple[int, int]:
         """Return the umask of the application and that under which the work is done."""
@@ -130,7 +135,7 @@ class _Job:
     def _unpack(self, clock: Clock, umask: int, root_mode: int) -> tuple[int, str, list[str]]:
         settings, staging = self.settings, self.staging
         with open_source(self.identity, settings) as source:
-            clock.end_phase("open")
+            clock.end_phase(OPEN)
             if source.key != self.identity.key:
                 raise UnpackFailed(
                     "is another archive than the one that this start began with: it was replaced meanwhile",
@@ -145,13 +150,13 @@ class _Job:
                 source.unpack(writer, self._processes, self.trace)
                 if source.workers_why == limits.PROCESSES:
                     source.warnings.append(workers.why_fewer(self._processes))
-                clock.end_phase("unpack")
+                clock.end_phase(UNPACK)
                 facts = {"key": [self.identity.key], **source.stamp_facts()}
                 if first(self.identity.facts, "kind") == "venv":
                     source.warnings += self._settle(writer, facts)
                 facts["plain"] = [path for path in facts["import"] if not _shadows_standard_library(fd, path)]
                 staging.publish(fd, {**facts, **reboot_check.facts(fd, settings.sync)}, root_mode)
-                clock.end_phase("publish")
+                clock.end_phase(PUBLISH)
             finally:
                 os.close(fd)
             return source.workers, source.workers_why, source.warnings

@@ -22,7 +22,7 @@ from unpackenv.start.locations import TargetCandidate
 from unpackenv.start.machine import child
 from unpackenv.start.machine.usage import Usage
 from unpackenv.start.python import bytecode
-from unpackenv.start.report import REUSED, UNPACKED, WAITED, Attempt, Report
+from unpackenv.start.report import FORK, LOCK, PUBLISH, REUSED, UNPACKED, WAITED, Attempt, Report
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree import lock
 from unpackenv.start.tree.staging import Sibling, Staging, choose_staging
@@ -62,7 +62,7 @@ def _unpack_somewhere(settings: Settings, identity: Identity, attempt: Attempt) 
 def _unpack_at(candidate: TargetCandidate, settings: Settings, identity: Identity, attempt: Attempt) -> Report:
     lock_fd, waited, in_place = _prepare(candidate, settings, attempt)
     try:
-        attempt.end_phase("lock")
+        attempt.end_phase(LOCK)
         report = published.find_tree([candidate], identity.key, settings)
         if report:  # another start has published it since we looked
             report.outcome = WAITED if waited else REUSED
@@ -79,7 +79,8 @@ def _unpack_at(candidate: TargetCandidate, settings: Settings, identity: Identit
     report.workers, report.workers_why = result["workers"], result["workers_why"]
     if attempt.usage:
         attempt.usage.add_child(*result["used"])
-    attempt.end_phase("fork", result["phases"])
+    # What the phases of the job leave is what the process of its own cost, if there was one.
+    attempt.end_phase(FORK if result["isolated"] else PUBLISH, result["phases"])
     return report
 
 

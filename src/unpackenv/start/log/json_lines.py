@@ -8,7 +8,7 @@ from __future__ import annotations
 from unpackenv.errors import UnpackenvError
 from unpackenv.start.machine import usage
 from unpackenv.start.output import Log, write_line
-from unpackenv.start.report import Attempt, Report
+from unpackenv.start.report import FAILED, Attempt, Report
 from unpackenv.unpatched import os, time
 
 SCHEMA = 1
@@ -27,7 +27,7 @@ def write_error(log: Log, error: UnpackenvError, attempt: Attempt, told: set[str
     """Write the line of a start that failed."""
     if attempt.usage:
         attempt.usage.add_lost_child()
-    report = Report("error")
+    report = Report(FAILED)
     attempt.complete(report)
     if attempt.identity:
         report.digest, report.key = attempt.identity.digest, attempt.identity.key

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 
 from unpackenv.start.log import json_lines
+from unpackenv.start.report import CHECK, FORK, LOCK
 from unpackenv.start.unpack.source import Observer
 from unpackenv.unpatched import os, time
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _HEAD = '{"displayTimeUnit": "ms", "traceEvents": [\n'
 _TAIL = "\n]}\n"
 # Phases of the process that started; the others are those of the one that unpacks.
-_BEFORE = ("check", "lock")
+_BEFORE = (CHECK, LOCK)
 
 
 class Trace(Observer):
@@ -60,11 +61,15 @@ class Trace(Observer):
         self._add_phases(clock, tuple(clock.phases))
         self._flush(",\n")
 
-    def end(self, attempt: Attempt) -> None:
-        """Add those of the process that started, and give the file its name; what is wrong with it stops no start."""
+    def end(self, attempt: Attempt, *, forked: bool) -> None:
+        """Add those of the process that started, and give the file its name; what is wrong with it stops no start.
+
+        If it `forked`, it has waited since for the process that unpacks.
+        """
         self.begin_worker("start")
         ended = self._add_phases(attempt, _BEFORE)
-        self._add("fork", ended, time.perf_counter() - ended)
+        if forked:
+            self._add(FORK, ended, time.perf_counter() - ended)
         self._flush(_TAIL)
         try:
             os.rename(self._partial, self._path)

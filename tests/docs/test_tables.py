@@ -1,0 +1,14 @@
+"""What documents and docstrings say of settings and of the timing log is what the code declares."""
+
+from __future__ import annotations
+
+import sys
+
+from documented import PROJECT
+from processes import run
+
+
+def test_documents_say_what_the_code_declares() -> None:
+    """Else `make tables` writes it."""
+    done = run([sys.executable, PROJECT / "docs/tables.py", "--check"])
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
