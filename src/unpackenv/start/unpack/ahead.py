@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from unpackenv.archive.foreign import Pieces
+    from unpackenv.archive.codecs.base import Pieces
     from unpackenv.errors import UnpackenvError
 
 _NUMBER = 8

@@ -24,6 +24,7 @@ from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from unpackenv.archive.codecs.base import Pieces
     from unpackenv.start.unpack.trace import Trace
 
 _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
@@ -66,7 +67,7 @@ class ForeignSource:
         self._room: preflight.Room | None = None
         self._job: _Job | None = None
 
-    def _open_pieces(self, budget: int) -> foreign.Pieces:
+    def _open_pieces(self, budget: int) -> Pieces:
         """Return whole blocks where one worker has the memory for them, else a stream."""
         pieces = foreign.open_pieces(self._fd, self._path, budget)
         if self._memory_needed(pieces, 1) > self._memory_left:
@@ -74,7 +75,7 @@ class ForeignSource:
         return pieces
 
     @staticmethod
-    def _memory_needed(pieces: foreign.Pieces, workers: int) -> int:
+    def _memory_needed(pieces: Pieces, workers: int) -> int:
         return limits.memory_needed(workers, pieces.memory_each(workers)) + _MEMBERS
 
     def worker_bounds(self) -> dict[str, int]:
