@@ -18,10 +18,9 @@ import trees
 import unpackenv
 from cache import CACHE, Unavailable, execute, key, once
 from renderer import install
-from unpackenv.archive import trailer
+from unpackenv.archive import codecs
 
 HERE = Path(__file__).resolve().parent
-_SUFFIX = {trailer.ZSTD: "zst", trailer.XZ: "xz"}
 _SOURCE = install.PROJECT / "src" / "unpackenv"
 
 
@@ -75,11 +74,11 @@ class Workload:
 
     @property
     def xz(self) -> Path:
-        return self.packed("--codec", trailer.XZ, codec=trailer.XZ).path
+        return self.packed("--codec", "xz", codec="xz").path
 
-    def packed(self, *options: object, codec: str = trailer.ZSTD) -> Packed:
+    def packed(self, *options: object, codec: str = codecs.DEFAULT) -> Packed:
         """Pack with some options; other options, or another unpackenv, make another archive."""
-        name = f"{self.name}-{key(str(self.tree), options, _digest_of_source())}.tar.{_SUFFIX[codec]}"
+        name = f"{self.name}-{key(str(self.tree), options, _digest_of_source())}.tar{codecs.get(codec).suffixes[0]}"
         cost = CACHE / f"{name}.json"
 
         def make(place: Path) -> None:

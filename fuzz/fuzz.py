@@ -28,7 +28,7 @@ MEMORY_MIB = 512
 SECONDS_EACH = 10
 LARGEST_INPUT = 1 << 16
 BUDGET = 1 << 24  # for what is decoded
-_MODULES = ("facts", "toc", "trailer", "tarstream", "xz", "zstd", "foreign", "codecs")
+_MODULES = ("facts", "toc", "trailer", "tarstream", "codecs.xz", "codecs.zstd", "foreign")
 
 
 class File:
@@ -86,7 +86,7 @@ def fuzz_xz(data: bytes) -> None:
     """Streams, index and block list, and the blocks that they list: what is sound here is sound for liblzma."""
     import lzma
 
-    from unpackenv.archive import xz
+    from unpackenv.archive.codecs import xz_format
     from unpackenv.errors import ArchiveCorrupt
 
     mode, data = data[:1], data[1:]
@@ -96,21 +96,21 @@ def fuzz_xz(data: bytes) -> None:
         index += bytes(-len(index) % 4)
         index += struct.pack("<I", zlib.crc32(index))
         tail = struct.pack("<I", len(index) // 4 - 1) + b"\x00\x01"
-        closing = index + struct.pack("<I", zlib.crc32(tail)) + tail + xz.FOOTER_MAGIC
-        data = xz.stream_header() + blocks + closing
+        closing = index + struct.pack("<I", zlib.crc32(tail)) + tail + xz_format.FOOTER_MAGIC
+        data = xz_format.stream_header() + blocks + closing
         try:
-            assert xz.index_and_footer(xz.parse_index_and_footer(closing)) == closing
+            assert xz_format.index_and_footer(xz_format.parse_index_and_footer(closing)) == closing
         except ArchiveCorrupt:
             pass
     found = b""
     with File(data) as fd:
-        for block in xz.read_blocks(fd, len(data)):
+        for block in xz_format.read_blocks(fd, len(data)):
             assert 0 < block.offset < block.offset + block.stored_size <= len(data)
             if len(found) + block.raw_size > BUDGET:
                 return
             stored = data[block.offset : block.offset + block.stored_size]
-            found += b"".join(xz.decode_block(block, [stored], BUDGET))
-    if data.startswith(xz.MAGIC):  # else it is nothing but padding
+            found += b"".join(xz_format.decode_block(block, [stored], BUDGET))
+    if data.startswith(xz_format.MAGIC):  # else it is nothing but padding
         first = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=BUDGET)
         assert found.startswith(first.decompress(data))
         assert first.eof
@@ -133,10 +133,11 @@ def fuzz_gzip(data: bytes) -> None:
 
 def fuzz_zstd(data: bytes) -> None:
     """The walk from frame to frame, and the decoding of what it finds."""
-    from unpackenv.archive import foreign, zstd
+    from unpackenv.archive import foreign
+    from unpackenv.archive.codecs import zstd_format
 
     with File(data) as fd:
-        frames = zstd.read_frames(fd, len(data))
+        frames = zstd_format.read_frames(fd, len(data))
         assert all(frame.offset + frame.stored_size <= len(data) for frame in frames)
         pieces = foreign.open_pieces(fd, "fuzz", BUDGET)
         buffer = memoryview(bytearray(pieces.largest))
@@ -209,19 +210,20 @@ def seeds_trailer() -> Iterator[bytes]:
 def seeds_xz() -> Iterator[bytes]:
     import lzma
 
-    from unpackenv.archive import xz
+    from unpackenv.archive.codecs import xz_format
 
-    stream = xz.stored(b"payload")
+    stream = xz_format.stored(b"payload")
     yield b"\0" + stream
     yield b"\0" + stream + bytes(8) + lzma.compress(b"text" * 100)
-    blocks = [xz.encode_block(b"data" * size, 1, 1 << 12) for size in (1, 300)]
+    blocks = [xz_format.encode_block(b"data" * size, 1, 1 << 12) for size in (1, 300)]
     index = b"\x00\x02" + b"".join(
-        xz._varint(xz.unpadded_size(block)) + xz._varint(4 * size) for block, size in zip(blocks, (1, 300))
+        xz_format._varint(xz_format.unpadded_size(block)) + xz_format._varint(4 * size)
+        for block, size in zip(blocks, (1, 300))
     )
     yield b"\xff" + struct.pack("<H", len(index)) + b"".join(blocks) + index
     for size in 0, 1:  # of nothing at all, and a check that an index counts as a block of nothing
-        data, more = (xz.encode_block(b"", 1, 1 << 12), b"") if not size else (blocks[0], b"\x04\x00")
-        record = xz._varint(xz.unpadded_size(data) - 4 * size) + xz._varint(4 * size)
+        data, more = (xz_format.encode_block(b"", 1, 1 << 12), b"") if not size else (blocks[0], b"\x04\x00")
+        record = xz_format._varint(xz_format.unpadded_size(data) - 4 * size) + xz_format._varint(4 * size)
         index = bytes((0, 1 + size)) + record + more
         yield b"\xff" + struct.pack("<H", len(index)) + data + index
     yield from _forms("xz")

@@ -7,7 +7,7 @@ import tarfile
 from hashlib import sha256
 from pathlib import Path
 
-from unpackenv.archive import codecs, container, facts, trailer
+from unpackenv.archive import codecs, facts, trailer
 from unpackenv.archive.tarstream import END_OF_ARCHIVE, padding
 from unpackenv.archive.toc import Toc
 
@@ -53,8 +53,8 @@ class Crafted:
 
     def _pieces(self) -> tuple[bytes, bytes, bytes]:
         """Return the frames, the columns with what stands before them, and what stands behind them."""
-        toc, codec = self.toc, self.codec
-        encode = codecs.encoder(codec, 1, 1 << 16)
+        toc, codec = self.toc, codecs.get(self.codec)
+        encode = codec.encoder(1, 1 << 16)
         stored = self.stored or [encode(raw) for raw in self.raw]
         sizes = self.announced or [len(raw) for raw in self.raw]
         if not toc.frame_stored:
@@ -62,22 +62,22 @@ class Crafted:
         toc.frame_raw.extend(sizes)
         toc.frame_sha256 = b"".join(sha256(frame).digest() for frame in stored)
         raw = self.columns or toc.encode()
-        columns = codecs.encode_columns(codec, raw)
-        text = facts.encode({"codec": [codec], **self.facts, **self.counted})
-        unpadded = [container.unpadded_size(codec, frame) for frame in stored]
-        frames = container.prefix(codec) + b"".join(stored)
-        before = container.before_columns(codec, list(zip(unpadded, sizes)), len(columns), len(text))
+        columns = codec.encode_columns(raw)
+        text = facts.encode({"codec": [codec.name], **self.facts, **self.counted})
+        unpadded = [codec.unpadded_size(frame) for frame in stored]
+        frames = codec.prefix + b"".join(stored)
+        before = codec.before_columns(list(zip(unpadded, sizes)), len(columns), len(text))
         columns_offset = len(frames) + self.holes[0] + len(before)
         said = {
             "columns_offset": columns_offset,
             "columns_size": len(columns),
             "columns_raw": len(raw),
-            "facts_offset": columns_offset + len(columns) + self.holes[1] + container.payload_offset(codec),
+            "facts_offset": columns_offset + len(columns) + self.holes[1] + codec.payload_offset,
             "facts_size": len(text),
             **self.footer,
         }
-        footer = trailer.Footer(codec=codec, digest=sha256(columns + text).digest(), **said)
-        return frames, before + columns, container.after_columns(codec, text, footer.pack())
+        footer = trailer.Footer(codec=codec.name, digest=sha256(columns + text).digest(), **said)
+        return frames, before + columns, codec.after_columns(text, footer.pack())
 
 
 def add_directory(toc: Toc, parent: int, name: bytes) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import zstandard
 
 from crafted import extended, member, record, tar
-from unpackenv.archive import xz
+from unpackenv.archive.codecs import xz_format
 
 NOISE = bytes(number * number * 7 % 251 for number in range(24))
 MEMBERS = (
@@ -62,14 +62,14 @@ def blocks(pieces: Sequence[bytes], check: int = lzma.CHECK_CRC32) -> bytes:
     for piece in pieces:
         if piece:  # a stream of this block alone has the right check
             alone = streams([piece], check)
-            (record,) = xz._parse_index(alone[-(struct.unpack("<I", alone[-8:-4])[0] + 1) * 4 - 12 : -12])
-            encoded.append(alone[12 : 12 + xz.padded(record[0])])
+            (record,) = xz_format._parse_index(alone[-(struct.unpack("<I", alone[-8:-4])[0] + 1) * 4 - 12 : -12])
+            encoded.append(alone[12 : 12 + xz_format.padded(record[0])])
         else:
-            block = xz.encode_block(piece, 0, 1 << 16)[:-4]  # CRC32 and CRC64 of nothing are 0
-            record = (xz.unpadded_size(block) - 4 + size, 0)
+            block = xz_format.encode_block(piece, 0, 1 << 16)[:-4]  # CRC32 and CRC64 of nothing are 0
+            record = (xz_format.unpadded_size(block) - 4 + size, 0)
             encoded.append(block + bytes(size))
         sizes.append(record)
-    return xz.stream_header(check) + b"".join(encoded) + xz.index_and_footer(sizes, check)
+    return xz_format.stream_header(check) + b"".join(encoded) + xz_format.index_and_footer(sizes, check)
 
 
 def filtered() -> bytes:

@@ -9,11 +9,12 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unpackenv.archive import writer
+from unpackenv.archive import trailer, writer
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK
 from unpackenv.archive.writer import Input, Written
 
 CODECS = ("zstd", "xz")
+AFTER_FOOTER = dict(trailer.CODECS.values())
 CUT, FLIPPED = "archives cut off", "archives with a flipped bit"
 # Adds to the counts that a run of the tests ends with: of what, and how many.
 Tally = Callable[[str, int], None]

@@ -9,7 +9,6 @@ import peers
 from measure import Command
 from parts.common import BEST, OURS, OURS_XZ, Options, Part, compared, left_out, plain, walls
 from tables import Claim, megabytes, ratio, spread, table
-from unpackenv.archive import trailer
 from workload import Renderer
 
 TAR_XZ, TAR_ZSTD, SQUASHFS = "XZ_OPT=-T0 tar -Jcf", "tar --zstd -cf, level 19", "mksquashfs, zstd 19"
@@ -25,7 +24,7 @@ def packing(renderer: Renderer, options: Options) -> Part:
     commands = [
         renderer.pack(OURS, lambda at: at / "packed.tar.zst"),
         renderer.pack(BEST, lambda at: at / "packed.tar.zst", "--best"),
-        renderer.pack(OURS_XZ, lambda at: at / "packed.tar.xz", "--codec", trailer.XZ),
+        renderer.pack(OURS_XZ, lambda at: at / "packed.tar.xz", "--codec", "xz"),
         tar(TAR_XZ, "-J", XZ_OPT="-T 0"),
         tar(TAR_ZSTD, "--zstd", **peers.zstd_19()),
     ]

@@ -9,12 +9,12 @@ import peers
 from cache import Unavailable
 from parts.common import BEST, OURS, OURS_XZ, Options, Part, cold_start, left_out, plain, walls
 from tables import Claim, megabytes, ratio, seconds, spread, table
-from unpackenv.archive import trailer
-from unpackenv.pack import pack
+from unpackenv.archive import codecs
 from workload import Packed, Renderer
 
 FRAME_MEBIBYTES = (4, 8, 12, 16, 24)
 LEVELS = (3, 9, 15, 17, 19, 20, 22)
+_CODEC = codecs.get(codecs.DEFAULT)
 PEER = "XZ_OPT=-T0 tar -Jcf"
 
 
@@ -22,7 +22,7 @@ def sizes(renderer: Renderer, _: Options) -> Part:
     """How big are the archives?"""
     size = {
         OURS: renderer.packed().size,
-        OURS_XZ: renderer.packed("--codec", trailer.XZ, codec=trailer.XZ).size,
+        OURS_XZ: renderer.packed("--codec", "xz", codec="xz").size,
         PEER: peers.tar_xz(renderer).stat().st_size,
         "tar --zstd -cf, level 19": peers.tar_zstd(renderer).stat().st_size,
         "tar -cf, uncompressed": peers.tar(renderer).stat().st_size,
@@ -50,9 +50,7 @@ def sizes(renderer: Renderer, _: Options) -> Part:
 def frames(renderer: Renderer, options: Options) -> Part:
     """What does the size of the frames cost and gain?"""
     archives = {
-        f"{size} MiB": _packed(
-            renderer, "--frame-size", f"{size}M", size << 20 == pack.DEFAULT_FRAME_SIZE[trailer.ZSTD]
-        )
+        f"{size} MiB": _packed(renderer, "--frame-size", f"{size}M", size << 20 == _CODEC.frame_size)
         for size in FRAME_MEBIBYTES
     }
     return _settings(renderer, options, archives)
@@ -60,10 +58,7 @@ def frames(renderer: Renderer, options: Options) -> Part:
 
 def levels(renderer: Renderer, options: Options) -> Part:
     """What does the level of the compression cost and gain?"""
-    archives = {
-        f"level {level}": _packed(renderer, "--level", level, level == pack.DEFAULT_LEVEL[trailer.ZSTD])
-        for level in LEVELS
-    }
+    archives = {f"level {level}": _packed(renderer, "--level", level, level == _CODEC.level) for level in LEVELS}
     archives["--best"] = renderer.packed("--best")
     return _settings(renderer, options, archives)
 

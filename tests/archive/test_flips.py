@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from forms import FORMS
-from support import CODECS, Tally, describe, file_input, pack
-from unpackenv.archive import container, foreign, trailer
+from support import AFTER_FOOTER, CODECS, Tally, describe, file_input, pack
+from unpackenv.archive import codecs, foreign, trailer
 from unpackenv.archive.reader import open_archive
 from unpackenv.archive.tarstream import BLOCK, DIRECTORY, SYMLINK, Scanner, begins_tar
 from unpackenv.archive.verify import verify_archive
@@ -46,10 +46,10 @@ def regions(archive: Path) -> dict[str, range]:
     identity = trailer.identify(str(archive))
     footer = identity.footer
     assert footer is not None
-    first = len(container.prefix(footer.codec))
+    first = len(codecs.get(footer.codec).prefix)
     index = footer.columns_offset - 8 if footer.codec == "zstd" else _index_start(archive, footer)
     end_of_columns = footer.columns_offset + footer.columns_size
-    footer_start = identity.size - trailer.FOOTER_SIZE - (trailer.XZ_TAIL if footer.codec == "xz" else 0)
+    footer_start = identity.size - trailer.FOOTER_SIZE - AFTER_FOOTER[footer.codec]
     footer_end = footer_start + trailer.FOOTER_SIZE
     bounds = [0, first, index, footer.columns_offset, end_of_columns, footer_start, footer_end, identity.size]
     return {name: range(*pair) for name, pair in zip(REGIONS, zip(bounds, bounds[1:]))}

@@ -15,7 +15,8 @@ import zstandard
 
 from crafted import extended, member, tar
 from support import CODECS, CUT, FLIPPED, Tally, file_input, pack
-from unpackenv.archive import foreign, trailer, xz, zstd
+from unpackenv.archive import foreign, trailer
+from unpackenv.archive.codecs import xz_format, zstd_format
 from unpackenv.archive.reader import open_archive
 from unpackenv.archive.tarstream import Scanner
 from unpackenv.errors import ArchiveCorrupt, UnpackenvError
@@ -41,9 +42,9 @@ PIECES = [RAW[at : at + 10_000] for at in range(0, len(RAW), 10_000)]
 
 
 def blocks(pieces: list[bytes]) -> bytes:
-    encoded = [xz.encode_block(piece, 1, 1 << 16) for piece in pieces]
-    sizes = [(xz.unpadded_size(block), len(piece)) for block, piece in zip(encoded, pieces)]
-    return xz.stream_header() + b"".join(encoded) + xz.index_and_footer(sizes)
+    encoded = [xz_format.encode_block(piece, 1, 1 << 16) for piece in pieces]
+    sizes = [(xz_format.unpadded_size(block), len(piece)) for block, piece in zip(encoded, pieces)]
+    return xz_format.stream_header() + b"".join(encoded) + xz_format.index_and_footer(sizes)
 
 
 def frames(pieces: list[bytes], **options: bool) -> bytes:
@@ -69,11 +70,11 @@ def boundaries(path: Path) -> list[int]:
     try:
         size = os.fstat(fd).st_size
         head = os.pread(fd, 6, 0)
-        parts: list[xz.Block] | list[zstd.Frame] = []
-        if head == xz.MAGIC:
-            parts = xz.read_blocks(fd, size)
-        elif head[:4] == zstd.MAGIC:
-            parts = zstd.read_frames(fd, size)
+        parts: list[xz_format.Block] | list[zstd_format.Frame] = []
+        if head == xz_format.MAGIC:
+            parts = xz_format.read_blocks(fd, size)
+        elif head[:4] == zstd_format.MAGIC:
+            parts = zstd_format.read_frames(fd, size)
         return sorted({part.offset for part in parts} | {part.offset + part.stored_size for part in parts} - {size})
     finally:
         os.close(fd)

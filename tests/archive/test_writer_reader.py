@@ -18,7 +18,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support import CODECS, MTIME, TAR_FLAG, describe, file_input, members_of, pack, stock_unpack
+from support import AFTER_FOOTER, CODECS, MTIME, TAR_FLAG, describe, file_input, members_of, pack, stock_unpack
 from unpackenv.archive import codecs, tarstream, trailer, writer
 from unpackenv.archive import facts as facts_text
 from unpackenv.archive.reader import Archive, open_archive
@@ -167,7 +167,7 @@ def test_a_foreign_archive_is_not_native(tmp_path: Path) -> None:
 
 def test_a_version_of_the_future_is_said(packed: Path, codec: str, tmp_path: Path) -> None:
     data = bytearray(packed.read_bytes())
-    at = len(data) - trailer.FOOTER_SIZE - (trailer.XZ_TAIL if codec == "xz" else 0)
+    at = len(data) - trailer.FOOTER_SIZE - AFTER_FOOTER[codec]
     data[at + 36] = 9
     path = tmp_path / "future"
     path.write_bytes(data)
@@ -188,7 +188,7 @@ def test_footers_that_announce_nonsense(packed: Path, codec: str, tmp_path: Path
     footer = trailer.identify(str(packed)).footer
     assert footer is not None
     data = packed.read_bytes()
-    at = len(data) - trailer.FOOTER_SIZE - (trailer.XZ_TAIL if codec == "xz" else 0)
+    at = len(data) - trailer.FOOTER_SIZE - AFTER_FOOTER[codec]
     path = tmp_path / "nonsense"
     fields = [name for name in footer.__slots__ if isinstance(getattr(footer, name), int)]
     assert len(fields) == 5
@@ -211,7 +211,7 @@ def test_an_archive_without_facts(packed: Path, codec: str, tmp_path: Path) -> N
     data = packed.read_bytes()
     columns = data[footer.columns_offset : footer.columns_offset + footer.columns_size]
     footer.facts_size, footer.digest = 0, sha256(columns).digest()
-    at = len(data) - trailer.FOOTER_SIZE - (trailer.XZ_TAIL if codec == "xz" else 0)
+    at = len(data) - trailer.FOOTER_SIZE - AFTER_FOOTER[codec]
     path = tmp_path / "without"
     path.write_bytes(data[:at] + footer.pack() + data[at + trailer.FOOTER_SIZE :])
     with pytest.raises(ArchiveCorrupt, match="impossible size"):
@@ -223,8 +223,9 @@ def test_columns_that_are_no_whole_xz_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path / "columns"
-    encode = codecs.encode_columns
-    monkeypatch.setattr(codecs, "encode_columns", lambda codec, raw: change(encode(codec, raw)))
+    xz = codecs.get("xz")
+    encode = xz.encode_columns
+    monkeypatch.setattr(xz, "encode_columns", lambda raw: change(encode(raw)))
     pack(path, [file_input(tmp_path, b"a", b"1")], "xz")
     with pytest.raises(ArchiveCorrupt, match="another size"):
         open_archive(str(path))

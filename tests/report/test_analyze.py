@@ -22,7 +22,8 @@ import saved_images
 import terminal
 from processes import PATIENCE, environment, processes_with, run, sooner_than, start, wait_for, wrapper, write_tree
 from support import describe
-from unpackenv.archive import codecs, reader
+from unpackenv.archive import reader
+from unpackenv.archive.codecs import zstd_extension
 from unpackenv.pack import scan, source
 from unpackenv.report.analyze import advice, contents
 from unpackenv.report.analyze.advice import Circumstances
@@ -143,7 +144,7 @@ def test_what_is_named_is_what_exclude_leaves_out(littered: Path, tmp_path: Path
 @pytest.mark.skipif(not shutil.which("strip"), reason="binutils are not installed")
 def test_symbols(tmp_path: Path) -> None:
     """The extension module of zstandard has megabytes of them; what is named is what strip takes."""
-    backend = codecs.find_backend()
+    backend = zstd_extension.find()
     assert backend
     assert backend.origin
     site = write_tree(tmp_path / "site", {"app.py": ""})

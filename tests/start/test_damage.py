@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from processes import result_of
-from support import CODECS, CUT, FLIPPED, Tally, describe, make_tree, members_of, pack
+from support import AFTER_FOOTER, CODECS, CUT, FLIPPED, Tally, describe, make_tree, members_of, pack
 from unpackenv.archive import trailer
 
 BOOT_ALL = """
@@ -55,7 +55,7 @@ def test_the_sound_one_is_unpacked(archive: Path, tmp_path: Path) -> None:
 
 def test_one_bit_in_the_footer(archive: Path, tmp_path: Path, tally: Tally) -> None:
     size = archive.stat().st_size
-    end = size - (trailer.XZ_TAIL if archive.name.endswith("xz") else 0)
+    end = size - AFTER_FOOTER[archive.suffix[1:]]
     changes = [(at, 1 << at % 8, size) for at in range(end - trailer.FOOTER_SIZE, size)]
     tally(FLIPPED, len(changes))
     assert not [found for found in outcomes(archive, tmp_path, changes) if found[3] in ("unpacked", "left something")]

@@ -21,7 +21,7 @@ import crafted
 import forms
 from processes import TAG, result_of, run, write_tree
 from support import describe, file_input, make_tree, pack
-from unpackenv.archive import xz
+from unpackenv.archive.codecs import xz_format
 from unpackenv.archive.tarstream import DIRECTORY
 from unpackenv.archive.writer import Input
 from unpackenv.start import stamp
@@ -484,11 +484,11 @@ def lying(archive: Path, codec: str) -> Path:
         frames[1][frames[1].index(b"\0\0\2\0", 4, 16) + 2] ^= 2
         archive.write_bytes(b"".join(frames))
     else:
-        blocks = [xz.encode_block(piece, 0, 1 << 16) for piece in raw]
-        records = [(xz.unpadded_size(block), len(piece)) for block, piece in zip(blocks, raw)]
+        blocks = [xz_format.encode_block(piece, 0, 1 << 16) for piece in raw]
+        records = [(xz_format.unpadded_size(block), len(piece)) for block, piece in zip(blocks, raw)]
         records[1:2] = [(records[1][0] - 4, records[1][1]), (4, 0)]
         blocks[1] = blocks[1][:-1] + bytes([blocks[1][-1] ^ 1])
-        archive.write_bytes(xz.stream_header() + b"".join(blocks) + xz.index_and_footer(records))
+        archive.write_bytes(xz_format.stream_header() + b"".join(blocks) + xz_format.index_and_footer(records))
     return archive
 
 

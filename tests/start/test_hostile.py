@@ -20,7 +20,8 @@ import zstandard
 from crafted import DATA, Crafted, add_directory, add_file, add_hard_link, add_symlink, extended, member, record, tar
 from processes import PATIENCE, python, write_tree
 from support import CODECS, Tally, describe
-from unpackenv.archive import codecs, xz
+from unpackenv.archive import codecs
+from unpackenv.archive.codecs import xz_format
 from unpackenv.archive.toc import COUNTS, FRAME_LIMIT
 from unpackenv.start import stamp
 from unpackenv.start.tree.removal import remove_tree
@@ -158,7 +159,7 @@ def fact(key: str, *values: str) -> Lie:
 
 def stored_size(size: int) -> Lie:
     def lie(crafted: Crafted) -> None:
-        encode = codecs.encoder(crafted.codec, 1, 1 << 16)
+        encode = codecs.get(crafted.codec).encoder(1, 1 << 16)
         crafted.stored = [encode(raw) for raw in crafted.raw]
         crafted.toc.frame_stored.extend([len(crafted.stored[0]), size])
 
@@ -175,7 +176,7 @@ def counts(*numbers: int) -> Lie:
 
 def hole_in_a_frame(crafted: Crafted) -> None:
     crafted.holes = (HOLE, 0)
-    stored_size(HOLE + len(codecs.encoder(crafted.codec, 1, 1 << 16)(crafted.raw[1])))(crafted)
+    stored_size(HOLE + len(codecs.get(crafted.codec).encoder(1, 1 << 16)(crafted.raw[1])))(crafted)
 
 
 def no_frames(crafted: Crafted) -> None:
@@ -187,7 +188,7 @@ def no_frames(crafted: Crafted) -> None:
 
 def frame_bomb(crafted: Crafted) -> None:
     """It decodes to 100 MB, and was announced with a few bytes."""
-    encode = codecs.encoder(crafted.codec, 1, 1 << 16)
+    encode = codecs.get(crafted.codec).encoder(1, 1 << 16)
     sizes = [len(raw) for raw in crafted.raw]
     crafted.stored = [encode(bytes(100 << 20)), encode(crafted.raw[1])]
     crafted.announced = sizes
@@ -195,7 +196,7 @@ def frame_bomb(crafted: Crafted) -> None:
 
 def empty_bombs(crafted: Crafted) -> None:
     """Frames that hold no member: 10 GB to be decoded and thrown away, in frames as large as they may be."""
-    encode = codecs.encoder(crafted.codec, 1, 1 << 16)
+    encode = codecs.get(crafted.codec).encoder(1, 1 << 16)
     frames = [encode(raw) for raw in crafted.raw]
     bomb = encode(bytes(FRAME_LIMIT))
     crafted.stored = [*frames, *[bomb] * 80]
@@ -578,21 +579,25 @@ def window(log: int) -> bytes:
 def dictionary(code: int) -> bytes:
     """An xz stream of one block that asks for an LZMA2 dictionary of this code (40: 4 GiB)."""
     raw = tar(member("a", data=bytes(1000)))
-    block = bytearray(xz.encode_block(raw, 1, 1 << 16))
+    block = bytearray(xz_format.encode_block(raw, 1, 1 << 16))
     size = (block[0] + 1) * 4
     at = block.index(b"\x21\x01", 2) + 2
     block[at] = code
     block[size - 4 : size] = struct.pack("<I", zlib.crc32(block[: size - 4]))
-    return xz.stream_header() + bytes(block) + xz.index_and_footer([(xz.unpadded_size(block), len(raw))])
+    return (
+        xz_format.stream_header()
+        + bytes(block)
+        + xz_format.index_and_footer([(xz_format.unpadded_size(block), len(raw))])
+    )
 
 
 def index_of(blocks: int) -> bytes:
     """An xz stream whose index lists more blocks than the file could hold."""
-    index = b"\x00" + xz._varint(blocks) + b"\x05\x01" * blocks
+    index = b"\x00" + xz_format._varint(blocks) + b"\x05\x01" * blocks
     index += bytes(-len(index) % 4)
     index += struct.pack("<I", zlib.crc32(index))
     tail = struct.pack("<I", len(index) // 4 - 1) + b"\x00\x01"
-    return xz.stream_header() + index + struct.pack("<I", zlib.crc32(tail)) + tail + b"YZ"
+    return xz_format.stream_header() + index + struct.pack("<I", zlib.crc32(tail)) + tail + b"YZ"
 
 
 SKIPPABLE = b"\x50\x2a\x4d\x18"
@@ -612,8 +617,8 @@ BOMBS: dict[str, tuple[Callable[[Path], Archive], tuple[str, ...]]] = {
     "a dictionary of 4 GiB": (lambda path: dictionary(40), ("MemoryBudgetExceeded",)),
     "a dictionary of 512 MiB": (lambda path: dictionary(34), ("MemoryBudgetExceeded",)),
     "an index of 10 million blocks": (lambda path: index_of(10_000_000), (UNSUPPORTED,)),
-    "half a million streams": (lambda path: xz.stored(b"x") * 500_000, (UNSUPPORTED,)),
-    "padding of an xz stream": (lambda path: sparse(path, xz.stream_header(), HOLE), (CORRUPT,)),
+    "half a million streams": (lambda path: xz_format.stored(b"x") * 500_000, (UNSUPPORTED,)),
+    "padding of an xz stream": (lambda path: sparse(path, xz_format.stream_header(), HOLE), (CORRUPT,)),
     "three million frames": (lambda path: zstandard.compress(b"") * 3_000_000, (UNSUPPORTED,)),
     "half a million skippable frames": (lambda path: (SKIPPABLE + bytes(4)) * 500_000, (UNSUPPORTED,)),
     "a skippable frame and nothing else": (

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unpackenv.archive import trailer
+from unpackenv.archive.codecs.base import Codec
 
 _NEVER_DONE = 0.95  # of a frame that takes longer than the others did
 
@@ -15,8 +15,9 @@ _NEVER_DONE = 0.95  # of a frame that takes longer than the others did
 class Pace:
     """The bytes that several threads have encoded; of a frame under way so many as its time makes likely."""
 
-    def __init__(self, codec: str, level: int) -> None:
-        self._guess = _guess(codec, level)
+    def __init__(self, codec: Codec, level: int) -> None:
+        # Before anything is known: on the machine of docs/performance.md.
+        self._guess = codec.seconds_per_byte(level)
         self._seconds = 0.0  # that frames took, and
         self._bytes = 0  # how large those were
         self._running: dict[int, tuple[float, int]] = {}
@@ -46,8 +47,3 @@ class Pace:
             done = self._bytes + sum(min(bytes_, int(size * _NEVER_DONE)) for bytes_, size in likely)
             self._most = max(self._most, done)
             return self._most
-
-
-def _guess(codec: str, level: int) -> float:
-    """Return the seconds that a byte may take, before anything is known: on the machine of docs/performance.md."""
-    return 4e-7 if codec == trailer.XZ else 2.9e-9 * 1.32**level

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from itertools import accumulate
 
-from unpackenv.archive import codecs, container, trailer
+from unpackenv.archive import codecs, trailer
 from unpackenv.archive import facts as facts_text
 from unpackenv.archive.toc import END_OF_ARCHIVE_SIZE, FRAME_LIMIT, SHA256_SIZE, Toc
 from unpackenv.errors import (
@@ -15,6 +15,10 @@ from unpackenv.errors import (
     DigestMismatch,
 )
 from unpackenv.unpatched import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.archive.codecs.base import Decode
 
 # What is at most beside the bytes that count: of a frame that does not compress, of a member in the tar stream
 # (headers with a long name and a long link target, and padding), of the streams in which an xz archive keeps facts
@@ -34,11 +38,11 @@ class Archive:
     def __init__(self, fd: int, path: str, footer: trailer.Footer, facts: dict[str, list[str]], toc: Toc) -> None:
         self.fd = fd
         self.path = path
-        self.codec = footer.codec
+        self.codec = codecs.get(footer.codec)
         self.digest = footer.digest.hex()
         self.facts = facts
         self.toc = toc
-        self._offsets = list(accumulate(toc.frame_stored, initial=len(container.prefix(footer.codec))))
+        self._offsets = list(accumulate(toc.frame_stored, initial=len(self.codec.prefix)))
 
     def read_frame(self, number: int, buffer: memoryview | None = None) -> memoryview:
         """Return the stored bytes of a frame, in `buffer` if there is one, which must be large enough.
@@ -69,9 +73,9 @@ class Archive:
                 found=sha256(stored).hexdigest(),
             )
 
-    def decoder(self) -> codecs.Decode:
-        """Return a decoder for these frames, for the use of one thread (see `codecs.decoder`)."""
-        return codecs.decoder(self.codec)
+    def decoder(self) -> Decode:
+        """Return a decoder for these frames, for the use of one thread (see `Codec.decoder`)."""
+        return self.codec.decoder()
 
     def close(self) -> None:
         """Close the file."""
@@ -108,16 +112,16 @@ def _open(fd: int, path: str, digest: str) -> Archive:
     identity = trailer.identify_open(fd, path)
     footer = identity.footer
     if footer is None:
-        from unpackenv.archive import refusals
+        from unpackenv.archive import foreign
 
-        raise refusals.not_native(fd, path)
+        raise foreign.not_native(fd, path)
     columns = _read(fd, footer.columns_size, footer.columns_offset)
     text = _read(fd, footer.facts_size, footer.facts_offset)
     if sha256(columns + text).digest() != footer.digest:
         raise ArchiveCorrupt("its table of contents does not have the sha256 that its footer names")
     if digest and digest.lower() != footer.digest.hex():
         raise DigestMismatch(f"its digest is {footer.digest.hex()}, {digest} was asked for", digest=footer.digest.hex())
-    toc = Toc.decode(codecs.decode_columns(footer.codec, columns, footer.columns_raw))
+    toc = Toc.decode(codecs.get(footer.codec).decode_columns(columns, footer.columns_raw))
     _check_frames(toc)
     _check_container(fd, identity.size, footer, toc, text)
     return Archive(fd, path, footer, facts_text.decode(text), toc)
@@ -134,7 +138,8 @@ def _check_frames(toc: Toc) -> None:
 
 
 def _check_container(fd: int, size: int, footer: trailer.Footer, toc: Toc, text: bytes) -> None:
-    first = len(container.prefix(footer.codec))
+    codec = codecs.get(footer.codec)
+    first = len(codec.prefix)
     end_of_frames = first + sum(toc.frame_stored)
     end_of_columns = footer.columns_offset + footer.columns_size
     if not first <= end_of_frames <= footer.columns_offset or end_of_columns > size:
@@ -142,8 +147,7 @@ def _check_container(fd: int, size: int, footer: trailer.Footer, toc: Toc, text:
     before, after = footer.columns_offset - end_of_frames, size - end_of_columns
     if before > _CONTAINER_MORE + len(toc.frame_raw) * _RECORD or after > _CONTAINER_MORE + footer.facts_size:
         raise ArchiveCorrupt("its container is damaged")
-    container.check(
-        footer.codec,
+    codec.check_container(
         (os.pread(fd, first, 0), _read(fd, before, end_of_frames), _read(fd, after, end_of_columns)),
         list(zip(toc.frame_stored, toc.frame_raw)),
         text,

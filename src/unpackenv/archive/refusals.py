@@ -1,4 +1,7 @@
-"""What to say of a path that was named as an archive and is none. Imported only where one is refused."""
+"""What to say of a path that was named as an archive and is none. Imported only where one is refused.
+
+It imports nothing of `archive`: `trailer` imports it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import errno
 from unpackenv.errors import ArchiveUnreadable, ArchiveUnsupported
 from unpackenv.unpatched import os
 
-_SUFFIXES = (".tar.zst", ".tar.xz", ".tar.gz", ".tar")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _OTHERS = {b"PK\x03\x04": "a zip file", b"BZh": "compressed with bzip2", b"7z\xbc\xaf": "a 7z file"}
 _HINT = "Name the file that `unpackenv pack` or tar wrote; in an image, check the COPY"
@@ -23,41 +25,29 @@ def unreadable(error: OSError, path: str) -> ArchiveUnreadable:
     return ArchiveUnreadable(f"cannot be read ({error.strerror})", where=path, hint=hint)
 
 
-def no_archive(head: bytes, path: str) -> ArchiveUnsupported:
-    """Return the error for a file that begins with `head`, as no archive does."""
-    what, hint = _described(head), _HINT
+def no_archive(head: bytes, path: str, suffixes: list[str]) -> ArchiveUnsupported:
+    """Return the error for a file that begins with `head`, as no archive does; those have these `suffixes`."""
+    what, hint = _described(head, suffixes), _HINT
     if head.startswith(_LFS_POINTER):
         what, hint = "is a pointer of Git LFS, and not the archive itself", "Fetch it with git lfs pull"
     return ArchiveUnsupported(what, where=path, hint=hint)
 
 
-def not_native(fd: int, path: str) -> ArchiveUnsupported:
-    """Return the error for an open file that is not a native archive, where no other kind will do."""
-    from unpackenv.archive import foreign
-    from unpackenv.errors import UnpackenvError
-
-    try:
-        foreign.open_pieces(fd, path, 1 << 30)
-    except ArchiveUnsupported as error:
-        return error
-    except UnpackenvError:  # damaged, but of the kind
-        pass
-    return ArchiveUnsupported(
-        "it was not made by `unpackenv pack`, or its end is missing",
-        hint="An archive of plain tar can be started and unpacked; what its compression knows of its bytes is "
-        f"checked by `tar -tf {path} > /dev/null`. One that lost its end has to be copied again",
-    )
-
-
 def _archive_in(directory: str) -> str:
     try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIXES))
+        names = sorted(filter(_is_tar, os.listdir(directory)))
     except OSError:
         names = []
     return f"Name the archive in it: {os.path.join(directory, names[0])}" if names else _HINT
 
 
-def _described(head: bytes) -> str:
+def _is_tar(name: str) -> bool:
+    """Whether a file is named like a tar, compressed or not."""
+    stem, suffix = os.path.splitext(name)
+    return suffix == ".tar" or os.path.splitext(stem)[1] == ".tar"
+
+
+def _described(head: bytes, suffixes: list[str]) -> str:
     if not head:
         return "is empty"
     for magic, what in _OTHERS.items():
@@ -69,4 +59,4 @@ def _described(head: bytes) -> str:
         text = "\0"
     if text.strip() and all(each.isprintable() or each.isspace() for each in text):
         return f"is a text file, and no archive; it begins with {text.strip().splitlines()[0][:40]!r}"
-    return "is neither an unpackenv archive nor a .tar, .tar.xz, .tar.zst or .tar.gz"
+    return f"is neither an unpackenv archive nor a {', '.join(suffixes[:-1])} or {suffixes[-1]}"

@@ -158,7 +158,7 @@ class Scanner:
         return self._read_header(bytes(block))
 
     def _read_header(self, block: bytes) -> Member | None:
-        if not _is_header(block):
+        if not is_header(block):
             if self._next == BLOCK and not begins_tar(block):
                 raise ArchiveUnsupported("what it holds is no tar", hint="Check the COPY, or make it anew with tar")
             raise ArchiveCorrupt(f"the tar header at byte {self._next - BLOCK} of its stream has a wrong checksum")
@@ -260,10 +260,10 @@ def _pax_records(data: bytes) -> dict[str, bytes]:
 
 def begins_tar(block: bytes) -> bool:
     """Whether a tar can begin with this block: with a header, one that was damaged, or its end."""
-    return _is_header(block) or block[257:262] == b"ustar" or block == _ZERO_BLOCK
+    return is_header(block) or block[257:262] == b"ustar" or block == _ZERO_BLOCK
 
 
-def _is_header(block: bytes) -> bool:
+def is_header(block: bytes) -> bool:
     """Whether a block is a tar header, which its checksum tells: all that every format since v7 has in common.
 
     It is the sum of the bytes, its own counted as spaces; some old tars took bytes for signed.

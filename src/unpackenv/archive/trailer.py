@@ -23,12 +23,13 @@ MAGIC = b"unpkenv\n"
 LAYOUT = struct.Struct("<QQQQIHH32sI8s")
 FOOTER_SIZE = LAYOUT.size
 
-ZSTD, XZ = "zstd", "xz"
-CODECS = {1: ZSTD, 2: XZ}
-
-# What stands behind the footer of an xz archive: end of LZMA2 data, check, index and stream footer
-# of the stream that holds it. All of one length, because the footer is (`xz.stored`).
-XZ_TAIL = 1 + 4 + 8 + 12
+# The registration of every codec: its number in the footer, its name, which is that of its module in `codecs`, and how
+# many bytes of its container follow the footer.
+CODECS = {
+    1: ("zstd", 0),
+    # End of LZMA2 data, check, index and stream footer of the stream that holds the footer: all of one length.
+    2: ("xz", 1 + 4 + 8 + 12),
+}
 
 # Facts fit one stored xz chunk. The columns of a million members, the most that there may be, are smaller.
 FACTS_LIMIT = 1 << 16
@@ -66,7 +67,7 @@ class Footer:
         """Return the footer's bytes."""
         import zlib
 
-        number = next(n for n, codec in CODECS.items() if codec == self.codec)
+        number = next(number for number, (name, _) in CODECS.items() if name == self.codec)
         fields = (
             self.columns_offset,
             self.columns_size,
@@ -95,7 +96,7 @@ class Footer:
         if zlib.crc32(data[:-12]) != crc or number not in CODECS:
             raise ArchiveCorrupt("its footer is damaged")
         columns_offset, columns_size, columns_raw, facts_offset, facts_size = places
-        footer = cls(CODECS[number], columns_offset, columns_size, columns_raw, facts_offset, facts_size, digest)
+        footer = cls(CODECS[number][0], columns_offset, columns_size, columns_raw, facts_offset, facts_size, digest)
         columns = max(footer.columns_raw, footer.columns_size)
         if not 0 < footer.facts_size <= FACTS_LIMIT or columns > COLUMNS_LIMIT:
             raise ArchiveCorrupt("its footer announces a table of contents of an impossible size")
@@ -170,8 +171,8 @@ def identify_open(fd: int, path: str) -> Identity:
 
 
 def _find_footer(tail: bytes) -> Footer | None:
-    for distance in (0, XZ_TAIL):
-        end = len(tail) - distance
+    for _, following in CODECS.values():
+        end = len(tail) - following
         if tail[end - len(MAGIC) : end] == MAGIC and end >= FOOTER_SIZE:
             return Footer.unpack(tail[end - FOOTER_SIZE : end])
     return None

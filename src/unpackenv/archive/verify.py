@@ -6,12 +6,10 @@ A start trusts the TOC alone; stock tar trusts the headers in the tar stream alo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from typing import NamedTuple
 
-from unpackenv.archive import container, facts, tarstream, trailer, xz, zstd
+from unpackenv.archive import facts, tarstream, trailer
 from unpackenv.archive.frames import decoded
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.tarstream import (
@@ -29,7 +27,6 @@ from unpackenv.archive.toc import Toc
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported
 
 _ALL_MODE_BITS = 0o7777
-_BLOCK_HEADER = 32  # bytes of an xz block's header that hold its sizes, and more
 
 
 class Checked(NamedTuple):
@@ -64,7 +61,7 @@ def verify_archive(path: str, digest: str = "", on_progress: Callable[[int], Non
 def _check_facts(archive: Archive) -> None:
     toc = archive.toc
     counted = {
-        "codec": archive.codec,
+        "codec": archive.codec.name,
         "frames": len(toc.frame_raw),
         "files": len(toc.file_names),
         "members": toc.member_count,
@@ -99,21 +96,13 @@ def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
 
 
 def _check_container(archive: Archive) -> None:
-    """Check what stock tools would go by: where each frame says that it ends, and what the xz index says."""
+    """Check where each frame ends by what stock tools go by."""
     toc = archive.toc
     identity = trailer.identify_open(archive.fd, archive.path)
     footer = identity.footer
     assert footer is not None  # open_archive has read it
-    if archive.codec == trailer.ZSTD:
-        walked = [frame.stored_size for frame in zstd.read_frames(archive.fd, identity.size)]
-        sound = walked == list(toc.frame_stored)
-    else:
-        offsets = accumulate(toc.frame_stored, initial=len(container.prefix(archive.codec)))
-        headers = (os.pread(archive.fd, _BLOCK_HEADER, offset) for _, offset in zip(toc.frame_stored, offsets))
-        unpadded = [xz.unpadded_size(header) for header in headers]
-        index = xz.index_and_footer(list(zip(unpadded, toc.frame_raw)))
-        sound = os.pread(archive.fd, len(index), footer.columns_offset - len(index)) == index
-    if not sound:
+    frames = list(zip(toc.frame_stored, toc.frame_raw))
+    if not archive.codec.frames_end_there(archive.fd, identity.size, frames, footer.columns_offset):
         raise ArchiveCorrupt("its frames end elsewhere than its table of contents says")
 
 

@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 
-from unpackenv.archive import codecs, container, facts, tarstream, trailer
+from unpackenv.archive import codecs, facts, tarstream, trailer
+from unpackenv.archive.codecs.base import Codec
 from unpackenv.archive.pace import Pace
 from unpackenv.archive.pooled import aside, in_order
 from unpackenv.archive.tarstream import DIRECTORY, FILE, SYMLINK
@@ -82,20 +83,21 @@ def write(
     be read or shrinks meanwhile, `NoSpace` if the disk is full.
     """
     toc = Toc()
+    encoding = codecs.get(codec)
     frames = _frames(_tar_stream(members, toc), frame_size)
     partial = f"{path}.{os.getpid()}.partial"
     try:
         with open(partial, "wb") as out:
-            out.write(container.prefix(codec))
+            out.write(encoding.prefix)
             digests, unpadded = [], []
-            for raw_size, stored in _encoded(frames, codec, level, frame_size, workers, on_progress):
+            for raw_size, stored in _encoded(frames, encoding, level, frame_size, workers, on_progress):
                 out.write(stored)
                 toc.frame_stored.append(len(stored))
                 toc.frame_raw.append(raw_size)
                 digests.append(sha256(stored).digest())
-                unpadded.append(container.unpadded_size(codec, stored))
+                unpadded.append(encoding.unpadded_size(stored))
             toc.frame_sha256 = b"".join(digests)
-            digest = _write_trailer(out.write, out.tell(), codec, toc, unpadded, described)
+            digest = _write_trailer(out.write, out.tell(), encoding, toc, unpadded, described)
             out.flush()
             os.fsync(out.fileno())
             written = out.tell()
@@ -210,7 +212,7 @@ def _frames(members: Iterable[tuple[int, Iterator[bytes]]], frame_size: int) -> 
 
 
 def _encoded(
-    frames: Iterator[bytes], codec: str, level: int, frame_size: int, workers: int, on_progress: Callable[[int], None]
+    frames: Iterator[bytes], codec: Codec, level: int, frame_size: int, workers: int, on_progress: Callable[[int], None]
 ) -> Iterator[tuple[int, bytes]]:
     """Yield raw size and stored bytes of each frame, in order; `workers` threads encode."""
     local = threading.local()
@@ -218,7 +220,7 @@ def _encoded(
 
     def encode(raw: bytes) -> tuple[int, bytes]:
         if not hasattr(local, "encode"):
-            local.encode = codecs.encoder(codec, level, frame_size)
+            local.encode = codec.encoder(level, frame_size)
         with pace.frame(len(raw)):
             stored = local.encode(raw)
         return len(raw), stored
@@ -234,17 +236,17 @@ def _encoded(
 def _write_trailer(
     write: Callable[[bytes], object],
     end_of_frames: int,
-    codec: str,
+    codec: Codec,
     toc: Toc,
     unpadded: list[int],
     described: dict[str, list[str]],
 ) -> str:
-    """Write what follows the frames (see `container`) and return the archive's digest in hex."""
+    """Write what follows the frames (see `codecs.base`) and return the archive's digest in hex."""
     raw = toc.encode()
-    columns = aside(lambda: codecs.encode_columns(codec, raw))
+    columns = aside(lambda: codec.encode_columns(raw))
     text = facts.encode(
         {
-            "codec": [codec],
+            "codec": [codec.name],
             **described,
             "frames": [str(len(toc.frame_raw))],
             "files": [str(len(toc.file_names))],
@@ -256,9 +258,9 @@ def _write_trailer(
     if too_long or toc.member_count >= MEMBER_LIMIT:  # the root counts, too
         raise PackError("has more members, or longer facts, than an archive can list", members=toc.member_count)
     digest = sha256(columns + text).digest()
-    before = container.before_columns(codec, list(zip(unpadded, toc.frame_raw)), len(columns), len(text))
+    before = codec.before_columns(list(zip(unpadded, toc.frame_raw)), len(columns), len(text))
     columns_offset = end_of_frames + len(before)
-    facts_offset = columns_offset + len(columns) + container.payload_offset(codec)
-    footer = trailer.Footer(codec, columns_offset, len(columns), len(raw), facts_offset, len(text), digest)
-    write(before + columns + container.after_columns(codec, text, footer.pack()))
+    facts_offset = columns_offset + len(columns) + codec.payload_offset
+    footer = trailer.Footer(codec.name, columns_offset, len(columns), len(raw), facts_offset, len(text), digest)
+    write(before + columns + codec.after_columns(text, footer.pack()))
     return digest.hex()

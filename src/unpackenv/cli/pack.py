@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Iterator
 
+from unpackenv.archive import codecs
 from unpackenv.cli.common import path, size
 from unpackenv.pack import links
 from unpackenv.pack.bytecode import MODES
-from unpackenv.pack.pack import BEST_FRAME_SIZE, DEFAULT_FRAME_SIZE, DEFAULT_LEVEL, FAST_LEVEL, FASTER, LARGER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,15 +22,17 @@ _LONG = 30  # seconds of compressing, after which there is a word about --fast
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    usual, best = (
-        ", ".join(f"{codec} {most >> 20}M" for codec, most in sizes.items())
-        for sizes in (DEFAULT_FRAME_SIZE, BEST_FRAME_SIZE)
-    )
-    levels = ", ".join(f"{codec} {level}" for codec, level in DEFAULT_LEVEL.items())
+    every = list(codecs.every())
+    usual = ", ".join(f"{codec.name} {codec.frame_size >> 20}M" for codec in every)
+    best = ", ".join(f"{codec.name} {codec.best_frame_size >> 20}M" for codec in every)
+    within = ", ".join(f"{codec.name} {codec.levels[0]} to {codec.levels[-1]}" for codec in every)
+    levels = ", ".join(f"{codec.name} {codec.level}" for codec in every)
     fast = "; ".join(
-        f"{codec} {level}, about {LARGER[codec]:.0%}% larger in 1/{FASTER[codec]} of the time"
-        for codec, level in FAST_LEVEL.items()
+        f"{codec.name} {codec.fast_level}, about {codec.fraction_larger:.0%}% larger in 1/{codec.times_faster} of the "
+        "time"
+        for codec in every
     )
+    suffixes = " or ".join(f".tar{codec.suffixes[0]}" for codec in every)
     parser = commands.add_parser(
         "pack",
         help="make an archive of installed packages",
@@ -38,13 +40,13 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("source", metavar="SRC", help="the folder to pack")
     parser.add_argument(
-        "-o", "--output", type=path, metavar="FILE", required=True, help="the archive to write (.tar.zst or .tar.xz)"
+        "-o", "--output", type=path, metavar="FILE", required=True, help=f"the archive to write ({suffixes})"
     )
     parser.add_argument(
         "--codec",
         metavar="CODEC",
-        choices=tuple(DEFAULT_LEVEL),
-        help="zstd or xz (default: by the name of FILE, else zstd)",
+        choices=codecs.names(),
+        help=f"{' or '.join(codecs.names())} (default: by the name of FILE, else {codecs.DEFAULT})",
     )
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument(
@@ -55,9 +57,7 @@ def add(commands: Commands) -> None:
         "--best", action="store_true",
         help=f"the highest level and the largest frames ({best}): smaller, slower to pack, more memory at the start",
     )  # fmt: skip
-    parser.add_argument(
-        "--level", type=int, metavar="N", help=f"compression level, zstd 1 to 22, xz 0 to 9 (default: {levels})"
-    )
+    parser.add_argument("--level", type=int, metavar="N", help=f"compression level, {within} (default: {levels})")
     parser.add_argument(
         "--frame-size", type=size, metavar="SIZE",
         help=f"what a worker decodes at once, such as 8M; larger: smaller on disk, more memory (default: {usual})",
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     from unpackenv.pack import pack
     from unpackenv.start.machine import child
 
-    codec = options.codec or ("xz" if options.output.endswith("xz") else "zstd")
+    codec = options.codec or codecs.of_file_name(options.output) or codecs.DEFAULT
     chosen = pack.Options(
         codec=codec,
         best=options.best,
@@ -139,9 +139,9 @@ def _summary(packed: Packed, options: argparse.Namespace) -> Iterator[str]:
         if not options.target:
             yield "    That is where this environment is now, and what its scripts name. To start it on this machine,"
             yield "    name another one."
-    codec = packed.codec
+    codec = codecs.get(packed.codec)
     if packed.seconds > _LONG and not (options.fast or options.best or options.level):
-        larger = amount(size * (1 + LARGER[codec]))
-        fast = f"{packed.seconds / FASTER[codec]:.0f} s, for an archive of {larger}"
+        larger = amount(size * (1 + codec.fraction_larger))
+        fast = f"{packed.seconds / codec.times_faster:.0f} s, for an archive of {larger}"
         yield f"  compressing took {packed.seconds:.0f} s; with --fast it would take about {fast}"
     yield f"  digest {packed.written.digest}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from unpackenv.archive import codecs
 from unpackenv.cli.common import path
 
 TYPE_CHECKING = False
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the command."""
+    without = ", ".join(codec.name for codec in codecs.every() if not codec.needs_extension)
     parser = commands.add_parser(
         "runtime",
         help="write what the final image needs, without pip",
@@ -26,9 +28,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--codec",
         metavar="CODEC",
-        choices=("zstd", "xz"),
-        default="zstd",
-        help="of the archive: zstd, or xz, which needs no extension (default: zstd)",
+        choices=codecs.names(),
+        default=codecs.DEFAULT,
+        help=f"of the archive: {' or '.join(codecs.names())}; no extension for {without} (default: {codecs.DEFAULT})",
     )
     # What once brought the doctor, which every runtime has now.
     parser.add_argument("--doctor", action="store_true", help=argparse.SUPPRESS)

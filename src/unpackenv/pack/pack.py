@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import unpackenv
-from unpackenv.archive import trailer, writer
+from unpackenv.archive import codecs, writer
 from unpackenv.archive.tarstream import BLOCK, DIRECTORY, FILE, HARD_LINK, SYMLINK, padding
 from unpackenv.archive.toc import FRAME_LIMIT
 from unpackenv.archive.writer import Input, Written
@@ -21,20 +21,7 @@ from unpackenv.pack.bytecode import Data
 from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.temporary import Directory, room
 
-# Measured on the renderer's packages, see docs/design.md: the smallest archive that still packs at
-# an acceptable speed, and whose frames leave a start of two workers well within its memory.
-DEFAULT_LEVEL = {trailer.ZSTD: 20, trailer.XZ: 6}
-DEFAULT_FRAME_SIZE = {trailer.ZSTD: 16 << 20, trailer.XZ: 12 << 20}  # xz takes a dictionary as large beside it
-FAST_LEVEL = {trailer.ZSTD: 9, trailer.XZ: 1}
-FASTER = {trailer.ZSTD: 18, trailer.XZ: 5}
-"""How many times faster `fast` is than the default, see docs/performance.md."""
-LARGER = {trailer.ZSTD: 1 / 8, trailer.XZ: 1 / 6}
-"""By how much its archive is larger."""
-BEST_LEVEL = {trailer.ZSTD: 22, trailer.XZ: 9}
-BEST_FRAME_SIZE = {trailer.ZSTD: 128 << 20, trailer.XZ: 64 << 20}
 FRAME_SIZES = range(1 << 12, FRAME_LIMIT + 1)
-_LEVELS = {trailer.ZSTD: range(1, 23), trailer.XZ: range(10)}
-_SUFFIXES = {trailer.ZSTD: (".zst", ".tzst"), trailer.XZ: (".xz", ".txz")}
 _OTHER_SUFFIXES = (
     ".zip", ".whl", ".egg", ".pyz", ".pex", ".jar", ".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".lz4", ".lzma",
     ".br", ".7z", ".rar", ".sqfs", ".squashfs", ".img", ".iso",
@@ -50,7 +37,7 @@ class Options:
     packed quickly, else for a small one that starts with little memory.
     """
 
-    codec: str = trailer.ZSTD
+    codec: str = codecs.DEFAULT
     best: bool = False
     fast: bool = False
     level: int | None = None
@@ -129,7 +116,7 @@ def pack(directory: str, output: str, options: Options, warn: Callable[[str], No
 
 
 def _warn(warn: Callable[[str], None], described: source.Source, tree: Tree, output: str, codec: str) -> None:
-    if not output.endswith(_SUFFIXES[codec]):
+    if not output.endswith(codecs.get(codec).suffixes):
         warn(f"{output} will be compressed with {codec}, whatever its name says")
     for glob in tree.unused:
         warn(f"--exclude {glob} matches nothing")
@@ -145,11 +132,12 @@ def _check_output(output: str) -> None:
     if os.path.isdir(output):
         raise PackError("is a directory, and the archive is to be a file", where=output)
     suffix = os.path.splitext(output)[1].lower()
-    if suffix in _OTHER_SUFFIXES:
+    if suffix in _OTHER_SUFFIXES and not codecs.of_file_name(output):
+        names = " or ".join(f".tar{codec.suffixes[0]}" for codec in codecs.every())
         raise PackError(
             f"is named like what is made by other means ({suffix})",
             where=output,
-            hint="Name it .tar.zst or .tar.xz; what it contains is a tar archive in zstd or xz",
+            hint=f"Name it {names}; what it contains is a tar archive in {' or '.join(codecs.names())}",
         )
 
 
@@ -157,14 +145,15 @@ def _chosen(options: Options) -> tuple[int, int]:
     """Return level and frame size, checked with the other numbers."""
     if options.workers < 0:
         raise SettingError(f"{options.workers} is less than 0", where="--workers")
-    level, frame_size = options.level, options.frame_size
+    codec, level, frame_size = codecs.get(options.codec), options.level, options.frame_size
     if level is None:
-        level = (BEST_LEVEL if options.best else FAST_LEVEL if options.fast else DEFAULT_LEVEL)[options.codec]
+        level = codec.best_level if options.best else codec.fast_level if options.fast else codec.level
     if frame_size is None:
-        frame_size = (BEST_FRAME_SIZE if options.best else DEFAULT_FRAME_SIZE)[options.codec]
-    levels = _LEVELS[options.codec]
-    if level not in levels:
-        raise SettingError(f"{level} is not within {levels[0]} and {levels[-1]} ({options.codec})", where="--level")
+        frame_size = codec.best_frame_size if options.best else codec.frame_size
+    if level not in codec.levels:
+        raise SettingError(
+            f"{level} is not within {codec.levels[0]} and {codec.levels[-1]} ({codec.name})", where="--level"
+        )
     if frame_size not in FRAME_SIZES:
         raise SettingError(f"{frame_size} is not within 4K and 128M", where="--frame-size")
     return level, frame_size

@@ -24,7 +24,8 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import unpackenv
-from unpackenv.archive import codecs, trailer
+from unpackenv.archive import codecs
+from unpackenv.archive.codecs import zstd_extension
 from unpackenv.errors import PackError
 
 # What is for the machine that builds, or is made anew: paths within the package.
@@ -34,12 +35,12 @@ _LEFT_OUT = (
 )  # fmt: skip
 # What no start runs that succeeds: it is compiled when somebody looks into a container.
 _WITHOUT_BYTECODE = (
-    r"report/|archive/(compare|frames|pooled|refusals|verify)\.py|cli/(doctor|hook|inspect|prune|verify)\.py|"
+    r"report/|archive/(compare|frames|pooled|refusals|verify|codecs/zstd_stdlib)\.py|cli/(doctor|hook|inspect|prune|verify)\.py|"
     r"start/(python/hook_file|tree/prune)\.py"
 )
 # What other interpreters run, perhaps older ones: it stays as it was written.
 _FOR_OTHERS = ("archive/interpreter.py", "start/shim/*")
-_CHECK = "from unpackenv.archive import codecs; codecs.decoder({codec!r}); import unpackenv.start.cold.cold"
+_CHECK = "from unpackenv.archive import codecs; codecs.get({codec!r}).decoder(); import unpackenv.start.cold.cold"
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,13 @@ class Runtime:
     stripped: bool
 
 
-def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
+def write(directory: str, codec: str = codecs.DEFAULT) -> Runtime:
     """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
 
     It is for the interpreter that runs this: the C extension is of one Python version and platform.
-    Raises `PackError`.
+    Raises `PackError`, or `SettingError` for an unknown codec.
     """
+    needs_extension = codecs.get(codec).needs_extension
     path = Path(os.path.abspath(directory))
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise PackError("is there and not empty", where=str(path), hint="Name another directory, or remove it")
@@ -65,8 +67,8 @@ def write(directory: str, codec: str = trailer.ZSTD) -> Runtime:
         work = Path(name, "runtime")
         _copy_package(work)
         _shorten(work / "unpackenv")
-        stripped = codec == trailer.XZ or _copy_backend(work)
-        _compile(work)
+        stripped = not needs_extension or _copy_backend(work, codec)
+        _compile(work, codec)
         _check(work, codec)
         os.rename(work, path)
     return Runtime(str(path), _size_on_disk(path), stripped)
@@ -118,13 +120,13 @@ class _Shortened(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def _copy_backend(work: Path) -> bool:
+def _copy_backend(work: Path, codec: str) -> bool:
     """Copy zstandard's C extension and licence; return whether it could be stripped of its symbols."""
-    found = codecs.find_backend()
+    found = zstd_extension.find()
     if found is None or found.origin is None:
         raise PackError("zstandard is not installed here, or without its C extension", where=sys.executable)
     source = found.origin
-    directory = work / os.path.relpath(codecs.BACKEND_DIRECTORY, Path(unpackenv.__file__).parents[1])
+    directory = work / os.path.relpath(zstd_extension.DIRECTORY, Path(unpackenv.__file__).parents[1])
     directory.mkdir()
     for licence in _licences():
         shutil.copy(licence, directory)
@@ -135,7 +137,7 @@ def _copy_backend(work: Path) -> bool:
             original = Path(shutil.move(copied, Path(folder, "original")))
             shutil.copy(smaller, copied)
             try:
-                _check(work, trailer.ZSTD)
+                _check(work, codec)
             except PackError:  # stripping breaks some that were patched
                 shutil.copy(original, copied)
             else:
@@ -159,10 +161,14 @@ def _licences() -> Iterator[Path]:
         pass
 
 
-def _compile(work: Path) -> None:
-    """An image may run it read-only: without bytecode every start would compile it. Docstrings are left out."""
+def _compile(work: Path, codec: str) -> None:
+    """An image may run it read-only: without bytecode every start would compile it. Docstrings are left out.
+
+    What other codecs need is there as well, and without bytecode.
+    """
+    others = "|".join(name for name in codecs.names() if name != codec)
     command = ["-m", "compileall", "-q", "-o", "2", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
-    command += ["-x", f"{re.escape(str(work))}/unpackenv/({_WITHOUT_BYTECODE})"]
+    command += ["-x", f"{re.escape(str(work))}/unpackenv/({_WITHOUT_BYTECODE}|archive/codecs/({others})(_\\w+)?\\.py)"]
     _run([*command, str(work)], {"PYTHONHASHSEED": "0"})
     for bytecode in work.rglob("*.opt-2.pyc"):  # an interpreter without -OO looks for the plain name
         bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))

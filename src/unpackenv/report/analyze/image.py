@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
-from unpackenv.archive import codecs, zstd
+from unpackenv.archive.codecs import zstd_extension, zstd_format
 from unpackenv.errors import ArchiveCorrupt, PackError
 
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
@@ -207,11 +207,11 @@ def _contents(
 
 
 def _layer(blob: IO[bytes]) -> tarfile.TarFile:
-    head = blob.read(len(zstd.MAGIC))
+    head = blob.read(len(zstd_format.MAGIC))
     blob.seek(0)
-    if head != zstd.MAGIC:
+    if head != zstd_format.MAGIC:
         return tarfile.open(fileobj=blob, mode="r|gz" if head.startswith(_GZIP) else "r:")
-    reader = codecs.import_zstandard().ZstdDecompressor().stream_reader(blob, read_across_frames=True)
+    reader = zstd_extension.load().ZstdDecompressor().stream_reader(blob, read_across_frames=True)
     return tarfile.open(fileobj=cast("IO[bytes]", reader), mode="r|")
 
 

@@ -20,6 +20,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from unpackenv.archive import codecs, reader, trailer, writer
+from unpackenv.archive.codecs import zstd_extension
 from unpackenv.archive.pooled import in_order
 from unpackenv.archive.tarstream import DIRECTORY
 from unpackenv.archive.toc import Toc
@@ -39,17 +40,18 @@ _ZSTD_LEVEL = 3  # of BuildKit with compression=zstd
 _PIECE = 1 << 20
 _RUNS, _SECONDS_FOR_RUNS = 3, 5.0
 _BLOCK = 512
-_FRAME, _SAMPLES = packing.DEFAULT_FRAME_SIZE[trailer.ZSTD], 4  # so many frames are a sample
+_CODEC = codecs.get(codecs.DEFAULT)
+_FRAME, _SAMPLES = _CODEC.frame_size, 4  # so many frames are a sample
 
 
 class Levels(NamedTuple):
-    """Compression levels of the layers' gzip and of the archive's zstd."""
+    """Compression levels of the layers' gzip and of the archive."""
 
     gzip: int
     archive: int
 
 
-_EXACT, _QUICK = Levels(6, packing.DEFAULT_LEVEL[trailer.ZSTD]), Levels(1, 3)
+_EXACT, _QUICK = Levels(6, _CODEC.level), Levels(1, 3)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def measure(described: Source, tree: Tree, archive: str, scratch: str, *, quick:
         with reader.open_archive(archive) as opened:
             toc = opened.toc
     else:
-        archive = os.path.join(scratch, "packed.tar.zst")
+        archive = os.path.join(scratch, f"packed.tar{_CODEC.suffixes[0]}")
         toc = _pack(described, tree, levels.archive, archive)
     packed = _layer([_file(archive)], _EXACT.gzip, "layer, packed", scratch)
     of_runtime = _runtime(scratch)
@@ -174,7 +176,7 @@ def _correction(described: Source, tree: Tree, exact: Levels, quick: Levels) -> 
 
 
 def _encoder(levels: Levels) -> Callable[[bytes], bytes]:
-    return codecs.encoder(trailer.ZSTD, levels.archive, _FRAME)
+    return _CODEC.encoder(levels.archive, _FRAME)
 
 
 def _layer(members: Iterable[Input], level: int, name: str, scratch: str) -> Layer:
@@ -183,7 +185,7 @@ def _layer(members: Iterable[Input], level: int, name: str, scratch: str) -> Lay
     os.mkdir(place)
     file = place + ".tar.gz"
     gzip = zlib.compressobj(level, wbits=_GZIP_WINDOW)
-    zstd = codecs.import_zstandard().ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
+    zstd = zstd_extension.load().ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
     members = list(members)
     zstd_size = done = 0
     with progress.bar(name, sum(_BLOCK + member.size for member in members)) as show, open(file, "wb") as out:
@@ -218,7 +220,7 @@ def _pack(described: Source, tree: Tree, level: int, to: str) -> Toc:
             to,
             packing.members(described.root, tree.entries, {}),
             {"import": list(described.import_paths)},
-            codec=trailer.ZSTD,
+            codec=_CODEC.name,
             level=level,
             frame_size=_FRAME,
             workers=len(os.sched_getaffinity(0)),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import unpackenv
 from unpackenv.archive import codecs, interpreter, trailer
+from unpackenv.archive.codecs import zstd_extension, zstd_stdlib
 from unpackenv.archive.facts import first
 from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch, UnpackenvError
 from unpackenv.report import amount, counted
@@ -198,21 +199,30 @@ def _archive(identity: Identity) -> Finding:
 
 
 def _backend(identity: Identity) -> Iterator[Finding]:
-    """What decodes it; only archives that are zstd need something that is not of the standard library."""
-    needs = identity.footer.codec == trailer.ZSTD if identity.footer else identity.path.endswith((".zst", ".tzst"))
-    if not needs:
+    """What decodes it, where that is not the standard library alone."""
+    codec = identity.footer.codec if identity.footer else codecs.of_file_name(identity.path)
+    if not codec or not codecs.get(codec).needs_extension:
         return
     try:
-        module = codecs.import_zstandard()
+        module = zstd_extension.load()
     except ArchiveUnsupported as error:
-        yield of_error("zstandard", error)
+        yield _instead(error)
         return
-    backend = codecs.find_backend()
+    backend = zstd_extension.find()
     if backend:
         yield Finding("zstandard", OK, f"its C extension, {backend.origin}", facts={"origin": backend.origin})
     else:
         text = f"{module.__file__}: not its C extension, so that a cold start imports 15 ms more and may decode slowly"
         yield Finding("zstandard", WARNING, text, "Install the wheel of zstandard", facts={"origin": module.__file__})
+
+
+def _instead(error: ArchiveUnsupported) -> Finding:
+    """Whether something else decodes zstd where zstandard is missing."""
+    module = zstd_stdlib.find()
+    if module is None:
+        return of_error("zstandard", error)
+    text = f"missing: {module.__name__} decodes, and each worker takes as much more memory as a frame has"
+    return Finding("zstandard", OK, text, facts={"origin": module.__file__})
 
 
 def _match(identity: Identity, settings: Settings) -> Iterator[Finding]:

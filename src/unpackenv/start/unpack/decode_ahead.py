@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from unpackenv.archive.foreign import Fill, Pieces
+    from unpackenv.archive.codecs.base import Fill, Pieces
     from unpackenv.errors import UnpackenvError
     from unpackenv.start.unpack.source import Observer
 

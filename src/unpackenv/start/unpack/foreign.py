@@ -22,6 +22,10 @@ from unpackenv.start.unpack import decode_ahead, preflight
 from unpackenv.start.unpack.source import Observer, Source
 from unpackenv.unpatched import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.archive.codecs.base import Pieces
+
 _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
 _SHARED_OBJECT = re.compile(rb".*\.so(?:\.\d+)*\Z", re.DOTALL)
 _DIRECTORY_MODE = 0o755
@@ -62,7 +66,7 @@ class ForeignSource(Source):
         self._space: preflight.FreeSpace | None = None
         self._unpacker: _Unpacker | None = None
 
-    def _open_pieces(self, budget: int) -> foreign.Pieces:
+    def _open_pieces(self, budget: int) -> Pieces:
         """Return whole blocks where one worker has the memory for them, else a stream."""
         pieces = foreign.open_pieces(self._fd, self._path, budget)
         if self._memory_needed(pieces, 1) > self._memory_left:
@@ -70,7 +74,7 @@ class ForeignSource(Source):
         return pieces
 
     @staticmethod
-    def _memory_needed(pieces: foreign.Pieces, workers: int) -> int:
+    def _memory_needed(pieces: Pieces, workers: int) -> int:
         return limits.memory_needed(workers, pieces.memory_each(workers)) + _MEMBERS
 
     def worker_bounds(self) -> dict[str, int]:

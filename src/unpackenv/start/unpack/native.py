@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from unpackenv.archive import interpreter, trailer
+from unpackenv.archive import interpreter
 from unpackenv.archive.facts import first
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.errors import UnpackenvError
@@ -45,9 +45,8 @@ class NativeSource(Source):
         self.archive = archive = open_archive(path, settings.digest)
         self.key = archive.digest
         raw = max(archive.toc.frame_raw)
-        window = raw if archive.codec == trailer.XZ else 0
         self._memory_left = limits.memory_left()
-        self._memory_each = raw + window + max(archive.toc.frame_stored)
+        self._memory_each = raw + archive.codec.window(raw) + max(archive.toc.frame_stored)
         self.workers, self.workers_why = limits.worker_count(
             settings.workers, settings.memory, self._memory_left, self._memory_each, len(archive.toc.frame_raw)
         )

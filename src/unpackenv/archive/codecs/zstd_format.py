@@ -1,7 +1,7 @@
-"""The .zst container: where frames begin and end, and skippable frames.
+"""The format of .zst files: where frames begin and end, and skippable frames.
 
-After RFC 8878 (https://www.rfc-editor.org/rfc/rfc8878), sections 3.1.1 and 3.1.2. Decoding itself is the `zstandard`
-package's.
+After RFC 8878 (https://www.rfc-editor.org/rfc/rfc8878), sections 3.1.1 and 3.1.2. Decoding itself is a
+library's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ MAGIC = b"\x28\xb5\x2f\xfd"
 SKIPPABLE_MAGIC = 0x184D2A5E
 SKIPPABLE_HEADER = 8
 _SKIPPABLE_FIRST = 0x184D2A50
+SKIPPABLE_MAGICS = tuple(struct.pack("<I", _SKIPPABLE_FIRST + number) for number in range(16))
 _RLE = 1
 # The frames of honest archives are some hundred KiB large, or more.
 _PARTS_LIMIT = 1 << 18

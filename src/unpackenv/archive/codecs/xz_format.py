@@ -1,4 +1,4 @@
-"""The .xz container: blocks, index, stream header and footer.
+"""The format of .xz files: blocks, index, stream header and footer.
 
 The standard library's `lzma` decodes and encodes LZMA2 but neither writes nor finds the blocks of a
 stream. The container around them is small and is written and read here, after "The .xz File Format"
@@ -7,7 +7,6 @@ stream. The container around them is small and is written and read here, after "
 
 from __future__ import annotations
 
-import lzma
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -31,9 +30,9 @@ _LZMA2 = 0x21
 _X86 = 0x04
 # Filters for data of any kind, for text, and for x86 machine code (5.3): what a block is encoded with.
 _CHAINS: tuple[tuple[dict[str, int], ...], ...] = (
-    ({"id": lzma.FILTER_LZMA2},),
-    ({"id": lzma.FILTER_LZMA2, "lc": 4, "pb": 0},),
-    ({"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2}),
+    ({"id": _LZMA2},),
+    ({"id": _LZMA2, "lc": 4, "pb": 0},),
+    ({"id": _X86}, {"id": _LZMA2}),
 )
 _TRY_DICTIONARY = 1 << 20
 _SMALLEST_BLOCK = 5  # unpadded
@@ -85,6 +84,8 @@ def encode_block(raw: bytes, preset: int, dict_size: int) -> bytes:
 
 
 def _encode_raw(raw: bytes, chain: tuple[dict[str, int], ...], preset: int, dict_size: int) -> bytes:
+    import lzma
+
     filters = [*chain[:-1], {**chain[-1], "preset": preset, "dict_size": dict_size}]
     return lzma.compress(raw, format=lzma.FORMAT_RAW, filters=filters)
 
@@ -201,6 +202,8 @@ def _read_stream(fd: int, end: int, footer: bytes) -> tuple[list[Block], int]:
     header = os.pread(fd, HEADER_SIZE, start) if start >= 0 else b""
     if header[:6] != MAGIC or header[6:8] != flags or struct.unpack("<I", header[8:])[0] != zlib.crc32(flags):
         raise ArchiveCorrupt("an xz index does not fit its stream")
+    import lzma
+
     if flags[0] or not lzma.is_check_supported(flags[1]):  # liblzma would decode it unchecked
         raise ArchiveUnsupported(
             f"this liblzma does not know the integrity check of an xz stream (flags {flags.hex()})",
@@ -287,6 +290,8 @@ def decode_block(block: Block, stored: Iterable[Buffer], memory: int) -> Iterato
     block's end, its CRC or SHA-256, and that the index has its sizes. `memory` bounds its dictionary, in
     bytes. Raises `ArchiveCorrupt`, `ArchiveUnsupported` or `MemoryBudgetExceeded`.
     """
+    import lzma
+
     decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory)
     got = 0
     try:

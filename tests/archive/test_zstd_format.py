@@ -1,4 +1,4 @@
-"""The .zst container: the walk from frame to frame, against stock zstd."""
+"""The .zst format: the walk from frame to frame, against stock zstd."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from unpackenv.archive import zstd
+from unpackenv.archive.codecs import zstd_format
 from unpackenv.errors import ArchiveCorrupt
 
 TEXT = b"".join(b"line %d\n" % (number * number) for number in range(40_000))
@@ -28,10 +28,10 @@ def stock(*arguments: str, given: bytes) -> bytes:
     return run.stdout
 
 
-def frames_of(path: Path) -> list[zstd.Frame]:
+def frames_of(path: Path) -> list[zstd_format.Frame]:
     fd = os.open(path, os.O_RDONLY)
     try:
-        return zstd.read_frames(fd, os.fstat(fd).st_size)
+        return zstd_format.read_frames(fd, os.fstat(fd).st_size)
     finally:
         os.close(fd)
 
@@ -115,7 +115,7 @@ def test_a_single_segment_has_its_content_as_window(tmp_path: Path) -> None:
 
 def test_every_truncation_is_found(tmp_path: Path) -> None:
     path = tmp_path / "cut.zst"
-    parts = [stock("-3", "--check", given=TEXT[:300]), struct.pack("<II", zstd.SKIPPABLE_MAGIC, 5) + b"12345"]
+    parts = [stock("-3", "--check", given=TEXT[:300]), struct.pack("<II", zstd_format.SKIPPABLE_MAGIC, 5) + b"12345"]
     whole = b"".join([*parts, stock("-3", "--no-check", given=NOISE[:50])])
     boundaries = {0, len(parts[0]), len(parts[0]) + len(parts[1])}
     for size in range(len(whole)):
@@ -136,4 +136,4 @@ def test_what_is_no_frame_is_refused(tmp_path: Path, junk: bytes) -> None:
 
 
 def test_the_header_of_our_own_skippable_frame() -> None:
-    assert zstd.skippable_header(0x01020304) == bytes.fromhex("5e2a4d18 04030201")
+    assert zstd_format.skippable_header(0x01020304) == bytes.fromhex("5e2a4d18 04030201")

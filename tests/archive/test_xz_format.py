@@ -1,4 +1,4 @@
-"""The .xz container, against stock xz in both directions."""
+"""The .xz format, against stock xz in both directions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unpackenv.archive import codecs, xz
+from unpackenv.archive import codecs
+from unpackenv.archive.codecs import xz_format, zstd_extension
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded
 
 RAW = b"".join(b"line %d\n" % (number * number) for number in range(40_000))
@@ -28,10 +29,10 @@ def stock(*arguments: str, given: bytes = b"") -> bytes:
     return run.stdout
 
 
-def blocks_of(path: Path) -> list[xz.Block]:
+def blocks_of(path: Path) -> list[xz_format.Block]:
     fd = os.open(path, os.O_RDONLY)
     try:
-        return xz.read_blocks(fd, os.fstat(fd).st_size)
+        return xz_format.read_blocks(fd, os.fstat(fd).st_size)
     finally:
         os.close(fd)
 
@@ -43,7 +44,7 @@ def decoded(path: Path, step: int = 1 << 16) -> bytes:
     for block in blocks_of(path):
         stored = data[block.offset : block.offset + block.stored_size]
         pieces = (stored[at : at + step] for at in range(0, len(stored), step))
-        out.append(b"".join(xz.decode_block(block, pieces, MEMORY)))
+        out.append(b"".join(xz_format.decode_block(block, pieces, MEMORY)))
     return b"".join(out)
 
 
@@ -87,9 +88,9 @@ def test_a_block_may_come_byte_by_byte(tmp_path: Path) -> None:
 
 
 def written(pieces: list[bytes], preset: int = 1) -> bytes:
-    blocks = [xz.encode_block(piece, preset, 1 << 20) for piece in pieces]
-    sizes = [(xz.unpadded_size(block), len(piece)) for block, piece in zip(blocks, pieces)]
-    return xz.stream_header() + b"".join(blocks) + xz.index_and_footer(sizes)
+    blocks = [xz_format.encode_block(piece, preset, 1 << 20) for piece in pieces]
+    sizes = [(xz_format.unpadded_size(block), len(piece)) for block, piece in zip(blocks, pieces)]
+    return xz_format.stream_header() + b"".join(blocks) + xz_format.index_and_footer(sizes)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4096, 100_000, len(RAW)])
@@ -113,7 +114,7 @@ def sources() -> bytes:
 
 
 def machine_code() -> bytes:
-    found = codecs.find_backend()
+    found = zstd_extension.find()
     assert found
     assert found.origin
     return Path(found.origin).read_bytes()[:2_000_000]
@@ -130,26 +131,26 @@ def test_text_and_machine_code_have_filters_of_their_own(
     assert stock("-dc", str(tmp_path / "ours.xz")) == raw
     shown = stock("--robot", "-lvv", str(tmp_path / "ours.xz"))
     assert (b"--x86" in shown) == (kind is machine_code)
-    monkeypatch.setattr(xz, "_CHAINS", xz._CHAINS[:1])
+    monkeypatch.setattr(xz_format, "_CHAINS", xz_format._CHAINS[:1])
     assert (tmp_path / "ours.xz").stat().st_size < len(written([raw], preset=2))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 84, 127, 128, 65_535, 65_536])
 def test_a_stored_stream_shows_its_payload(size: int) -> None:
     payload = RAW[:size]
-    stream = xz.stored(payload)
-    assert stream[xz.STORED_PAYLOAD : xz.STORED_PAYLOAD + size] == payload
+    stream = xz_format.stored(payload)
+    assert stream[xz_format.STORED_PAYLOAD : xz_format.STORED_PAYLOAD + size] == payload
     assert stock("-dc", given=stream) == payload
 
 
 @pytest.mark.parametrize("size", [0, 65_537])
 def test_a_stored_stream_is_one_chunk(size: int) -> None:
     with pytest.raises(ValueError, match=r"1 to 65,536 bytes"):
-        xz.stored(bytes(size))
+        xz_format.stored(bytes(size))
 
 
 def test_a_stored_stream_is_what_the_format_document_says() -> None:
-    stream = xz.stored(b"abc")
+    stream = xz_format.stored(b"abc")
     block = bytes.fromhex("02 00 21 01 08 00 00 00 d8 0f 23 13") + b"\x01\x00\x02abc\x00"
     block += b"\x00" + struct.pack("<I", zlib.crc32(b"abc"))
     index = bytes.fromhex("00 01 17 03")
@@ -167,7 +168,7 @@ NUMBERS = st.integers(5, 2**63 - 1)
 @settings(max_examples=100)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=20))
 def test_an_index_is_read_as_it_was_written(records: list[tuple[int, int]]) -> None:
-    assert xz.parse_index_and_footer(xz.index_and_footer(records)) == records
+    assert xz_format.parse_index_and_footer(xz_format.index_and_footer(records)) == records
 
 
 def indexed(index: bytes) -> bytes:
@@ -197,16 +198,16 @@ def indexed(index: bytes) -> bytes:
 )
 def test_an_index_with_right_checksums_may_still_be_wrong(tmp_path: Path, index: bytes) -> None:
     path = tmp_path / "crafted.xz"
-    path.write_bytes(xz.stored(b"abc")[:44] + indexed(index))
+    path.write_bytes(xz_format.stored(b"abc")[:44] + indexed(index))
     with pytest.raises(ArchiveCorrupt):
-        xz.parse_index_and_footer(indexed(index))
+        xz_format.parse_index_and_footer(indexed(index))
     with pytest.raises(ArchiveCorrupt):
         blocks_of(path)
 
 
 @pytest.mark.parametrize(("padding", "sound"), [(b"", True), (b"\0\0", True), (b"\0\1", False), (bytes(6), False)])
 def test_padding_of_an_index_is_zero_and_short(tmp_path: Path, padding: bytes, sound: bool) -> None:
-    stream = xz.stored(RAW[:128])
+    stream = xz_format.stored(RAW[:128])
     path = tmp_path / "padded.xz"
     path.write_bytes(stream[: 12 + 148] + indexed(b"\x00\x01\x94\x01\x80\x01" + padding))
     assert (subprocess.run(["xz", "-tq", path], capture_output=True).returncode == 0) == sound
@@ -219,7 +220,7 @@ def test_padding_of_an_index_is_zero_and_short(tmp_path: Path, padding: bytes, s
 
 def test_an_index_that_is_larger_than_its_file(tmp_path: Path) -> None:
     path = tmp_path / "large.xz"
-    path.write_bytes(xz.stream_header() + indexed(b"\x00\x01" + b"\xff" * 8 + b"\x7f\x00"))
+    path.write_bytes(xz_format.stream_header() + indexed(b"\x00\x01" + b"\xff" * 8 + b"\x7f\x00"))
     with pytest.raises(ArchiveCorrupt):
         blocks_of(path)
     tail = struct.pack("<I", 0xFFFFFFFF) + b"\x00\x01"
@@ -250,56 +251,58 @@ def test_every_flip_outside_of_padding_is_found(tmp_path: Path) -> None:
 # --- one block ---
 
 
-def alone(block: bytes, announced: int, more: int = 0) -> xz.Block:
-    return xz.Block(0, xz.unpadded_size(block) + more, announced, xz.stream_header())
+def alone(block: bytes, announced: int, more: int = 0) -> xz_format.Block:
+    return xz_format.Block(0, xz_format.unpadded_size(block) + more, announced, xz_format.stream_header())
 
 
 @pytest.mark.parametrize("announced", [0, 499, 501, 1 << 40])
 def test_a_block_of_another_size_than_announced(announced: int) -> None:
-    block = xz.encode_block(RAW[:500], 1, 1 << 16)
+    block = xz_format.encode_block(RAW[:500], 1, 1 << 16)
     with pytest.raises(ArchiveCorrupt, match="than announced"):
-        b"".join(xz.decode_block(alone(block, announced), [block], MEMORY))
+        b"".join(xz_format.decode_block(alone(block, announced), [block], MEMORY))
 
 
 def test_a_block_is_decoded_in_small_pieces() -> None:
     """However well it was compressed: a bomb is stopped at the size that was announced."""
-    block = xz.encode_block(bytes(20_000_000), 1, 1 << 16)
+    block = xz_format.encode_block(bytes(20_000_000), 1, 1 << 16)
     pieces: list[int] = []
     with pytest.raises(ArchiveCorrupt, match="larger than announced"):
-        pieces.extend(len(piece) for piece in xz.decode_block(alone(block, 1_000_000), [block], MEMORY))
-    assert max(pieces) <= xz.STEP
+        pieces.extend(len(piece) for piece in xz_format.decode_block(alone(block, 1_000_000), [block], MEMORY))
+    assert max(pieces) <= xz_format.STEP
     assert sum(pieces) <= 1_000_000
 
 
 def test_a_dictionary_beyond_the_budget_is_said() -> None:
-    block = xz.encode_block(RAW, 1, 1 << 26)
+    block = xz_format.encode_block(RAW, 1, 1 << 26)
     with pytest.raises(MemoryBudgetExceeded, match="16 MiB"):
-        b"".join(xz.decode_block(alone(block, len(RAW)), [block], 1 << 24))
+        b"".join(xz_format.decode_block(alone(block, len(RAW)), [block], 1 << 24))
 
 
 def test_what_follows_a_block_is_not_taken_for_data() -> None:
-    block = xz.encode_block(RAW[:500], 1, 1 << 16)
+    block = xz_format.encode_block(RAW[:500], 1, 1 << 16)
     with pytest.raises(ArchiveCorrupt):
-        b"".join(xz.decode_block(alone(block, 500), [block + block], MEMORY))
+        b"".join(xz_format.decode_block(alone(block, 500), [block + block], MEMORY))
 
 
 @pytest.mark.parametrize("end", [-1, -4, -5, 1, 4])
 def test_a_block_ends_with_its_check(end: int) -> None:
     """All of its data is there before the check is, and is not handed out as if it were sound."""
-    block = xz.encode_block(RAW[:500], 1, 1 << 16)
+    block = xz_format.encode_block(RAW[:500], 1, 1 << 16)
     cut = block[:end] if end < 0 else block + bytes(end)
     with pytest.raises(ArchiveCorrupt):
-        b"".join(xz.decode_block(alone(block, 500), [cut], MEMORY))
+        b"".join(xz_format.decode_block(alone(block, 500), [cut], MEMORY))
 
 
 @pytest.mark.parametrize("more", [-4, -1, 1, 4])
 def test_an_index_has_the_sizes_of_its_blocks(tmp_path: Path, more: int) -> None:
     """To the byte: padding hides what an index says wrongly from who goes by where blocks begin."""
-    block = xz.encode_block(RAW[:500], 1, 1 << 16)
+    block = xz_format.encode_block(RAW[:500], 1, 1 << 16)
     with pytest.raises(ArchiveCorrupt):
-        b"".join(xz.decode_block(alone(block, 500, more), [block], MEMORY))
+        b"".join(xz_format.decode_block(alone(block, 500, more), [block], MEMORY))
     path = tmp_path / "lies.xz"
-    path.write_bytes(xz.stream_header() + block + xz.index_and_footer([(xz.unpadded_size(block) + more, 500)]))
+    path.write_bytes(
+        xz_format.stream_header() + block + xz_format.index_and_footer([(xz_format.unpadded_size(block) + more, 500)])
+    )
     with pytest.raises(ArchiveCorrupt):
         decoded(path)
     assert subprocess.run(["xz", "-tq", path], capture_output=True).returncode
@@ -309,13 +312,15 @@ def test_an_index_has_the_sizes_of_its_blocks(tmp_path: Path, more: int) -> None
 @pytest.mark.parametrize("flags", [b"\x00\x02", b"\x00\x0f", b"\x00\x11", b"\x01\x01"])
 def test_a_check_that_xz_does_not_know(tmp_path: Path, flags: bytes, blocks: list[bytes]) -> None:
     """liblzma decodes what it cannot check; stock xz refuses it, also where there is nothing to check."""
-    encoded = [xz.encode_block(raw, 1, 1 << 16) for raw in blocks]
-    closing = xz.index_and_footer([(xz.unpadded_size(block), len(raw)) for block, raw in zip(encoded, blocks)])
+    encoded = [xz_format.encode_block(raw, 1, 1 << 16) for raw in blocks]
+    closing = xz_format.index_and_footer(
+        [(xz_format.unpadded_size(block), len(raw)) for block, raw in zip(encoded, blocks)]
+    )
     tail = closing[-8:-4] + flags
     path = tmp_path / "unknown.xz"
     path.write_bytes(
-        xz.MAGIC + flags + struct.pack("<I", zlib.crc32(flags)) + b"".join(encoded)
-        + closing[:-12] + struct.pack("<I", zlib.crc32(tail)) + tail + xz.FOOTER_MAGIC
+        xz_format.MAGIC + flags + struct.pack("<I", zlib.crc32(flags)) + b"".join(encoded)
+        + closing[:-12] + struct.pack("<I", zlib.crc32(tail)) + tail + xz_format.FOOTER_MAGIC
     )  # fmt: skip
     with pytest.raises(ArchiveUnsupported, match="check"):
         blocks_of(path)
@@ -327,13 +332,14 @@ def test_a_check_that_xz_does_not_know(tmp_path: Path, flags: bytes, blocks: lis
 
 @pytest.mark.parametrize("check", [lzma.CHECK_NONE, lzma.CHECK_CRC64])
 def test_columns_have_the_check_of_the_format(check: int) -> None:
-    assert codecs.decode_columns("xz", codecs.encode_columns("xz", RAW), len(RAW)) == RAW
+    codec = codecs.get("xz")
+    assert codec.decode_columns(codec.encode_columns(RAW), len(RAW)) == RAW
     with pytest.raises(ArchiveCorrupt, match="check"):
-        codecs.decode_columns("xz", lzma.compress(RAW, check=check), len(RAW))
+        codec.decode_columns(lzma.compress(RAW, check=check), len(RAW))
 
 
 def test_no_setting_helps_where_a_native_frame_has_too_large_a_dictionary() -> None:
-    block = xz.encode_block(RAW, 1, 1 << 29)
+    block = xz_format.encode_block(RAW, 1, 1 << 29)
     with pytest.raises(ArchiveCorrupt, match="larger dictionary") as caught:
-        codecs.decoder("xz")(block, memoryview(bytearray(len(RAW))))
+        codecs.get("xz").decoder()(block, memoryview(bytearray(len(RAW))))
     assert "UNPACKENV_MEMORY" not in str(caught.value)
