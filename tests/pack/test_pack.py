@@ -299,6 +299,12 @@ def test_no_room_for_the_archive(noise: Path, small: Path) -> None:
     assert os.listdir(small) == []
 
 
+def test_no_room_for_a_runtime(small: Path) -> None:
+    done = run(wrapper("runtime", small / "runtime"))
+    assert (done.returncode, os.listdir(small)) == (125, [])
+    assert done.stderr.startswith(f"unpackenv: error: {small}: is full, and a runtime takes about 2.2 MB. Make room")
+
+
 def test_no_room_to_compile(noise: Path, small: Path, tmp_path: Path) -> None:
     env = environment(TMPDIR=small)
     done = run(wrapper("pack", noise, "-o", tmp_path / "x.tar.zst", "--level", 3), env)

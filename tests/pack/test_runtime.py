@@ -57,7 +57,9 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     looks = {str(path.relative_to(package)) for room in ("", "doctor/") for path in package.glob(f"report/{room}*.py")}
     looks |= {f"archive/{name}.py" for name in ("compare", "frames", "pooled", "refusals", "verify")}
     looks |= {f"cli/{name}.py" for name in ("doctor", "hook", "inspect", "prune", "verify")}
-    looks |= {"start/python/hook_file.py", "start/tree/prune.py"}
+    looks |= {"start/log/import_times.py", "start/tree/prune.py", "start/unpack/trace.py"}
+    looks |= {f"start/python/{name}.py" for name in ("hook_file", "notfound")}
+    looks |= {f"start/{room}/__init__.py" for room in ("cold", "log", "machine", "python", "tree", "unpack")}
     looks |= {f"archive/codecs/{name}.py" for name in ("xz", "xz_format", "zstd_stdlib")}  # it is for zstd archives
     compiled = {name.replace("__pycache__/", "").partition(f".{TAG}.pyc")[0] for name in files if name.endswith(".pyc")}
     assert {f"{name}.py" for name in compiled} == sources - {f"unpackenv/{name}" for name in looks}

@@ -445,7 +445,9 @@ def test_errors_as_json(tmp_path: Path) -> None:
 def test_pack_says_at_once_what_cannot_be(tmp_path: Path) -> None:
     site = write_tree(tmp_path / "site", {"app.py": ""})
     (tmp_path / "x.tar.zst").mkdir()
+    os.mkfifo(tmp_path / "fifo")
     for arguments, said in (
+        (["-o", tmp_path / "fifo"], f"{tmp_path}/fifo: is no regular file"),
         (["-o", tmp_path / "nowhere/x.tar.zst"], f"{tmp_path}/nowhere: is no directory"),
         (["-o", tmp_path / "x.tar.zst"], f"{tmp_path}/x.tar.zst: is a directory"),
         (["-o", tmp_path / "y.tar.zst", "--workers", "-1"], "--workers: -1 is less than 0"),

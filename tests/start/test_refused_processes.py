@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,26 @@ def test_a_limit_on_processes(any_archive: Path, open_path: Path, limit: int, pa
     assert f"warning: {said}" in done.stderr.replace(" and ", "; warning: ")
     assert "by 1 worker " in done.stderr
     assert os.listdir(open_path / "tree")
+
+
+PACK = """
+import os, resource, sys
+import encodings.ascii
+import unpackenv.cli, unpackenv.pack.pack
+os.chmod({folder!r}, 0o777)
+os.setuid({uid})
+resource.setrlimit(resource.RLIMIT_NPROC, ({limit}, {limit}))
+unpackenv.cli.main(["pack", {site!r}, "-o", {output!r}, "--level", "1"])
+"""
+
+
+def test_a_pack_says_what_it_lacks(site: Path, open_path: Path) -> None:
+    """It does not blame the interpreter that it cannot ask."""
+    shutil.copytree(site, open_path / "site")
+    output = open_path / "x.tar.zst"
+    code = PACK.format(folder=str(open_path), uid=_UID, limit=1, site=str(open_path / "site"), output=str(output))
+    done = run([sys.executable, "-c", code], environment(), cwd=open_path)
+    assert done.returncode == 125
+    said = "unpackenv: error: a limit allows no more processes (Resource temporarily unavailable). Raise the limit"
+    assert done.stderr.startswith(said), done.stderr
+    assert sorted(os.listdir(open_path)) == ["site"]

@@ -17,7 +17,7 @@ from processes import environment, run, wrapper
 from unpackenv import cli
 from unpackenv.archive import trailer
 from unpackenv.cli.common import default_of, help_of
-from unpackenv.start import places
+from unpackenv.start import locations
 from unpackenv.start.settings import ARCHIVE, COMMAND, HOOK, PREFIX, TABLE, VARIABLES, Setting, Settings
 
 NAMES = [setting.name for setting in TABLE]
@@ -63,7 +63,7 @@ def test_the_default_that_people_read_is_the_default(setting: Setting) -> None:
     if not setting.is_path:
         assert setting.parse(default_of(setting)) == setting.default
     elif setting.name == "archive":
-        for name in places.NAMES:
+        for name in locations.NAMES:
             stem, dot, suffix = name.partition(".")
             assert stem in default_of(setting)
             assert dot + suffix in default_of(setting)

@@ -154,13 +154,15 @@ def test_a_start_that_waits_leaves_the_trace_alone(
     assert "publish" in {event["name"] for event in events_of(trace)}
 
 
-@pytest.mark.parametrize("kind", ["nowhere", "directory"])
+@pytest.mark.parametrize("kind", ["nowhere", "directory", "FIFO"])
 def test_a_trace_that_cannot_be_written_stops_nothing(archive: Path, tmp_path: Path, target: Path, kind: str) -> None:
-    trace = tmp_path / "nowhere" / "trace" if kind == "nowhere" else tmp_path
+    trace = {"nowhere": tmp_path / "nowhere" / "trace", "directory": tmp_path, "FIFO": tmp_path / "fifo"}[kind]
+    os.mkfifo(tmp_path / "fifo")
     done = python(code(archive, target, trace, log="json"))
     (warning,) = log_line(done.stderr)["warnings"]
     assert warning.startswith(f"the trace {trace}")
-    assert not list(tmp_path.parent.glob(f"{tmp_path.name}.*"))
+    assert not [*tmp_path.parent.glob(f"{tmp_path.name}.*"), *tmp_path.glob("fifo.*")]
+    assert (tmp_path / "fifo").is_fifo(), "what is no regular file, such as /dev/null, was replaced"
 
 
 def test_no_trace_where_nobody_asks(archive: Path, target: Path) -> None:

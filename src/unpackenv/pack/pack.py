@@ -131,6 +131,8 @@ def _check_output(output: str) -> None:
         raise PackError(f"{what}, and the archive is to be made in it", where=directory)
     if os.path.isdir(output):
         raise PackError("is a directory, and the archive is to be a file", where=output)
+    if os.path.exists(output) and not os.path.isfile(output):  # a device would be replaced
+        raise PackError("is no regular file, and the archive is to be one", where=output)
     suffix = os.path.splitext(output)[1].lower()
     if suffix in _OTHER_SUFFIXES and not codecs.of_file_name(output):
         names = " or ".join(f".tar{codec.suffixes[0]}" for codec in codecs.every())

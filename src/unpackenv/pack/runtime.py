@@ -12,6 +12,7 @@ There is no `zstandard` package in it that could shadow the application's.
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import re
 import shutil
@@ -26,21 +27,23 @@ from pathlib import Path
 import unpackenv
 from unpackenv.archive import codecs
 from unpackenv.archive.codecs import zstd_extension
-from unpackenv.errors import PackError
+from unpackenv.errors import NoSpace, PackError
 
 # What is for the machine that builds, or is made anew: paths within the package.
 _LEFT_OUT = (
     "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/pack.py", "cli/runtime.py",
     "cli/timings.py", "pack", "py.typed", "report/analyze", "report/timings",
 )  # fmt: skip
-# What no start runs that succeeds: it is compiled when somebody looks into a container.
+# What a start runs that fails, or that was asked for more than to start, and what is empty: it is compiled when it is
+# imported.
 _WITHOUT_BYTECODE = (
-    r"report/|archive/(compare|frames|pooled|refusals|verify|codecs/zstd_stdlib)\.py|cli/(doctor|hook|inspect|prune|verify)\.py|"
-    r"start/(python/hook_file|tree/prune)\.py"
+    r"report/|archive/(compare|frames|pooled|refusals|verify|codecs/zstd_stdlib)\.py|"
+    r"cli/(doctor|hook|inspect|prune|verify)\.py|start/(cold|log|machine|python|tree|unpack)/__init__\.py|"
+    r"start/(log/import_times|python/(hook_file|notfound)|tree/prune|unpack/trace)\.py"
 )
 # What other interpreters run, perhaps older ones: it stays as it was written.
 _FOR_OTHERS = ("archive/interpreter.py", "start/shim/*")
-_CHECK = "from unpackenv.archive import codecs; codecs.get({codec!r}).decoder(); import unpackenv.start.cold.cold"
+_CHECK = "from unpackenv.archive import codecs; codecs.get({codec!r}).decoder(); import unpackenv.start.cold.place"
 
 
 @dataclass(frozen=True)
@@ -56,21 +59,27 @@ def write(directory: str, codec: str = codecs.DEFAULT) -> Runtime:
     """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
 
     It is for the interpreter that runs this: the C extension is of one Python version and platform.
-    Raises `PackError`, or `SettingError` for an unknown codec.
+    Raises `PackError`, `NoSpace`, or `SettingError` for an unknown codec.
     """
     needs_extension = codecs.get(codec).needs_extension
     path = Path(os.path.abspath(directory))
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise PackError("is there and not empty", where=str(path), hint="Name another directory, or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
-        work = Path(name, "runtime")
-        _copy_package(work)
-        _shorten(work / "unpackenv")
-        stripped = not needs_extension or _copy_backend(work, codec)
-        _compile(work, codec)
-        _check(work, codec)
-        os.rename(work, path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+            work = Path(name, "runtime")
+            _copy_package(work)
+            _shorten(work / "unpackenv")
+            stripped = not needs_extension or _copy_backend(work, codec)
+            _compile(work, codec)
+            _check(work, codec)
+            os.rename(work, path)
+    except OSError as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        hint = "Make room there, or write the runtime to another disk"
+        raise NoSpace("is full, and a runtime takes about 2.2 MB", where=str(path.parent), hint=hint) from error
     return Runtime(str(path), _size_on_disk(path), stripped)
 
 

@@ -161,6 +161,8 @@ def _ask(path: str) -> Interpreter:
         command = [path, "-I", "-S", "-c", _QUESTIONS, os.path.abspath(facts_of_interpreter.__file__)]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         answers = json.loads(run.stdout)
+    except BlockingIOError:  # a limit, which is no fault of the interpreter
+        raise
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise PackError(f"does not run as a Python 3 interpreter ({error})", where=path, hint=_OTHER_PYTHON) from error
     answers["extension_suffixes"] = tuple(answers["extension_suffixes"])

@@ -22,12 +22,12 @@ END_VARIABLE = "UNPACKENV_BOOTSTRAPPED"
 
 
 def path(value: str) -> str:
-    """Return a path; `~`, `~user` and a variable at its beginning are put in, which no shell has done."""
-    if value[:1] not in ("~", "$"):
+    """Return a path; `~`, `~user`, and variables at its beginning or in braces are put in, which no shell has done."""
+    if value[:1] not in ("~", "$") and "${" not in value:
         return value
     expanded = os.path.expandvars(os.path.expanduser(value))
-    if expanded[:1] in ("~", "$"):
-        raise ValueError("a path: it begins with a user or a variable that is not known here")
+    if expanded[:1] in ("~", "$") or "${" in expanded:
+        raise ValueError("a path: it has a user or a variable that is not known here")
     return expanded
 
 

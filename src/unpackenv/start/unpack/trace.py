@@ -32,7 +32,10 @@ class Trace(Observer):
         self._partial = f"{path}.{os.uname().nodename}.{os.getpid()}"
         self._mine = _Mine()
         self._remove()  # what a start left that was killed, in an earlier life of this container
-        self._problem = json_lines.append(self._partial, _HEAD, "the trace")
+        if os.path.exists(path) and not os.path.isfile(path):  # a device would be replaced
+            self._problem = f"the trace {path} cannot be written (it is no regular file)"
+        else:
+            self._problem = json_lines.append(self._partial, _HEAD, "the trace")
 
     # --- what the workers tell ---
 
@@ -72,11 +75,12 @@ class Trace(Observer):
             self._add(FORK, ended, time.perf_counter() - ended)
         self._flush(_TAIL)
         try:
-            os.rename(self._partial, self._path)
+            if not self._problem:
+                os.rename(self._partial, self._path)
         except (OSError, ValueError) as error:
-            self._problem = self._problem or f"the trace {self._path} cannot be written ({error})"
-            self._remove()
+            self._problem = f"the trace {self._path} cannot be written ({error})"
         if self._problem:
+            self._remove()
             attempt.warnings.append(self._problem)
 
     def _remove(self) -> None:
