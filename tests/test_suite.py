@@ -166,6 +166,19 @@ def test_make_test_says_it_first() -> None:
     assert done.stdout.splitlines()[0].endswith("tests/means.py"), done.stderr
 
 
+# --- where things are ----------------------------------------------------------------------------
+
+USUAL_FILES = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "mkdocs.yml"}
+DIRECTORIES = {"benchmarks", "docs", "src", "tests"}
+MADE = {"build", "dist"}
+
+
+def test_the_top_level_holds_few_things() -> None:
+    """What else there is has its place below one of the directories."""
+    there = {name for name in os.listdir(PROJECT) if name[0] != "." and not name.endswith(".egg-info")}
+    assert there - MADE == {*USUAL_FILES, "pyproject.toml", *DIRECTORIES}
+
+
 # --- how fast the machine is ---------------------------------------------------------------------
 
 CLOCKS = ("monotonic", "perf_counter", "perf_counter_ns", "monotonic_ns")

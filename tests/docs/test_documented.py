@@ -58,7 +58,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_runs(bench: Path, document: Path) -> None:
     said = documented.run([document], bench, snippets.env(bench))
     if document.name == "README.md":
-        assert "demo/demo.sh" in said["See it work"]
+        assert "docs/demo/demo.sh" in said["See it work"]
         outcomes = re.findall(r"^unpackenv: (unpacked|reused) ", said["Use it"], re.MULTILINE)
         assert outcomes == ["unpacked", "reused", "reused", "unpacked"]  # Python, the wrapper and what it starts, `-C`
         assert "verdict: don't" in said["Use it"]

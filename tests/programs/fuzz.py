@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of every parser that reads an archive: `make fuzz`, or `python fuzz/fuzz.py [TARGET …]`.
+"""Coverage-guided fuzzing of every parser that reads an archive: `make fuzz`, or `python tests/programs/fuzz.py [TARGET …]`.
 
 Each target runs in a process of its own for `--seconds`. An error of unpackenv is an answer; anything else is a find,
 and so are more than 512 MiB, or 10 seconds for one input. The input of a find is kept in the working directory:
-`python fuzz/fuzz.py TARGET --input FILE` runs it again. Minimised, it becomes a test.
+`python tests/programs/fuzz.py TARGET --input FILE` runs it again. Minimised, it becomes a test.
 
 Checksums would keep a fuzzer out for ever: most targets have a first byte that says whether they are put right.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Callable
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "src"), str(HERE.parent / "tests")]
+sys.path.insert(0, str(HERE.parent))
 
 MEMORY_MIB = 512
 SECONDS_EACH = 10

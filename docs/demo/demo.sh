@@ -20,7 +20,7 @@ rm -rf "$work"
 mkdir -p "$work"
 
 say '1. Install a small real set of packages'
-"$python" -m pip --disable-pip-version-check --quiet install --target "$packages" --only-binary :all: -r demo/requirements.txt
+"$python" -m pip --disable-pip-version-check --quiet install --target "$packages" --only-binary :all: -r docs/demo/requirements.txt
 echo "$packages: $(find "$packages" -type f | wc -l) files, $(kilobytes "$packages") KB on disk"
 
 say '2. Pack it'
@@ -28,7 +28,7 @@ say '2. Pack it'
 echo "$archive: 1 file, $(kilobytes "$archive") KB on disk"
 
 say '3. Start the app from the archive: the packages are unpacked first'
-"$python" demo/app.py
+"$python" docs/demo/app.py
 
 say '4. Start it again: the packages are there'
-"$python" demo/app.py
+"$python" docs/demo/app.py
