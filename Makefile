@@ -6,6 +6,8 @@ JOBS   ?= auto
 ARGS   ?=
 
 BIN    := $(VENV)/bin
+# What lies below tests and benchmarks, run as a module.
+WITH   := PYTHONPATH=tests:benchmarks
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -24,13 +26,13 @@ test: means $(VENV)/.build,test ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 means:
-	@$(PYTHON) tests/means.py
+	@$(WITH) $(PYTHON) -m programs.means
 
 soak: $(VENV)/.build,test ## kill 1,000 starts at random moments, and look at the next ones
-	$(BIN)/python tests/soak.py $(ARGS)
+	$(WITH) $(BIN)/python -m programs.soak $(ARGS)
 
 fuzz: $(VENV)/.build,fuzz ## feed every parser of archives with inputs that a fuzzer makes up
-	$(BIN)/python tests/programs/fuzz.py $(ARGS)
+	$(WITH) $(BIN)/python -m programs.fuzz $(ARGS)
 
 lint: $(VENV)/.build,lint ## ruff and mypy
 	$(BIN)/ruff check

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import freshfs
+from rig import freshfs
 
 PROJECT = Path(__file__).resolve().parents[1]
 # How many of a hundred starts are of each kind. Contended ones come in crowds.

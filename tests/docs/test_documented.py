@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import documented
-import snippets
-from documented import ELSEWHERE, NOT_RUN, PROJECT, SHOWN
+from helpers import documented, snippets
+from helpers.documented import ELSEWHERE, NOT_RUN, PROJECT, SHOWN
 
 NEWCOMER = ("five-minutes.md", "recipes.md")  # from an empty directory, in test_snippets.py
 BLOCKS = [snippet for document in documented.documents() for snippet in documented.snippets(document)]

@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of every parser that reads an archive: `make fuzz`, or `python tests/programs/fuzz.py [TARGET …]`.
+"""Coverage-guided fuzzing of every parser that reads an archive: `make fuzz ARGS="[TARGET …]"`.
 
 Each target runs in a process of its own for `--seconds`. An error of unpackenv is an answer; anything else is a find,
 and so are more than 512 MiB, or 10 seconds for one input. The input of a find is kept in the working directory:
-`python tests/programs/fuzz.py TARGET --input FILE` runs it again. Minimised, it becomes a test.
+`make fuzz ARGS="TARGET --input FILE"` runs it again. Minimised, it becomes a test.
 
 Checksums would keep a fuzzer out for ever: most targets have a first byte that says whether they are put right.
 """
@@ -20,9 +20,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
 
 MEMORY_MIB = 512
 SECONDS_EACH = 10
@@ -190,7 +187,7 @@ def seeds_facts() -> Iterator[bytes]:
 
 
 def seeds_toc() -> Iterator[bytes]:
-    from crafted import Crafted
+    from helpers.crafted import Crafted
 
     yield Crafted().toc.encode()
     made = Crafted().toc
@@ -247,8 +244,8 @@ def seeds_zstd() -> Iterator[bytes]:
 def seeds_tar() -> Iterator[bytes]:
     import tarfile
 
-    from crafted import extended, member, record, tar
-    from forms import FORMS
+    from helpers.crafted import extended, member, record, tar
+    from helpers.forms import FORMS
 
     files = member("a", data=b"data" * 200) + member("d/", tarfile.DIRTYPE) + member("s", tarfile.SYMTYPE, "d")
     yield b"\xff\x01\x05\x20\x49\x50\x00\xff\x80" + tar(files, member("n" * 300), member("h", tarfile.LNKTYPE, "a"))
@@ -261,13 +258,13 @@ def seeds_tar() -> Iterator[bytes]:
 
 def _forms(codec: str) -> Iterator[bytes]:
     """Yield archives of every form in which a codec's come, behind a byte that says to take them as they are."""
-    from forms import FORMS
+    from helpers.forms import FORMS
 
     yield from (b"\0" + make() for form, make in FORMS.items() if form.startswith(codec))
 
 
 def _archives() -> Iterator[bytes]:
-    from crafted import Crafted
+    from helpers.crafted import Crafted
 
     with tempfile.TemporaryDirectory() as folder:
         for codec in "zstd", "xz":
@@ -323,7 +320,7 @@ def run(target: str, seconds: int) -> bool:
         for number, seed in enumerate(TARGETS[target][1]()):
             tried(target, seed)
             (Path(corpus) / f"seed-{number}").write_bytes(seed)
-        command = [sys.executable, __file__, target, "--seconds", str(seconds), "--corpus", corpus]
+        command = [sys.executable, "-m", "programs.fuzz", target, "--seconds", str(seconds), "--corpus", corpus]
         done = subprocess.run(
             command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )

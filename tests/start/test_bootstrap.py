@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import unpackenv
-from processes import IMPORT_ALL, IS_ROOT, SOURCE, TAG, environment, pack_tree, python, result_of, write_tree
+from helpers.processes import IMPORT_ALL, IS_ROOT, python, result_of
+from rig.environment import SOURCE, environment
+from rig.sites import TAG, pack_tree, write_tree
 from unpackenv.archive import trailer
 from unpackenv.start.settings import TABLE
 

@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-import faults
-from processes import IMPORT_ALL, PATIENCE, environment, leftovers, pack_tree, result_of, write_tree
-from support import MTIME, Tally, describe
+from helpers import faults
+from helpers.processes import IMPORT_ALL, PATHS, leftovers, result_of
+from helpers.support import MTIME, Tally, describe
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.start import stamp
 
 Mount = Callable[..., None]
 ENVIRONMENT = environment()
-ENVIRONMENT["PYTHONPATH"] += f":{Path(__file__).parents[1]}"
+ENVIRONMENT["PYTHONPATH"] += f":{os.pathsep.join(PATHS)}"
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def swept(
         target.mkdir()
     if "mount root" in how:
         mount("-t", "tmpfs", "none", target)
-    code = "import faults; result = faults.sweep"
+    code = "from helpers import faults; result = faults.sweep"
     code += f"(*{versions!r}, {str(target)!r}, replaces={'old' in how}, in_place={'in place' in how}, killed={killed})"
     return dict(result_of(code, ENVIRONMENT, timeout=PATIENCE))
 
@@ -102,7 +104,7 @@ def large(tmp_path: Path) -> tuple[Path, Path]:
 def boot(archive: Path, target: Path, before: str = "", **settings: object) -> str:
     """Bootstrap in a fresh process and return the outcome, or the name of the error and what it says."""
     arguments = {"archive": str(archive), "target": str(target), "log": "off", **settings}
-    return str(result_of(f"import faults\n{before}\nresult = faults.outcome({arguments!r})", ENVIRONMENT))
+    return str(result_of(f"from helpers import faults\n{before}\nresult = faults.outcome({arguments!r})", ENVIRONMENT))
 
 
 def place(disk: Path, where: str) -> tuple[Path, dict[str, object]]:

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-import crafted
-import forms
-from processes import TAG, result_of, run, write_tree
-from support import describe, file_input, make_tree, pack
+from helpers import crafted, forms
+from helpers.processes import result_of, run
+from helpers.support import describe, file_input, make_tree
+from rig.sites import TAG, pack, write_tree
 from unpackenv.archive import xz
 from unpackenv.archive.tarstream import DIRECTORY
 from unpackenv.archive.writer import Input

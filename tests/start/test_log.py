@@ -19,21 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containers_by_hand import cpu_group
-from documented import PROJECT
-from processes import (
-    PATIENCE,
-    environment,
-    is_waiting,
-    pack_tree,
-    python,
-    result_of,
-    run,
-    start,
-    wait_for,
-    wrapper,
-    write_tree,
-)
+from helpers.containers_by_hand import cpu_group
+from helpers.documented import PROJECT
+from helpers.processes import is_waiting, python, result_of, run, start, wait_for, wrapper
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.archive import reader
 from unpackenv.start.log import detail
 

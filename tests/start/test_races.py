@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from processes import IMPORT_ALL, IS_ROOT, PATIENCE, pack_tree, result_of, start, write_tree
-from support import describe
+from helpers.processes import IMPORT_ALL, IS_ROOT, result_of, start
+from helpers.support import describe
+from rig.environment import PATIENCE
+from rig.sites import pack_tree, write_tree
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root can be two users")
 

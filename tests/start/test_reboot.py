@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from processes import IMPORT_ALL, IS_ROOT, environment, leftovers, pack_tree, run, wrapper
-from support import describe
+from helpers.processes import IMPORT_ALL, IS_ROOT, leftovers, run, wrapper
+from helpers.support import describe
+from rig.environment import environment
+from rig.sites import pack_tree
 from unpackenv.start import stamp
 
 Mount = Callable[..., None]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import PATIENCE, is_waiting, python, start, wait_for
+from helpers.processes import is_waiting, python, start, wait_for
+from rig.environment import PATIENCE
 
 GEVENT = "import gevent.monkey; gevent.monkey.patch_all()"
 EVENTLET = "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch(os=True)"

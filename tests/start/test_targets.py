@@ -13,19 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from processes import (
-    IMPORT_ALL,
-    IS_ROOT,
-    environment,
-    leftovers,
-    pack_tree,
-    processes_with,
-    result_of,
-    run,
-    wait_for,
-    write_tree,
-)
-from support import describe, make_tree
+from helpers.processes import IMPORT_ALL, IS_ROOT, leftovers, processes_with, result_of, run, wait_for
+from helpers.support import describe, make_tree
+from rig.environment import environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.start import stamp
 from unpackenv.start.machine import mounts
 

@@ -5,7 +5,7 @@ the application does. The next start on the same target must end well, with a tr
 finds complete, and without leftovers. Scenarios, archives and what is killed take turns; the seed tells the moments.
 
     make soak ARGS="--kills 200 --seed 7"
-    python tests/soak.py --kills 1000 --folder /mnt/other
+    make soak ARGS="--folder /mnt/other"
 """
 
 from __future__ import annotations
@@ -27,19 +27,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from processes import (
-    IS_ROOT,
-    PATIENCE,
-    environment,
-    leftovers,
-    pack_tree,
-    processes_with,
-    run,
-    start,
-    wait_for,
-    write_tree,
-)
-from support import describe, make_tree
+from helpers.processes import IS_ROOT, leftovers, processes_with, run, start, wait_for
+from helpers.support import describe, make_tree
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 from unpackenv import cli
 
 ARCHIVES = ("native zstd", "native xz", "foreign tar.xz")

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import Engine
-from processes import PATIENCE, wait_for
+from helpers.processes import wait_for
+from rig.engine import Engine
+from rig.environment import PATIENCE
 
 _NUMBERS = itertools.count()
 # Of a health check: soon, and with time enough for every machine.

@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from kept import NotMade
+from rig.kept import NotMade
 
 SKIPPED = "needs what could not be made, see"
 _shown: dict[BaseException, str] = {}

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import freshfs
-from kept import NotMade
-from processes import PATIENCE
+from rig import freshfs
+from rig.environment import PATIENCE
+from rig.kept import NotMade
 
 _SECONDS_TO_STOP = 30  # then it is killed
 # What containerd makes, wherever else its files are.

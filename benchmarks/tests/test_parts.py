@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import bench
-import freshfs
 from measure import Usage
 from parts import PARTS, common, scaling, steps
-from processes import environment, pack_tree, write_tree
+from rig import freshfs
+from rig.environment import environment
+from rig.sites import pack_tree, write_tree
 
 SITE = {f"package/module{number}.py": f"VALUE = {number}\n" for number in range(40)}
 

@@ -1,9 +1,9 @@
 """A base image like `python:X.Y-slim`, without a registry: Debian's packages and an interpreter that is here.
 
-    python tests/base_image.py TAG                          for the CPython that runs this
-    python tests/base_image.py TAG --python PATH            for another one
-    python tests/base_image.py TAG --build-tools            with gcc and its like, as `python:X.Y` has them
-    BASE_IMAGE=python:3.12-slim python tests/base_image.py TAG       pulled instead
+    python -m rig.base_image TAG                          for the CPython that runs this
+    python -m rig.base_image TAG --python PATH            for another one
+    python -m rig.base_image TAG --build-tools            with gcc and its like, as `python:X.Y` has them
+    BASE_IMAGE=python:3.12-slim python -m rig.base_image TAG       pulled instead
 
 It loads the image into the engine of DOCKER_HOST. Like the official ones it has pip, and a standard library without
 bytecode and tests. What is made is kept under ~/.cache/unpackenv-tests.
@@ -20,10 +20,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # for when it is run by itself
-
-import kept
-from kept import NotMade
+from rig import kept
+from rig.kept import NotMade
 
 # As python:X.Y-slim has them. The renderer needs nothing else of Debian: kaleido brings its libraries and fonts.
 _PACKAGES = ("ca-certificates", "netbase", "tzdata", "usr-is-merged")

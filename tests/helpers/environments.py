@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from processes import pack_tree, write_tree
+from rig.sites import pack_tree, write_tree
 
 VERSION = "{}.{}".format(*sys.version_info[:2])
 SITE = f"lib/python{VERSION}/site-packages"

@@ -18,19 +18,19 @@ from typing import Any
 import pytest
 import zstandard
 
-from processes import IS_ROOT, SOURCE, run, wait_for
-from support import describe
+from helpers.processes import IS_ROOT, PATHS, run, wait_for
+from helpers.support import describe
+from rig.environment import SOURCE
 from unpackenv.start.machine import mounts
 
-TESTS = str(Path(__file__).parent)
 _NUMBERS = itertools.count()
 SOMEBODY = 12345  # a user without a name
 MB = 1 << 20
 
 # Prints a fingerprint of the tree that the application comes from.
 FINGERPRINT = (
-    f"import sys; sys.path.append({TESTS!r}); import app, os; from pathlib import Path\n"
-    "from containers_by_hand import fingerprint; print(fingerprint(Path(os.path.dirname(app.__file__))))"
+    f"import sys; sys.path += {PATHS!r}; import app, os; from pathlib import Path\n"
+    "from helpers.containers_by_hand import fingerprint; print(fingerprint(Path(os.path.dirname(app.__file__))))"
 )
 
 
@@ -135,7 +135,7 @@ class Container:
 
     def _system(self) -> list[str]:
         top = [f"/{name}" for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")]
-        libraries = [str(Path(zstandard.__file__).parents[1]), SOURCE, TESTS]
+        libraries = [str(Path(zstandard.__file__).parents[1]), SOURCE, *PATHS]
         return [path for path in [*top, sys.base_prefix, sys.prefix, *libraries] if os.path.lexists(path)]
 
     def shell(self, command: str, path: str) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 import cache
-import freshfs
 import measure
 import peers
 from parts import PARTS, common, log, steps, warm
-from processes import environment, write_tree
+from rig import freshfs
+from rig.environment import environment
+from rig.sites import write_tree
 from workload import Workload
 
 pytestmark = pytest.mark.slow  # half a minute, all parts together; no benchmark runs on another Python than the default

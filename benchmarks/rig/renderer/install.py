@@ -8,10 +8,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import kept
+from rig import kept
 
 HERE = Path(__file__).resolve().parent
-PROJECT = HERE.parents[1]
+PROJECT = HERE.parents[2]
 
 
 def find_python(version: str = "3.9") -> str | None:

@@ -7,8 +7,10 @@ import sys
 import venv
 from pathlib import Path
 
-from documented import PROJECT
-from processes import environment, run, wrapper, write_tree
+from helpers.documented import PROJECT
+from helpers.processes import run, wrapper
+from rig.environment import environment
+from rig.sites import write_tree
 
 BIN = Path(sys.executable).parent  # the first has a python3 that can make a virtual environment
 PATH = f"{BIN}:/usr/local/bin:/usr/bin:/bin"

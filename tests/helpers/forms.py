@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import zstandard
 
-from crafted import extended, member, record, tar
+from helpers.crafted import extended, member, record, tar
 from unpackenv.archive import xz
 
 NOISE = bytes(number * number * 7 % 251 for number in range(24))

@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from processes import leftovers
-from support import describe
+from helpers.processes import leftovers
+from helpers.support import describe
 from unpackenv.archive import trailer
 from unpackenv.errors import UnpackenvError
 from unpackenv.start import bootstrap, stamp

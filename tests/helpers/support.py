@@ -6,12 +6,11 @@ import hashlib
 import os
 import stat
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from unpackenv.archive import writer
-from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK
-from unpackenv.archive.writer import Input, Written
+from unpackenv.archive.tarstream import DIRECTORY, FILE, SYMLINK
+from unpackenv.archive.writer import Input
 
 CODECS = ("zstd", "xz")
 CUT, FLIPPED = "archives cut off", "archives with a flipped bit"
@@ -97,59 +96,11 @@ def _noise(size: int) -> bytes:
     return b"".join(blocks)[:size]
 
 
-def members_of(root: Path) -> list[Input]:
-    """Return the members of a tree, each directory followed by what is in it."""
-    top = os.fsencode(root)
-    members: list[Input] = []
-    first_name: dict[int, bytes] = {}
-
-    def scan(prefix: bytes) -> None:
-        for entry in sorted(os.scandir(os.path.join(top, prefix)), key=lambda entry: entry.name):
-            path = prefix + entry.name
-            status = entry.stat(follow_symlinks=False)
-            mode, mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime_ns // 10**9)
-            if entry.is_symlink():
-                members.append(Input(SYMLINK, path, 0o777, mtime, link=os.readlink(entry.path)))
-            elif entry.is_dir(follow_symlinks=False):
-                members.append(Input(DIRECTORY, path, mode, mtime))
-                scan(path + b"/")
-            elif status.st_ino in first_name:
-                members.append(Input(HARD_LINK, path, mode, mtime, link=first_name[status.st_ino]))
-            else:
-                first_name[status.st_ino] = path
-                members.append(Input(FILE, path, mode, mtime, status.st_size, source=os.fsdecode(entry.path)))
-
-    scan(b"")
-    return members
-
-
 def file_input(folder: Path, path: bytes, content: bytes, mode: int = 0o644, mtime: int = MTIME) -> Input:
     """Return a member that is a file with `content`, which is kept in `folder`."""
     source = folder / hashlib.sha256(path + b"\0" + content).hexdigest()
     source.write_bytes(content)
     return Input(FILE, path, mode, mtime, len(content), source=str(source))
-
-
-def pack(
-    path: Path,
-    members: Sequence[Input],
-    codec: str = "zstd",
-    *,
-    frame_size: int = 20_000,
-    workers: int = 1,
-    level: int = 1,
-    facts: dict[str, list[str]] | None = None,
-) -> Written:
-    """Write an archive at a level that costs a test nothing."""
-    return writer.write(
-        str(path),
-        members,
-        {"python": ["cpython-39"], "import": [""], **(facts or {})},
-        codec=codec,
-        level=level,
-        frame_size=frame_size,
-        workers=workers,
-    )
 
 
 def stock_unpack(archive: Path, codec: str, target: Path) -> Path:

@@ -1,7 +1,7 @@
 """What the suite needs, makes and takes, said before it starts; the standard library alone, for any Python 3.
 
-python3 tests/means.py               what is said, with what is missing here
-python3 tests/means.py --packages    the Debian packages that bring what is missing
+make means                              what is said, with what is missing here
+python3 -m programs.means --packages    the Debian packages that bring what is missing
 """
 
 from __future__ import annotations
@@ -10,13 +10,10 @@ import importlib.util
 import os
 import shutil
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import kept
-from renderer import install
+from rig import kept
+from rig.renderer import install
 
 MEGABYTES = {"virtual environment": 600, "cache": 1000}
 MINUTES, FIRST_MINUTES = 10, 10

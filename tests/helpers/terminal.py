@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from processes import PATIENCE, environment, wait_for
+from helpers.processes import wait_for
+from rig.environment import PATIENCE, environment
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 

@@ -11,8 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import kept
-from documented import PROJECT
+from helpers.documented import PROJECT
+from rig import kept
 
 PLACE = "/offline"
 CONFIGURE = f"""\

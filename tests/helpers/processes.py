@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +15,12 @@ from typing import Any
 
 import pytest
 
-import unpackenv
-from support import members_of, pack
+import rig
+from rig.environment import PATIENCE, environment
 
-SOURCE = str(Path(unpackenv.__file__).resolve().parents[1])
-TAG = sys.implementation.cache_tag
 IS_ROOT = os.geteuid() == 0
-# Seconds: a guard against hanging, for every machine, however slow and busy; never a measure of speed.
-PATIENCE = 3600.0
+# Where the helpers of tests are, for an interpreter that is to import some.
+PATHS = [str(Path(__file__).resolve().parents[1]), str(Path(rig.__file__).resolve().parents[1])]
 
 # What a start says where it takes more than a second, as any may on a slow machine.
 _NOTICE = re.compile(r"^unpackenv: (unpacking .* to|waiting for .*, which is unpacking to) /.*\n", re.MULTILINE)
@@ -34,14 +31,6 @@ import encodings.idna, hashlib, json, lzma, marshal, site, threading, traceback,
 import unpackenv.start.bootstrap, unpackenv.start.cold.cold
 import unpackenv.start.unpack.foreign, unpackenv.start.unpack.native
 """
-
-
-def environment(**variables: object) -> dict[str, str]:
-    """Return an environment in which unpackenv can be imported, and nothing but TMPDIR is set from outside."""
-    base = {
-        "PATH": os.defpath, "PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": tempfile.gettempdir()
-    }  # fmt: skip
-    return {**base, **{name: str(value) for name, value in variables.items()}}
 
 
 def run(
@@ -157,20 +146,6 @@ def processes_with(mark: str) -> list[int]:
         except OSError:
             continue
     return [pid for pid in found if pid != os.getpid()]
-
-
-def write_tree(root: Path, files: dict[str, str]) -> Path:
-    """Make a directory of text files, by path."""
-    for path, content in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(content)
-    return root
-
-
-def pack_tree(path: Path, tree: Path, codec: str = "zstd", **facts: str) -> str:
-    """Pack a tree for the interpreter that runs the tests, and return the digest."""
-    described = {"python": [TAG], "import": [""], **{key.replace("_", "-"): [value] for key, value in facts.items()}}
-    return pack(path, members_of(tree), codec, facts=described).digest
 
 
 def leftovers(target: Path) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import freshfs
 import measure
 from measure import COLD, Command
+from rig import freshfs
 
 MEGABYTE = 1_000_000
 # A parent and a child: 30 MB that both have, 55 of the child, and 120 that the parent had before anybody looked.

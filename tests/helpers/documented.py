@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import PATIENCE
+from rig.environment import PATIENCE
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 DOCKER_MD = PROJECT / "docs" / "docker.md"
 
 SHOWN = ("", "text", "json")  # what commands print, formats, diagrams

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import freshfs
-from freshfs import FileSystem
+from rig import freshfs
+from rig.freshfs import FileSystem
 
 TYPES = {"ext4": "ext4", "tmpfs": "tmpfs", "xfs": "xfs", "overlayfs": "overlay", "overlayfs-merged": "overlay"}
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from processes import PATIENCE
+from rig.environment import PATIENCE
 
 # What Chromium writes to stderr for each message on a page's console.
 _CONSOLE = ":CONSOLE"
