@@ -6,6 +6,8 @@ JOBS   ?= auto
 ARGS   ?=
 
 BIN    := $(VENV)/bin
+# What lies below tests and benchmarks, run as a module.
+WITH   := PYTHONPATH=tests:benchmarks
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -18,19 +20,19 @@ help: ## list the targets
 	@echo 'PYTHON=python3.13 VENV=.venv-3.13 uses another interpreter. test, soak, fuzz, bench and images take ARGS="…", test takes JOBS=0 for one process.'
 
 demo: $(VENV)/.build ## pack a small real set of packages and start an app from the archive, cold and warm
-	@sh demo/demo.sh $(BIN)/python
+	@sh docs/demo/demo.sh $(BIN)/python
 
 test: means $(VENV)/.build,test ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 means:
-	@$(PYTHON) tests/means.py
+	@$(WITH) $(PYTHON) -m programs.means
 
 soak: $(VENV)/.build,test ## kill 1,000 starts at random moments, and look at the next ones
-	$(BIN)/python tests/soak.py $(ARGS)
+	$(WITH) $(BIN)/python -m programs.soak $(ARGS)
 
 fuzz: $(VENV)/.build,fuzz ## feed every parser of archives with inputs that a fuzzer makes up
-	$(BIN)/python fuzz/fuzz.py $(ARGS)
+	$(WITH) $(BIN)/python -m programs.fuzz $(ARGS)
 
 lint: $(VENV)/.build,lint ## ruff and mypy
 	$(BIN)/ruff check
@@ -55,7 +57,7 @@ images: $(VENV)/.build,test ## build the renderer's images and measure them in c
 
 clean: ## remove everything that the other targets made here
 	rm -rf build dist .venv .venv-* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find benchmarks demo src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks docs src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp a set of extras; --clear because a venv whose making was interrupted looks finished.
 $(VENV)/.created:

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import cache
-import freshfs
 import measure
 import peers
 from parts import PARTS
 from parts.common import Options, Part
-from renderer import install
+from rig import freshfs
+from rig.renderer import install
 from tables import claims_table
 from workload import Renderer
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from renderer import install
+from rig.renderer import install
 
 CACHE = install.PROJECT / "build" / "bench"
 

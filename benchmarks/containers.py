@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine import Engine
+from rig.engine import Engine
 
 _DRAWN = re.compile(r"^(\S+) .* bytes, drawn ")
 _GET = """

@@ -26,17 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renderer import install
-
-# The engine and the base image are what the tests of containers use.
-sys.path.insert(0, str(install.PROJECT / "tests"))
-
-import base_image
 import containers
-import engine
 import imagesdoc
 import registry
-from engine import Engine
+from rig import base_image, engine
+from rig.engine import Engine
+from rig.renderer import install
 
 RESULTS = install.PROJECT / "build" / "images" / "results.json"
 STORE = RESULTS.with_name("registry")

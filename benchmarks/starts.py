@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import freshfs
+from rig import freshfs
 
 PROJECT = Path(__file__).resolve().parents[1]
 # How many of a hundred starts are of each kind. Contended ones come in crowds.
@@ -119,7 +119,7 @@ class Starts:
         env = {name: value for name, value in os.environ.items() if not name.startswith("UNPACKENV")}
         env.update({f"UNPACKENV_{name}": str(value) for name, value in settings.items()})
         env.update({name: str(value) for name, value in variables.items()})
-        command = [*through, sys.executable, "-c", APP, str(PROJECT / "demo/app.py")]
+        command = [*through, sys.executable, "-c", APP, str(PROJECT / "docs/demo/app.py")]
         return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=self._log)
 
     def _target(self) -> Path:

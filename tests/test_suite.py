@@ -13,22 +13,23 @@ from pathlib import Path
 
 import pytest
 
-import kept
-import means
-from documented import PROJECT
-from processes import PATIENCE, environment, processes_with, run, start, wait_for, write_tree
+from helpers.documented import PROJECT
+from helpers.processes import PATHS, processes_with, run, start, wait_for
+from programs import means
+from rig import kept
+from rig.environment import PATIENCE, environment
+from rig.sites import write_tree
 
-TESTS = PROJECT / "tests"
-PATHS = os.pathsep.join(map(str, (TESTS, PROJECT / "benchmarks")))
+TESTS, BENCHMARKS = PROJECT / "tests", PROJECT / "benchmarks"
 
 
 def suite(folder: Path, code: str, *options: object) -> tuple[list[object], dict[str, str]]:
     """Make a suite of its own, with the plugins of this one; return the command that runs it, and its environment."""
-    ini = "[pytest]\naddopts = -p conftest -ra\ntmp_path_retention_policy = failed\n"
+    ini = "[pytest]\naddopts = -p rig.plugin -ra\ntmp_path_retention_policy = failed\n"
     write_tree(folder, {"pytest.ini": ini, "test_it.py": code})
     (folder / "tmp").mkdir(exist_ok=True)
     env = environment(TMPDIR=folder / "tmp", XDG_CACHE_HOME=folder / "cache", COLUMNS=200)
-    env["PYTHONPATH"] += f":{PATHS}"
+    env["PYTHONPATH"] += f":{os.pathsep.join(PATHS)}"
     return [sys.executable, "-m", "pytest", *options, folder], env
 
 
@@ -42,7 +43,7 @@ def pytest_of(folder: Path, code: str, *options: object) -> subprocess.Completed
 
 SHARING = """
 import pytest
-import kept
+from rig import kept
 
 @pytest.fixture(scope="session")
 def image():
@@ -122,7 +123,7 @@ def test_a_tidy_suite_leaves_nothing(tmp_path: Path, processes: int) -> None:
 
 @pytest.mark.parametrize(("code", "said"), [(FILE, r".*/stray-\w+"), (PROCESS, r"process \d+: sleep 1200")])
 def test_what_a_test_leaves_is_an_error(tmp_path: Path, code: str, said: str) -> None:
-    done = pytest_of(tmp_path, "import temporary; temporary._SECONDS_TO_END = 0.2\n" + LEAVING + code)
+    done = pytest_of(tmp_path, "from rig import temporary; temporary._SECONDS_TO_END = 0.2\n" + LEAVING + code)
     assert done.returncode == 1, done.stdout
     assert re.search(rf"^left by a test: {said}$", done.stdout, re.MULTILINE), done.stdout
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -163,20 +164,82 @@ def test_what_is_missing_is_said_with_what_is_not_tested(tmp_path: Path, monkeyp
 
 def test_make_test_says_it_first() -> None:
     done = run(["make", "--dry-run", "test"], environment(PATH=os.environ["PATH"]), cwd=PROJECT)
-    assert done.stdout.splitlines()[0].endswith("tests/means.py"), done.stderr
+    assert done.stdout.splitlines()[0].endswith("-m programs.means"), done.stderr
+
+
+# --- where things are ----------------------------------------------------------------------------
+
+USUAL_FILES = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "mkdocs.yml"}
+DIRECTORIES = {"benchmarks", "docs", "src", "tests"}
+MADE = {"build", "dist"}
+
+
+def test_the_top_level_holds_few_things() -> None:
+    """What else there is has its place below one of the directories."""
+    there = {name for name in os.listdir(PROJECT) if name[0] != "." and not name.endswith(".egg-info")}
+    assert there - MADE == {*USUAL_FILES, "pyproject.toml", *DIRECTORIES}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the names of the modules that a file imports, by the first word."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def modules(folder: Path) -> set[str]:
+    """Return the modules and packages of a directory that is on the path."""
+    return {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+
+
+def test_tests_and_benchmarks_import_nothing_of_each_other() -> None:
+    """What both need is in a package of its own, which imports neither."""
+    of_tests, of_benchmarks = modules(TESTS), modules(BENCHMARKS) - {"rig"}
+    assert {"helpers", "programs", "measure", "parts"} <= of_tests | of_benchmarks
+    forbidden = {TESTS: of_benchmarks, BENCHMARKS: of_tests, BENCHMARKS / "rig": of_tests | of_benchmarks}
+    wrong = [
+        f"{path.relative_to(PROJECT)} imports {name}"
+        for folder, names in forbidden.items()
+        for path in sorted(folder.rglob("*.py"))
+        for name in imported(path)
+        if name in names
+    ]
+    assert wrong == []
+
+
+def changes_path(node: ast.AST) -> bool:
+    """Whether a statement or a call changes `sys.path`."""
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func) in {f"sys.path.{name}" for name in ("append", "extend", "insert")}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return any(ast.unparse(target).startswith("sys.path") for target in targets if target)
+
+
+def test_no_module_of_tests_or_benchmarks_changes_where_modules_are_looked_for() -> None:
+    """The configuration of pytest and the Makefile say it."""
+    wrong = [
+        f"{path.relative_to(PROJECT)}:{getattr(node, 'lineno', 0)}"
+        for folder in (TESTS, BENCHMARKS)
+        for path in sorted(folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if changes_path(node)
+    ]
+    assert wrong == []
 
 
 # --- how fast the machine is ---------------------------------------------------------------------
 
 CLOCKS = ("monotonic", "perf_counter", "perf_counter_ns", "monotonic_ns")
 # Where a clock guards against hanging, spreads kills over a start, or is compared with figures of the same start.
-MAY_LOOK = ("processes.py", "engine.py", "temporary.py", "soak.py", "benchmarks/test_parts.py")
+MAY_LOOK = ("tests/helpers/processes.py", "tests/programs/soak.py", "benchmarks/tests/test_parts.py")
 
 
 def hasty(path: Path) -> Iterator[str]:
     """Yield the lines of a file that give a process a time of their own, or look at a clock to judge one."""
     for node in ast.walk(ast.parse(path.read_text())):
-        name = f"{path.relative_to(TESTS)}:{getattr(node, 'lineno', 0)}"
+        name = f"{path.relative_to(PROJECT)}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.keyword) and node.arg == "timeout" and isinstance(node.value, ast.Constant):
             yield f"{name}: a timeout that is not PATIENCE"
         if isinstance(node, ast.Attribute) and node.attr == "timeout" and ast.unparse(node.value) == "pytest.mark":
@@ -186,4 +249,6 @@ def hasty(path: Path) -> Iterator[str]:
 
 
 def test_no_test_depends_on_how_fast_the_machine_is() -> None:
-    assert [what for path in sorted(TESTS.rglob("*.py")) for what in hasty(path)] == []
+    assert [
+        what for path in sorted([*TESTS.rglob("*.py"), *(BENCHMARKS / "tests").rglob("*.py")]) for what in hasty(path)
+    ] == []

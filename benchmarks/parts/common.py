@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from freshfs import FileSystem
 from measure import Command, Fresh, Peak, Usage
+from rig.freshfs import FileSystem
 from tables import Claim, ratio, table
 from workload import Workload
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import freshfs
 import measure
 import peers
 from measure import COLD, DROPPED, WARM
 from parts.common import OURS, Options, Part, cold_start, compared, fresh_for, left_out, plain, walls
+from rig import freshfs
 from tables import Claim, spread, table
 from workload import Renderer
 

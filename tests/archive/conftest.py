@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from support import CODECS, make_tree, members_of, pack
+from helpers.support import CODECS, make_tree
+from rig.sites import members_of, pack
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from support import MTIME, describe, make_tree, members_of, pack, stock_unpack
+from helpers.support import MTIME, describe, make_tree, stock_unpack
+from rig.sites import members_of, pack
 from unpackenv.archive.compare import Difference, compare_tree
 from unpackenv.archive.reader import open_archive
 from unpackenv.errors import ArchiveCorrupt, TreeMismatch

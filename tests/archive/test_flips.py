@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from forms import FORMS
-from support import AFTER_FOOTER, CODECS, Tally, describe, file_input, pack
+from helpers.forms import FORMS
+from helpers.support import AFTER_FOOTER, CODECS, Tally, describe, file_input
+from rig.sites import pack
 from unpackenv.archive import codecs, foreign, trailer
 from unpackenv.archive.reader import open_archive
 from unpackenv.archive.tarstream import BLOCK, DIRECTORY, SYMLINK, Scanner, begins_tar

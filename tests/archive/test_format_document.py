@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support import AFTER_FOOTER, describe, members_of, pack
+from helpers.support import AFTER_FOOTER, describe
+from rig.sites import members_of, pack
 from unpackenv.archive import tarstream, toc, trailer
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "format.md"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from crafted import extended, member, tar
-from support import CODECS, CUT, FLIPPED, Tally, file_input, pack
+from helpers.crafted import extended, member, tar
+from helpers.support import CODECS, CUT, FLIPPED, Tally, file_input
+from rig.sites import pack
 from unpackenv.archive import foreign, trailer
 from unpackenv.archive.codecs import xz_format, zstd_format
 from unpackenv.archive.reader import open_archive

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crafted import record
-from forms import typed, v7
+from helpers.crafted import record
+from helpers.forms import typed, v7
 from unpackenv.archive import tarstream
 from unpackenv.archive.tarstream import BLOCK, DIRECTORY, END_OF_ARCHIVE, FILE, HARD_LINK, SYMLINK, Member, Scanner
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, UnpackenvError

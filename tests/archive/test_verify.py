@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support import CODECS, MTIME, file_input, members_of, pack
+from helpers.support import CODECS, MTIME, file_input
+from rig.sites import members_of, pack
 from unpackenv.archive import codecs, facts, frames, tarstream
 from unpackenv.archive.reader import open_archive
 from unpackenv.archive.tarstream import BLOCK, DIRECTORY, FILE, HARD_LINK, SYMLINK

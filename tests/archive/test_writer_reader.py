@@ -18,7 +18,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support import AFTER_FOOTER, CODECS, MTIME, TAR_FLAG, describe, file_input, members_of, pack, stock_unpack
+from helpers.support import AFTER_FOOTER, CODECS, MTIME, TAR_FLAG, describe, file_input, stock_unpack
+from rig.sites import members_of, pack
 from unpackenv.archive import codecs, tarstream, trailer, writer
 from unpackenv.archive import facts as facts_text
 from unpackenv.archive.reader import Archive, open_archive

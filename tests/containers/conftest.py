@@ -10,17 +10,13 @@ from pathlib import Path
 
 import pytest
 
-import base_image
-import docker_client
-import documented
-import engine as engines
-import kept
-import offline
-from docker_client import Docker
-from engine import Engine
-from kept import NotMade
-from processes import TAG
-from support import members_of, pack
+from helpers import docker_client, documented, offline
+from helpers.docker_client import Docker
+from rig import base_image, kept
+from rig import engine as engines
+from rig.engine import Engine
+from rig.kept import NotMade
+from rig.sites import TAG, members_of, pack
 
 HERE = Path(__file__).parent
 

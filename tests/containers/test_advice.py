@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import docker_client
-from docker_client import Docker
-from engine import Engine
-from processes import run, wrapper
+from helpers import docker_client
+from helpers.docker_client import Docker
+from helpers.processes import run, wrapper
+from rig.engine import Engine
 
 PLAIN = """
 FROM python:3.12-slim

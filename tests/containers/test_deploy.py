@@ -14,10 +14,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from docker_client import Container, Docker
-from documented import DOCKER_MD, PROJECT, line_of
-from engine import Engine
-from processes import PATIENCE, run, wait_for, wrapper
+from helpers.docker_client import Container, Docker
+from helpers.documented import DOCKER_MD, PROJECT, line_of
+from helpers.processes import run, wait_for, wrapper
+from rig.engine import Engine
+from rig.environment import PATIENCE
 
 DEPLOY = PROJECT / "docs" / "deploy"
 MANIFESTS = sorted(DEPLOY.glob("kubernetes*.yaml"))

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import docker_client
-import documented
-from docker_client import OFTEN, Docker
-from documented import DOCKER_MD, PROJECT, line_of
-from engine import Engine
-from processes import wait_for
+from helpers import docker_client, documented
+from helpers.docker_client import OFTEN, Docker
+from helpers.documented import DOCKER_MD, PROJECT, line_of
+from helpers.processes import wait_for
+from rig.engine import Engine
 
 README = PROJECT / "README.md"
 RECIPES = documented.recipes()

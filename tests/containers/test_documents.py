@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import documented
-import snippets
-from documented import DOCKER_MD, PROJECT
-from engine import Engine
-from processes import PATIENCE, write_tree
+from helpers import documented, snippets
+from helpers.documented import DOCKER_MD, PROJECT
+from rig.engine import Engine
+from rig.environment import PATIENCE
+from rig.sites import write_tree
 
 # Without a base image, which may have packages of its own.
 SITE = f"/usr/local/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"

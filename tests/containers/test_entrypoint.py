@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from docker_client import Container, Docker
-from processes import PATIENCE, wait_for
+from helpers.docker_client import Container, Docker
+from helpers.processes import wait_for
+from rig.environment import PATIENCE
 
 SLOWLY = "--cpus=0.05"  # to unpack `heavy` takes much longer than to look at it
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from docker_client import Docker
-from processes import PATIENCE, wait_for
+from helpers.docker_client import Docker
+from helpers.processes import wait_for
+from rig.environment import PATIENCE
 
 # Asks until four workers have answered.
 ASK = """

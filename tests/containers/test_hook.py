@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from docker_client import OFTEN, Docker
-from processes import wait_for
+from helpers.docker_client import OFTEN, Docker
+from helpers.processes import wait_for
 
 HEALTH = ["--health-cmd=python -c 'import flask; print(flask.__file__)'", *OFTEN]
 WHERE = "import flask; print(flask.__file__)"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from containers_by_hand import log_line
-from docker_client import Docker
+from helpers.containers_by_hand import log_line
+from helpers.docker_client import Docker
 
 JSON = "--env=UNPACKENV_LOG=json"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import docker_client
-from docker_client import Docker
-from engine import Engine
+from helpers import docker_client
+from helpers.docker_client import Docker
+from rig.engine import Engine
 
 LIMIT = 2_200_000
 OWN = """

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from containers_by_hand import log_line
-from docker_client import Docker
-from processes import PATIENCE
+from helpers.containers_by_hand import log_line
+from helpers.docker_client import Docker
+from rig.environment import PATIENCE
 
 JSON = "--env=UNPACKENV_LOG=json"
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import documented
-import snippets
-from documented import ELSEWHERE, NOT_RUN, PROJECT, SHOWN
+from helpers import documented, snippets
+from helpers.documented import ELSEWHERE, NOT_RUN, PROJECT, SHOWN
 
 NEWCOMER = ("five-minutes.md", "recipes.md")  # from an empty directory, in test_snippets.py
 BLOCKS = [snippet for document in documented.documents() for snippet in documented.snippets(document)]
@@ -58,7 +57,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_runs(bench: Path, document: Path) -> None:
     said = documented.run([document], bench, snippets.env(bench))
     if document.name == "README.md":
-        assert "demo/demo.sh" in said["See it work"]
+        assert "docs/demo/demo.sh" in said["See it work"]
         outcomes = re.findall(r"^unpackenv: (unpacked|reused) ", said["Use it"], re.MULTILINE)
         assert outcomes == ["unpacked", "reused", "reused", "unpacked"]  # Python, the wrapper and what it starts, `-C`
         assert "verdict: don't" in said["Use it"]

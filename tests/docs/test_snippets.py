@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-import documented
-import snippets
-from documented import PROJECT
-from processes import environment
+from helpers import documented, snippets
+from helpers.documented import PROJECT
+from rig.environment import environment
 
 DOCUMENTS = [PROJECT / "docs" / name for name in ("five-minutes.md", "recipes.md")]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from documented import PROJECT
-from processes import run
+from helpers.documented import PROJECT
+from helpers.processes import run
 
 
 def test_documents_say_what_the_code_declares() -> None:

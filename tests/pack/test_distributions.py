@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import write_tree
-from support import make
+from helpers.support import make
+from rig.sites import write_tree
 from unpackenv.pack import distributions, scan, source
 
 LIB = f"lib/python3.{sys.version_info.minor}/site-packages"

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import TAG, environment, run, wrapper, write_tree
+from helpers.processes import run, wrapper
+from rig.environment import environment
+from rig.sites import TAG, write_tree
 from unpackenv.pack import kept, scan, source
 
 MODES = py_compile.PycInvalidationMode

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support import make
+from helpers.support import make
 from unpackenv.errors import PackError
 from unpackenv.pack import checks, layout, scan, source
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import environment, run, wrapper
-from support import make
+from helpers.processes import run, wrapper
+from helpers.support import make
+from rig.environment import environment
 from unpackenv.errors import PackError, SettingError
 from unpackenv.pack import scan, source
 from unpackenv.pack.entries import Tree

@@ -14,20 +14,11 @@ from pathlib import Path
 
 import pytest
 
-import terminal
-from processes import (
-    IS_ROOT,
-    PATIENCE,
-    environment,
-    processes_with,
-    run,
-    sooner_than,
-    start,
-    wait_for,
-    wrapper,
-    write_tree,
-)
-from support import make
+from helpers import terminal
+from helpers.processes import IS_ROOT, processes_with, run, sooner_than, start, wait_for, wrapper
+from helpers.support import make
+from rig.environment import PATIENCE, environment
+from rig.sites import write_tree
 
 PERCENT = re.compile(r"(\d{1,3})%")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import unpackenv
-from processes import TAG, pack_tree, run, write_tree
+from helpers.processes import run
+from rig.sites import TAG, pack_tree, write_tree
 from unpackenv.errors import PackError
 from unpackenv.pack import runtime
 

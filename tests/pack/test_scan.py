@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support import make
+from helpers.support import make
 from unpackenv.errors import PackError, SettingError
 from unpackenv.pack import scan, source
 from unpackenv.pack.entries import Entry, Tree

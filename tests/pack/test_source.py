@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support import make
+from helpers.support import make
 from unpackenv.errors import PackError
 from unpackenv.pack import source
 

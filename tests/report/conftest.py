@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import kept
-import offline
-from processes import IS_ROOT, run, wrapper
+from helpers import offline
+from helpers.processes import IS_ROOT, run, wrapper
+from rig import kept
 
 # Native code with notices of its own, pure Python, and a name to import that is not the distribution's.
 REQUIREMENTS = "markupsafe==3.0.2\npyyaml==6.0.2\nclick==8.1.8\n"

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-import saved_images
-import terminal
-from processes import PATIENCE, environment, processes_with, run, sooner_than, start, wait_for, wrapper, write_tree
-from support import describe
+from helpers import saved_images, terminal
+from helpers.processes import processes_with, run, sooner_than, start, wait_for, wrapper
+from helpers.support import describe
+from rig.environment import PATIENCE, environment
+from rig.sites import write_tree
 from unpackenv.archive import reader
 from unpackenv.archive.codecs import zstd_extension
 from unpackenv.pack import scan, source

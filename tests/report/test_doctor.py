@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
-import containers_by_hand
-from containers_by_hand import MB, Container
-from environments import Environment
-from processes import IMPORT_ALL, IS_ROOT, environment, pack_tree, result_of, run, wrapper, write_tree
+from helpers import containers_by_hand
+from helpers.containers_by_hand import MB, Container
+from helpers.environments import Environment
+from helpers.processes import IMPORT_ALL, IS_ROOT, result_of, run, wrapper
+from rig.environment import environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.pack import runtime
 
 Mount = Callable[..., None]

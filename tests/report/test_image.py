@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import saved_images
-from support import describe
+from helpers import saved_images
+from helpers.support import describe
 from unpackenv.errors import ArchiveCorrupt, PackError
 from unpackenv.report.analyze import image
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import terminal
-from processes import PATIENCE, environment, pack_tree, processes_with, run, wait_for, wrapper
-from support import members_of, pack
+from helpers import terminal
+from helpers.processes import processes_with, run, wait_for, wrapper
+from rig.environment import PATIENCE, environment
+from rig.sites import members_of, pack, pack_tree
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 PERCENT = re.compile(r"\b\d{1,3}%")

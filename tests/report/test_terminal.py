@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import terminal as terminals
-import timing_logs
-from processes import pack_tree, run, wrapper, write_tree
+from helpers import terminal as terminals
+from helpers import timing_logs
+from helpers.processes import run, wrapper
+from rig.sites import pack_tree, write_tree
 from unpackenv.report import amount, terminal
 from unpackenv.report.terminal import Bar, Table
 

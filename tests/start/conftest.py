@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import IS_ROOT, PATIENCE, environment, pack_tree, write_tree
+from helpers.processes import IS_ROOT
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 
 SITE = {
     "app.py": "VERSION = 1\n",

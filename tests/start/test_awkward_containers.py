@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from containers_by_hand import (
+from helpers.containers_by_hand import (
     FINGERPRINT,
     MB,
     SOMEBODY,
@@ -21,8 +21,10 @@ from containers_by_hand import (
     log_line,
     memory_group,
 )
-from processes import TAG, environment, pack_tree, run, wrapper, write_tree
-from support import make_tree, members_of, pack
+from helpers.processes import run, wrapper
+from helpers.support import make_tree
+from rig.environment import environment
+from rig.sites import TAG, members_of, pack, pack_tree, write_tree
 
 ARCHIVE = "/app/site-packages.tar.zst"
 

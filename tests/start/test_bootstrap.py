@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from processes import IMPORT_ALL, IS_ROOT, SOURCE, TAG, environment, pack_tree, python, result_of, write_tree
+from helpers.processes import IMPORT_ALL, IS_ROOT, python, result_of
+from helpers.starts import boot_code
+from rig.environment import SOURCE, environment
+from rig.sites import TAG, pack_tree, write_tree
 from unpackenv.archive import trailer
 from unpackenv.start.report import CHECK, FORK, IMPORT_PATHS, PHASES, Clock
 
@@ -21,10 +24,9 @@ FIELDS = [
 REPORTED = f"{{name: getattr(report, name) for name in {FIELDS!r}}}"
 
 
-def boot(*arguments: object, **settings: object) -> str:
+def reported(archive: object = None, target: object = None, **settings: object) -> str:
     """Return code that bootstraps and leaves the fields of the report in `result`."""
-    given = ", ".join([*map(repr, map(str, arguments)), *(f"{name}={value!r}" for name, value in settings.items())])
-    return f"import unpackenv\nreport = unpackenv.bootstrap({given})\nresult = {REPORTED}\n"
+    return boot_code(archive, target, f"result = {REPORTED}", **settings)
 
 
 def raised(code: str, env: dict[str, str] | None = None, **options: object) -> dict[str, object]:
@@ -43,8 +45,8 @@ def raised(code: str, env: dict[str, str] | None = None, **options: object) -> d
 
 
 def test_cold_then_warm(archive: Path, target: Path) -> None:
-    cold = result_of(boot(archive, target, workers=2))
-    warm = result_of(boot(archive, target, workers=2))
+    cold = result_of(reported(archive, target, workers=2))
+    warm = result_of(reported(archive, target, workers=2))
     digest = trailer.identify(str(archive)).digest
     assert cold["outcome"] == "unpacked"
     assert warm["outcome"] == "reused"
@@ -68,7 +70,7 @@ def test_cold_then_warm(archive: Path, target: Path) -> None:
 def test_no_phase_fork_where_nothing_forked(archive: Path, target: Path) -> None:
     """A process with several threads unpacks by itself; its phases are the whole start all the same."""
     code = "import threading, time\nthreading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n"
-    report = result_of(code + boot(archive, target))
+    report = result_of(code + reported(archive, target))
     assert list(report["phases"]) == [phase for phase in PHASES if phase != FORK]
     assert 0 < sum(report["phases"].values()) <= report["milliseconds"]
 
@@ -86,7 +88,7 @@ def test_phases_add_up(name: str) -> None:
 @pytest.mark.parametrize("start", ["cold", "warm"])
 def test_second_call_returns_the_report_of_the_first(archive: Path, target: Path, start: str) -> None:
     if start == "warm":
-        result_of(boot(archive, target))
+        result_of(reported(archive, target))
     done = python(
         f"import sys, unpackenv\nfirst = unpackenv.bootstrap({str(archive)!r}, {str(target)!r})\n"
         "before = list(sys.path), dict(__import__('os').environ), first.fields()\n"
@@ -108,7 +110,7 @@ def test_a_call_that_names_nothing_returns_the_first_report(archive: Path, targe
 
 
 def test_the_packages_can_be_imported(archive: Path, target: Path) -> None:
-    code = boot(archive, target) + "import app, package.more.deep as deep; result = [app.__file__, deep.NAME]"
+    code = reported(archive, target) + "import app, package.more.deep as deep; result = [app.__file__, deep.NAME]"
     assert result_of(code) == [f"{target}/app.py", "package.more.deep"]
 
 
@@ -117,31 +119,33 @@ def test_the_packages_can_be_imported(archive: Path, target: Path) -> None:
 
 def test_archive_by_argument_wins_over_the_environment(archive: Path, target: Path) -> None:
     env = environment(UNPACKENV_ARCHIVE="/nowhere.tar.zst")
-    assert result_of(boot(archive, target), env)["archive"] == str(archive)
+    assert result_of(reported(archive, target), env)["archive"] == str(archive)
 
 
 def test_archive_by_environment(archive: Path, target: Path) -> None:
     moved = archive.rename(archive.with_name("any name at all"))
-    assert result_of(boot(target=str(target)), environment(UNPACKENV_ARCHIVE=moved))["archive"] == str(moved)
+    assert result_of(reported(target=str(target)), environment(UNPACKENV_ARCHIVE=moved))["archive"] == str(moved)
 
 
 @pytest.mark.parametrize("name", ["site-packages.tar.zst", "packages.tar.xz", "venv.tar.gz", "packages.tar"])
 def test_archive_beside_the_calling_file(archive: Path, target: Path, tmp_path: Path, name: str) -> None:
-    program = write_tree(tmp_path / "application", {"main.py": f"import sys\n{boot(target=str(target))}"}) / "main.py"
+    program = (
+        write_tree(tmp_path / "application", {"main.py": f"import sys\n{reported(target=str(target))}"}) / "main.py"
+    )
     beside = shutil.copy(archive, str(program.with_name(name)))
     code = f"import runpy; result = runpy.run_path({str(program)!r})['result']"
     assert result_of(code)["archive"] == beside
 
 
 def test_archive_in_the_well_known_place(archive: Path, target: Path) -> None:
-    code = f"from unpackenv.start import locations; locations.HOME = {str(archive.parent)!r}\n" + boot(
+    code = f"from unpackenv.start import locations; locations.HOME = {str(archive.parent)!r}\n" + reported(
         target=str(target)
     )
     assert result_of(code)["archive"] == str(archive)
 
 
 def test_archive_beside_the_caller_comes_first(archive: Path, target: Path, tmp_path: Path) -> None:
-    program = write_tree(tmp_path / "application", {"main.py": boot(target=str(target))}) / "main.py"
+    program = write_tree(tmp_path / "application", {"main.py": reported(target=str(target))}) / "main.py"
     beside = shutil.copy(archive, str(program.with_name("venv.tar.zst")))
     code = f"from unpackenv.start import locations; locations.HOME = {str(archive.parent)!r}\nimport runpy\n"
     assert result_of(f"{code}result = runpy.run_path({str(program)!r})['result']")["archive"] == beside
@@ -149,21 +153,21 @@ def test_archive_beside_the_caller_comes_first(archive: Path, target: Path, tmp_
 
 def test_archive_in_the_working_directory_is_not_looked_at(archive: Path, target: Path, tmp_path: Path) -> None:
     code = f"from unpackenv.start import locations; locations.HOME = {str(tmp_path / 'home')!r}\n"
-    error = raised(code + boot(target=str(target)), cwd=archive.parent)
+    error = raised(code + reported(target=str(target)), cwd=archive.parent)
     assert error["type"] == "ArchiveNotFound"
     assert str(tmp_path / "home") in str(error["text"])
     assert not target.exists()
 
 
 def test_named_archive_that_is_not_there(tmp_path: Path, target: Path) -> None:
-    error = raised(boot(tmp_path / "nothing.tar.zst", target))
+    error = raised(reported(tmp_path / "nothing.tar.zst", target))
     assert (error["type"], error["where"]) == ("ArchiveNotFound", str(tmp_path / "nothing.tar.zst"))
 
 
 def test_missing_ignore(tmp_path: Path, target: Path) -> None:
     for given in {"missing": "ignore"}, {}:
         env = environment(UNPACKENV_MISSING="ignore")
-        report = result_of(boot(tmp_path / "nothing.tar.zst", target, **given), env)
+        report = result_of(reported(tmp_path / "nothing.tar.zst", target, **given), env)
         assert (report["outcome"], report["target"], report["import_paths"]) == ("missing", "", [])
     assert not target.exists()
 
@@ -172,7 +176,7 @@ def test_missing_ignore(tmp_path: Path, target: Path) -> None:
 def test_off(archive: Path, target: Path, value: str) -> None:
     code = "import os, sys; path, environ = list(sys.path), dict(os.environ)\n"
     code += (
-        boot(archive, target, workers=-5, log="nonsense")
+        reported(archive, target, workers=-5, log="nonsense")
         + "result = [report.outcome, sys.path == path, os.environ == environ]"
     )
     done = python(code + "\nprint(result)", environment(UNPACKENV=value))
@@ -188,16 +192,16 @@ def test_target_argument_then_environment_then_recorded(site: Path, tmp_path: Pa
     archive = tmp_path / "recorded.tar.zst"
     pack_tree(archive, site, target=places["recorded"])
     variable = environment(UNPACKENV_TARGET=places["variable"])
-    assert result_of(boot(archive, places["argument"]), variable)["target"] == places["argument"]
-    assert result_of(boot(archive), variable)["target"] == places["variable"]
-    assert result_of(boot(archive))["target"] == places["recorded"]
+    assert result_of(reported(archive, places["argument"]), variable)["target"] == places["argument"]
+    assert result_of(reported(archive), variable)["target"] == places["variable"]
+    assert result_of(reported(archive))["target"] == places["recorded"]
 
 
 def test_a_recorded_target_that_cannot_be_used_is_an_error(site: Path, tmp_path: Path) -> None:
     archive = tmp_path / "recorded.tar.zst"
     pack_tree(archive, site, target=str(tmp_path / "file" / "tree"))
     (tmp_path / "file").touch()
-    assert raised(boot(archive), environment(HOME=tmp_path))["type"] == "TargetNotWritable"
+    assert raised(reported(archive), environment(HOME=tmp_path))["type"] == "TargetNotWritable"
     assert not (tmp_path / ".cache").exists()
 
 
@@ -207,7 +211,7 @@ DROP = "import os\nif os.geteuid() == 0: os.setgroups([]); os.setgid(54321); os.
 def default_place(archive: Path, home: str, env: dict[str, str], before: str = "") -> dict[str, object]:
     """Bootstrap without a target, as a user who is not root, with `home` in place of /opt/unpackenv."""
     code = f"{IMPORT_ALL}\nfrom unpackenv.start import locations; locations.HOME = {home!r}\n{before}\n"
-    return result_of(code + boot(archive), env)  # type: ignore[no-any-return]
+    return result_of(code + reported(archive), env)  # type: ignore[no-any-return]
 
 
 def default_name(archive: Path) -> str:
@@ -272,8 +276,7 @@ def test_no_default_place_can_be_used(shared: Path, open_path: Path) -> None:
     home = closed(open_path)
     env = environment(HOME=f"{open_path}/closed", TMPDIR=f"{open_path}/closed")
     error = raised(
-        f"{IMPORT_ALL}\nfrom unpackenv.start import locations; locations.HOME = {home!r}\n{DROP}{boot(shared)}",
-        env,
+        f"{IMPORT_ALL}\nfrom unpackenv.start import locations; locations.HOME = {home!r}\n{DROP}{reported(shared)}", env
     )
     assert error["type"] == "TargetNotWritable"
     assert "UNPACKENV_TARGET" in str(error["hint"])
@@ -291,7 +294,7 @@ def test_a_default_place_of_another_user_is_not_used(shared: Path, open_path: Pa
         path.chmod(0o777)
     env = environment(HOME="/", TMPDIR=open_path)
     code = f"{IMPORT_ALL}\nfrom unpackenv.start import locations; locations.HOME = {closed(open_path)!r}\n{DROP}"
-    error = raised(code + boot(shared), env)
+    error = raised(code + reported(shared), env)
     assert error["type"] == "TargetNotWritable"
 
 
@@ -304,7 +307,7 @@ def test_a_tree_in_a_default_place_of_another_user_is_not_trusted(shared: Path, 
         os.chown(path, 12345, 12345)
         path.chmod(0o755)
     code = f"{IMPORT_ALL}\nfrom unpackenv.start import locations; locations.HOME = {home!r}\n{DROP}"
-    assert raised(code + boot(shared), env)["type"] == "TargetNotWritable"
+    assert raised(code + reported(shared), env)["type"] == "TargetNotWritable"
 
 
 # --- digest --------------------------------------------------------------------------------------
@@ -314,12 +317,12 @@ def test_a_tree_in_a_default_place_of_another_user_is_not_trusted(shared: Path, 
 def test_digest(archive: Path, target: Path, start: str) -> None:
     digest = trailer.identify(str(archive)).digest
     if start == "warm":
-        result_of(boot(archive, target))
-    assert result_of(boot(archive, target, digest=digest.upper()))["digest"] == digest
-    assert result_of(boot(archive, target, digest="any"), environment(UNPACKENV_DIGEST=""))["digest"] == digest
+        result_of(reported(archive, target))
+    assert result_of(reported(archive, target, digest=digest.upper()))["digest"] == digest
+    assert result_of(reported(archive, target, digest="any"), environment(UNPACKENV_DIGEST=""))["digest"] == digest
     if start == "cold":
         shutil.rmtree(target)
-    error = raised(boot(archive, target), environment(UNPACKENV_DIGEST="0" * 64))
+    error = raised(reported(archive, target), environment(UNPACKENV_DIGEST="0" * 64))
     assert (error["type"], error["where"]) == ("DigestMismatch", str(archive))
     assert digest in str(error["text"])
     assert target.exists() == (start == "warm")
@@ -338,9 +341,9 @@ def test_digest(archive: Path, target: Path, start: str) -> None:
     ],
 )  # fmt: skip
 def test_bad_values(archive: Path, target: Path, name: str, value: str) -> None:
-    by_argument = raised(boot(archive, target, **{name: value}))
+    by_argument = raised(reported(archive, target, **{name: value}))
     variable = f"UNPACKENV_{name.upper()}"
-    by_environment = raised(boot(archive, target), environment(**{variable: value}))
+    by_environment = raised(reported(archive, target), environment(**{variable: value}))
     assert (by_argument["type"], by_argument["where"]) == ("SettingError", name)
     assert (by_environment["type"], by_environment["where"]) == ("SettingError", variable)
     assert repr(value) in str(by_argument["text"])
@@ -375,14 +378,15 @@ def test_other_platforms(archive: Path, target: Path, platform: str) -> None:
     code = f"{WITHOUT_FCNTL}\nsys.platform = {platform!r}\n"
     if platform == "win32":
         code += "for name in ('O_CLOEXEC', 'O_NOCTTY', 'O_NONBLOCK', 'uname'): delattr(os, name)\n"
-    error = raised(code + boot(archive, target))
+    error = raised(code + reported(archive, target))
     assert error["type"] == "PlatformUnsupported"
     assert platform in str(error["text"])
     assert "UNPACKENV=off" in str(error["hint"])
     for env in (environment(UNPACKENV="off"), environment(UNPACKENV="off", UNPACKENV_LOG="json")):
-        assert result_of(code + boot(archive, target), env)["outcome"] == "off"
+        assert result_of(code + reported(archive, target), env)["outcome"] == "off"
     assert (
-        raised(code + boot(archive, target), environment(UNPACKENV_MISSING="ignore"))["type"] == "PlatformUnsupported"
+        raised(code + reported(archive, target), environment(UNPACKENV_MISSING="ignore"))["type"]
+        == "PlatformUnsupported"
     )
     without = "import unpackenv; result = unpackenv.bootstrap(missing='ignore').outcome"
     assert result_of(code + without) == "missing"
@@ -390,7 +394,7 @@ def test_other_platforms(archive: Path, target: Path, platform: str) -> None:
 
 
 def test_a_pin_is_no_call_that_names_nothing(archive: Path, target: Path) -> None:
-    code = boot(archive, target) + "\nimport unpackenv\n"
+    code = reported(archive, target) + "\nimport unpackenv\n"
     assert result_of(f"{code}result = unpackenv.bootstrap(digest=report.digest.upper()) is report") is True
     assert raised(f"{code}unpackenv.bootstrap(digest='0' * 64)")["type"] == "DigestMismatch"
     assert result_of(f"{code}result = unpackenv.bootstrap(digest='any') is report") is True
@@ -403,8 +407,8 @@ def test_a_pin_is_no_call_that_names_nothing(archive: Path, target: Path) -> Non
 @pytest.mark.parametrize("start", ["cold", "warm"])
 def test_one_line_on_stderr_and_none_on_stdout(archive: Path, target: Path, start: str) -> None:
     if start == "warm":
-        python(boot(archive, target))
-    done = python(boot(archive, target, workers=2))
+        python(reported(archive, target))
+    done = python(reported(archive, target, workers=2))
     assert done.stdout == ""
     outcome = "unpacked" if start == "cold" else "reused"
     by = r" by \d workers? \(.*\)" if start == "cold" else r"( \(.*\))?"
@@ -415,7 +419,7 @@ def test_one_line_on_stderr_and_none_on_stdout(archive: Path, target: Path, star
 @pytest.mark.parametrize("how", ["argument", "variable"])
 def test_json(archive: Path, target: Path, how: str) -> None:
     given, env = ({"log": "json"}, environment()) if how == "argument" else ({}, environment(UNPACKENV_LOG="json"))
-    done = python(boot(archive, target, **given), env)
+    done = python(reported(archive, target, **given), env)
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     logged = json.loads(line)
@@ -426,23 +430,23 @@ def test_json(archive: Path, target: Path, how: str) -> None:
 
 
 def test_log_off(archive: Path, target: Path) -> None:
-    done = python(boot(archive, target, log="off"))
+    done = python(reported(archive, target, log="off"))
     assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_closed_stderr_is_no_obstacle(archive: Path, target: Path) -> None:
-    done = python("import os; os.close(2)\n" + boot(archive, target) + "print(report.outcome)")
+    done = python("import os; os.close(2)\n" + reported(archive, target) + "print(report.outcome)")
     assert done.stdout == "unpacked\n"
 
 
 def test_mark(archive: Path, target: Path) -> None:
-    done = python(f"{boot(archive, target)}import os; os.write(2, b'-'); unpackenv.mark('ready')")
+    done = python(f"{reported(archive, target)}import os; os.write(2, b'-'); unpackenv.mark('ready')")
     assert re.fullmatch(
         r"unpackenv: ready \d+ ms after the start of the process, \d+\.\d ms after bootstrap\n",
         done.stderr.partition("\n-")[2],
     )
-    assert python(f"{boot(archive, target, log='off')}unpackenv.mark('ready')").stderr == ""
-    done = python(f"{boot(archive, target)}unpackenv.mark('ready')", environment(UNPACKENV_LOG="json"))
+    assert python(f"{reported(archive, target, log='off')}unpackenv.mark('ready')").stderr == ""
+    done = python(f"{reported(archive, target)}unpackenv.mark('ready')", environment(UNPACKENV_LOG="json"))
     logged = json.loads(done.stderr.splitlines()[1])
     assert (logged["unpackenv"], logged["name"]) == ("mark", "ready")
     assert 0 <= logged["bootstrap_ms"] <= logged["process_ms"] + 20
@@ -458,8 +462,8 @@ def test_archive_for_another_python(site: Path, target: Path, tmp_path: Path, st
     archive = tmp_path / "other.tar.zst"
     pack_tree(archive, site, python="cpython-27")
     if start == "warm":
-        assert result_of(boot(archive, target, force=True))["outcome"] == "unpacked"
-    error = raised(boot(archive, target))
+        assert result_of(reported(archive, target, force=True))["outcome"] == "unpacked"
+    error = raised(reported(archive, target))
     assert error["type"] == "InterpreterMismatch"
     assert (error["facts"]["packed"], error["facts"]["found"]) == ("cpython-27", TAG)  # type: ignore[index]
     assert target.exists() == (start == "warm")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import TAG, environment, other_python, pack_tree, python, run, wrapper, write_tree
+from helpers.processes import other_python, python, run, wrapper
+from rig.environment import environment
+from rig.sites import TAG, pack_tree, write_tree
 
 COMPILED = ": modules are compiled when they are imported"
 OPTIMIZED = f"the packed bytecode is not for -O (PYTHONOPTIMIZE){COMPILED}"

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 import unpackenv
-from processes import TAG, environment, python, run, write_tree
-from support import TAR_FLAG
+from helpers.processes import python, run
+from helpers.support import TAR_FLAG
+from rig.environment import environment
+from rig.sites import TAG, write_tree
 from unpackenv import cli
 from unpackenv.start import settings
 
@@ -431,7 +433,7 @@ def test_unpack_is_idempotent_and_refuses_what_is_not_its_own(packed: Path, tmp_
 
 def test_unpack_for_another_python(packed: Path, site: Path, tmp_path: Path) -> None:
     """An init container need not have the interpreter of the application."""
-    from processes import pack_tree
+    from rig.sites import pack_tree
 
     pack_tree(tmp_path / "other", site, python="cpython-27", native="yes", machine="pdp11")
     assert command("unpack", tmp_path / "other", "-C", tmp_path / "tree").returncode == 0

@@ -16,20 +16,10 @@ from typing import Any
 
 import pytest
 
-from processes import (
-    PATIENCE,
-    environment,
-    is_waiting,
-    leftovers,
-    pack_tree,
-    processes_with,
-    run,
-    start,
-    wait_for,
-    wrapper,
-    write_tree,
-)
-from support import Tally
+from helpers.processes import is_waiting, leftovers, processes_with, run, start, wait_for, wrapper
+from helpers.support import Tally
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 
 Mount = Callable[..., None]
 STARTS = 64

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import result_of
-from support import AFTER_FOOTER, CODECS, CUT, FLIPPED, Tally, describe, make_tree, members_of, pack
+from helpers.processes import result_of
+from helpers.support import AFTER_FOOTER, CODECS, CUT, FLIPPED, Tally, describe, make_tree
+from rig.sites import members_of, pack
 from unpackenv.archive import trailer
 
 BOOT_ALL = """

@@ -12,19 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import (
-    PATIENCE,
-    SOURCE,
-    TAG,
-    environment,
-    other_python,
-    pack_tree,
-    run,
-    start,
-    wait_for,
-    wrapper,
-    write_tree,
-)
+from helpers.processes import other_python, run, start, wait_for, wrapper
+from rig.environment import PATIENCE, SOURCE, environment
+from rig.sites import TAG, pack_tree, write_tree
 
 
 def started(archive: Path, target: Path, *command: object) -> list[object]:

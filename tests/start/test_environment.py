@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import environment, python, run, wrapper
+from helpers.processes import python, run, wrapper
+from rig.environment import environment
 from unpackenv.start.settings import TABLE, Setting
 
 

@@ -14,20 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from environments import Environment
-from processes import (
-    IS_ROOT,
-    PATIENCE,
-    SOURCE,
-    environment,
-    pack_tree,
-    run,
-    start,
-    wait_for,
-    without_notices,
-    wrapper,
-    write_tree,
-)
+from helpers.environments import Environment
+from helpers.processes import IS_ROOT, run, start, wait_for, without_notices, wrapper
+from rig.environment import PATIENCE, SOURCE, environment
+from rig.sites import pack_tree, write_tree
 
 Mount = Callable[..., None]
 WHENCE = {

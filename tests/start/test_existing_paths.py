@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import environment, pack_tree, result_of, run, wrapper, write_tree
+from helpers.processes import result_of, run, wrapper
+from rig.environment import environment
+from rig.sites import pack_tree, write_tree
 
 TREE = {
     "app.py": "WHERE = __file__\n",

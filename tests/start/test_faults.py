@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 
-import faults
-from processes import IMPORT_ALL, PATIENCE, environment, leftovers, pack_tree, result_of, write_tree
-from support import MTIME, Tally, describe
+from helpers import faults
+from helpers.processes import IMPORT_ALL, PATHS, leftovers, result_of
+from helpers.starts import boot, end_of
+from helpers.support import MTIME, Tally, describe
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.start import stamp
 
 Mount = Callable[..., None]
 ENVIRONMENT = environment()
-ENVIRONMENT["PYTHONPATH"] += f":{Path(__file__).parents[1]}"
+ENVIRONMENT["PYTHONPATH"] += f":{os.pathsep.join(PATHS)}"
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def swept(
         target.mkdir()
     if "mount root" in how:
         mount("-t", "tmpfs", "none", target)
-    code = "import faults; result = faults.sweep"
+    code = "from helpers import faults; result = faults.sweep"
     code += f"(*{versions!r}, {str(target)!r}, replaces={'old' in how}, in_place={'in place' in how}, killed={killed})"
     return dict(result_of(code, ENVIRONMENT, timeout=PATIENCE))
 
@@ -97,12 +100,6 @@ def large(tmp_path: Path) -> tuple[Path, Path]:
     tree = write_tree(tmp_path / "large", files)
     pack_tree(tmp_path / "large.tar.zst", tree)
     return tmp_path / "large.tar.zst", tree
-
-
-def boot(archive: Path, target: Path, before: str = "", **settings: object) -> str:
-    """Bootstrap in a fresh process and return the outcome, or the name of the error and what it says."""
-    arguments = {"archive": str(archive), "target": str(target), "log": "off", **settings}
-    return str(result_of(f"import faults\n{before}\nresult = faults.outcome({arguments!r})", ENVIRONMENT))
 
 
 def place(disk: Path, where: str) -> tuple[Path, dict[str, object]]:
@@ -175,7 +172,7 @@ def test_a_file_system_that_somebody_fills_meanwhile(
     mount("-t", "tmpfs", "-o", "size=12m", "none", disk)
     eater.parent.mkdir()  # the one name that a mount root may hold
     target, settings = place(disk, where)
-    end = boot(archive, target, EATEN.replace("EATER", repr(str(eater))), workers=2, **settings)
+    end = boot(archive, target, before=EATEN.replace("EATER", repr(str(eater))), workers=2, **settings)
     assert end.startswith("NoSpace: "), end
     assert "No space left on device" in end
     check_nothing_is_accepted(target)
@@ -242,13 +239,13 @@ def test_few_files_may_be_open(large: tuple[Path, Path], target: Path, parallel:
     ends = []
     for more in (0, 1, 2, 3, 4, 5, 6, 8, 10, 15):
         limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, (used + {more}, used + {more}))"
-        end = boot(archive, target, before + limit, workers=2, parallel=parallel)
-        assert end == "unpacked" or "Too many open files" in end, end
-        assert not end.startswith(("no error of ours", "names no place")), end
-        ends.append(end.partition(":")[0])
-        if end != "unpacked":
+        end = end_of(archive, target, before=before + limit, workers=2, parallel=parallel)
+        assert end.outcome == "unpacked" or "Too many open files" in end.said, end
+        assert end.where, end
+        ends.append(end.outcome)
+        if end.outcome != "unpacked":
             check_nothing_is_accepted(target)
-        assert boot(archive, target) == ("reused" if end == "unpacked" else "unpacked")
+        assert boot(archive, target) == ("reused" if end.outcome == "unpacked" else "unpacked")
         check_whole(target, tree, "")
         shutil.rmtree(target)
     assert ends[0] != "unpacked"

@@ -17,30 +17,17 @@ from pathlib import Path
 import pytest
 import zstandard
 
-import crafted
-import forms
-from processes import TAG, result_of, run, write_tree
-from support import describe, file_input, make_tree, pack
+from helpers import crafted, forms
+from helpers.processes import result_of, run
+from helpers.starts import end_of
+from helpers.support import describe, file_input, make_tree
+from rig.sites import TAG, pack, write_tree
 from unpackenv.archive.codecs import xz_format
 from unpackenv.archive.tarstream import DIRECTORY
 from unpackenv.archive.writer import Input
 from unpackenv.start import stamp
 
 Members = list[tuple[str, str, str]]
-
-
-def boot(archive: Path, target: Path, before: str = "", **settings: object) -> list[object]:
-    """Return outcome and fields of a start, or the name of its error and what it says."""
-    given = "".join(f", {name}={value!r}" for name, value in settings.items())
-    code = f"""{before}
-import unpackenv
-try:
-    report = unpackenv.bootstrap({str(archive)!r}, {str(target)!r}{given})
-    result = [report.outcome, report.fields()]
-except unpackenv.UnpackenvError as error:
-    result = [type(error).__name__, str(error), error.facts]
-"""
-    return result_of(code)  # type: ignore[no-any-return]
 
 
 def tree_of(target: Path) -> dict[bytes, tuple[object, ...]]:
@@ -133,10 +120,10 @@ MAKERS: dict[str, Callable[[Path, Path], Path]] = {
 @pytest.mark.parametrize("maker", MAKERS)
 def test_the_tree_is_that_of_tar(tree: Path, tmp_path: Path, target: Path, maker: str) -> None:
     archive = MAKERS[maker](tmp_path / "archive", tree)
-    outcome, report, *_ = boot(archive, target, workers=2)
+    outcome, _, report, _ = end_of(archive, target, workers=2)
     assert outcome == "unpacked", report
     assert tree_of(target) == describe(tree)
-    assert boot(archive, target)[0] == "reused"
+    assert end_of(archive, target)[0] == "reused"
     expected = {b"file": 0}
     inodes = {path.stat().st_ino for path in tree.rglob("*") if path.is_file() and not path.is_symlink()}
     assert report["files"] == len(inodes) > len(expected)  # type: ignore[index]
@@ -146,7 +133,7 @@ def test_the_tree_is_that_of_tar(tree: Path, tmp_path: Path, target: Path, maker
 def test_in_a_process_that_has_threads(tree: Path, tmp_path: Path, target: Path, maker: str) -> None:
     archive = MAKERS[maker](tmp_path / "archive", tree)
     code = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
-    outcome, report, *_ = boot(archive, target, before=code, workers=3)
+    outcome, _, report, _ = end_of(archive, target, before=code, workers=3)
     assert outcome == "unpacked", report
     assert tree_of(target) == describe(tree)
 
@@ -179,7 +166,7 @@ result = [failed - start, count() - start]
 def test_in_place_over_another_tree(tree: Path, tmp_path: Path, target: Path, maker: str, workers: int) -> None:
     archive = MAKERS[maker](tmp_path / "archive", tree)
     write_tree(target, {"mine": "stays", "old": "replaced", "package/__init__.py": "replaced", "big-1": "replaced"})
-    assert boot(archive, target, in_place=True, workers=workers)[0] == "unpacked"
+    assert end_of(archive, target, in_place=True, workers=workers)[0] == "unpacked"
     found = tree_of(target)
     del found[b"mine"]
     assert found == describe(tree)
@@ -189,7 +176,7 @@ def test_in_place_over_another_tree(tree: Path, tmp_path: Path, target: Path, ma
 @pytest.mark.parametrize("maker", ["xz of many blocks", "zstd of many frames", "zstd of frames without sizes"])
 def test_a_small_budget_means_one_stream(tree: Path, tmp_path: Path, target: Path, maker: str) -> None:
     archive = MAKERS[maker](tmp_path / "archive", tree)
-    outcome, report, *_ = boot(archive, target, memory="3M", log="off")
+    outcome, _, report, _ = end_of(archive, target, memory="3M", log="off")
     assert outcome == "unpacked", report
     assert tree_of(target) == describe(tree)
 
@@ -200,7 +187,7 @@ def test_a_budget_that_nothing_fits(tree: Path, tmp_path: Path, target: Path, ma
         archive = tar(tmp_path / "archive", tree, "-I", "zstd --long=24 -19")
     else:
         archive = tar(tmp_path / "archive", tree, "-J", env={"XZ_OPT": "-T1 -7"})
-    outcome, said, *_ = boot(archive, target, memory="100K")
+    outcome, said, *_ = end_of(archive, target, memory="100K")
     assert outcome == "MemoryBudgetExceeded", said
     assert "UNPACKENV_MEMORY" in str(said)
     assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
@@ -212,7 +199,7 @@ def test_a_budget_that_nothing_fits(tree: Path, tmp_path: Path, target: Path, ma
 def test_import_paths(tmp_path: Path, target: Path, prefix: str) -> None:
     tree = write_tree(tmp_path / "tree", {f"{prefix}/app.py": "", f"{prefix}/nested/site-packages-not/x.py": ""})
     tar(tmp_path / "archive", tree, *(["--dot"] if prefix.startswith(".") else []))
-    _, report = boot(tmp_path / "archive", target)
+    _, _, report, _ = end_of(tmp_path / "archive", target)
     where = target if prefix == "plain" else target / prefix
     assert report["import_paths"] == [str(where)]  # type: ignore[index]
     code = f"import unpackenv; unpackenv.bootstrap({str(tmp_path / 'archive')!r}, {str(target)!r})\n"
@@ -229,7 +216,7 @@ def test_the_trick_as_it_was(site: Path, tmp_path: Path, target: Path) -> None:
     subprocess.run(
         ["tar", "Jcf", tmp_path / "packages.tar.xz", "./usr/local/lib/python3/site-packages/"], cwd=root, check=True
     )
-    outcome, report = boot(tmp_path / "packages.tar.xz", target)
+    outcome, _, report, _ = end_of(tmp_path / "packages.tar.xz", target)
     assert (outcome, report["import_paths"]) == ("unpacked", [f"{target}/usr/local/lib/python3/site-packages"])  # type: ignore[index]
 
 
@@ -239,14 +226,14 @@ def test_the_trick_as_it_was(site: Path, tmp_path: Path, target: Path) -> None:
 def test_digest_is_the_sha256_of_the_file(site: Path, tmp_path: Path, target: Path) -> None:
     archive = tar(tmp_path / "archive", site, "-J")
     digest = subprocess.run(["sha256sum", archive], capture_output=True, text=True, check=True).stdout.split()[0]
-    wrong = boot(archive, target, digest="0" * 64)
+    wrong = end_of(archive, target, digest="0" * 64)
     assert wrong[0] == "DigestMismatch"
     assert digest in str(wrong[1])
     assert not target.exists()
-    assert boot(archive, target, digest=digest)[0] == "unpacked"
-    assert boot(archive, target, digest=digest.upper())[0] == "reused"
-    assert boot(archive, target)[0] == "reused"
-    assert boot(archive, target, digest="0" * 64)[0] == "DigestMismatch"
+    assert end_of(archive, target, digest=digest)[0] == "unpacked"
+    assert end_of(archive, target, digest=digest.upper())[0] == "reused"
+    assert end_of(archive, target)[0] == "reused"
+    assert end_of(archive, target, digest="0" * 64)[0] == "DigestMismatch"
 
 
 def test_a_tree_that_was_unpacked_unchecked_is_not_taken_for_a_checked_one(
@@ -254,17 +241,17 @@ def test_a_tree_that_was_unpacked_unchecked_is_not_taken_for_a_checked_one(
 ) -> None:
     archive = tar(tmp_path / "archive", site, "-J")
     digest = subprocess.run(["sha256sum", archive], capture_output=True, text=True, check=True).stdout.split()[0]
-    assert boot(archive, target)[0] == "unpacked"
-    assert boot(archive, target, digest="0" * 64)[0] == "DigestMismatch"
-    assert boot(archive, target, digest=digest)[0] in ("unpacked", "reused")
+    assert end_of(archive, target)[0] == "unpacked"
+    assert end_of(archive, target, digest="0" * 64)[0] == "DigestMismatch"
+    assert end_of(archive, target, digest=digest)[0] in ("unpacked", "reused")
 
 
 def test_another_archive_at_the_same_path(site: Path, tmp_path: Path, target: Path) -> None:
     archive = tar(tmp_path / "archive", site, "-J")
-    assert boot(archive, target)[0] == "unpacked"
+    assert end_of(archive, target)[0] == "unpacked"
     (site / "app.py").write_text("VERSION = 2\n")
     tar(archive, site, "-J")
-    assert boot(archive, target)[0] == "unpacked"
+    assert end_of(archive, target)[0] == "unpacked"
     assert (target / "app.py").read_text() == "VERSION = 2\n"
 
 
@@ -338,7 +325,7 @@ def test_hostile_members(tmp_path: Path, target: Path, what: str, in_place: bool
     if in_place:
         target.mkdir()
     names = set(os.listdir(target.parent))
-    outcome, said, *_ = boot(tmp_path / "archive", target, in_place=in_place)
+    outcome, said, *_ = end_of(tmp_path / "archive", target, in_place=in_place)
     assert outcome == expected, said
     assert str(tmp_path / "archive") in str(said)
     assert describe(outside) == before
@@ -352,14 +339,14 @@ def test_reserved_names_of_a_native_archive(tmp_path: Path, target: Path) -> Non
     for path, outcome in (b".unpackenv.stamp", "ArchiveUnsafe"), (b"nested/.unpackenv.stamp", "unpacked"):
         members = [Input(DIRECTORY, b"nested", 0o755, 0), file_input(tmp_path, path, b"stamp=1\nend=1\n")]
         pack(tmp_path / "archive", members, facts={"python": [TAG]})
-        assert boot(tmp_path / "archive", target)[0] == outcome
+        assert end_of(tmp_path / "archive", target)[0] == outcome
 
 
 def test_special_bits_are_dropped(tmp_path: Path, target: Path) -> None:
     write_members(
         tmp_path / "archive", [member("a", data=b"x", mode=0o6755), member("d", tarfile.DIRTYPE, mode=0o3777)], "plain"
     )
-    assert boot(tmp_path / "archive", target)[0] == "unpacked"
+    assert end_of(tmp_path / "archive", target)[0] == "unpacked"
     assert (target / "a").stat().st_mode & 0o7777 == 0o755
     assert (target / "d").stat().st_mode & 0o7777 == 0o777
 
@@ -377,7 +364,7 @@ def test_truncated(tree: Path, tmp_path: Path, target: Path, maker: str, share: 
     if maker == "plain" and share > 0.99:
         size = len(archive.read_bytes().rstrip(b"\0"))  # without the end-of-archive marker
     os.truncate(archive, int(size * share) // 512 * 512 + (100 if maker == "plain" else 0))
-    outcome, said, *_ = boot(archive, target)
+    outcome, said, *_ = end_of(archive, target)
     assert outcome == "ArchiveCorrupt", said
     assert str(archive) in str(said)
     assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
@@ -390,7 +377,7 @@ def test_damaged_in_the_middle(tree: Path, tmp_path: Path, target: Path, maker: 
     for at in range(len(data) // 2, len(data) // 2 + 20):
         data[at] ^= 0x55
     archive.write_bytes(data)
-    outcome, said, *_ = boot(archive, target, workers=3)
+    outcome, said, *_ = end_of(archive, target, workers=3)
     assert outcome == "ArchiveCorrupt", said
     assert os.listdir(target.parent) == [".tree.unpackenv.lock"]
 
@@ -398,7 +385,7 @@ def test_damaged_in_the_middle(tree: Path, tmp_path: Path, target: Path, maker: 
 @pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04" + bytes(600), bytes(100)])
 def test_what_is_no_archive(tmp_path: Path, target: Path, content: bytes) -> None:
     (tmp_path / "archive").write_bytes(content)
-    outcome, said, *_ = boot(tmp_path / "archive", target)
+    outcome, said, *_ = end_of(tmp_path / "archive", target)
     assert outcome in ("ArchiveUnsupported", "ArchiveCorrupt"), said
     assert re.match(re.escape(str(tmp_path / "archive")), str(said))
     assert set(os.listdir(target.parent)) <= {".tree.unpackenv.lock"}
@@ -406,9 +393,9 @@ def test_what_is_no_archive(tmp_path: Path, target: Path, content: bytes) -> Non
 
 def test_xz_needs_no_zstandard(site: Path, tmp_path: Path, target: Path) -> None:
     archive = tar(tmp_path / "archive", site, "-J")
-    assert boot(archive, target, before="import sys; sys.modules['zstandard'] = None")[0] == "unpacked"
+    assert end_of(archive, target, before="import sys; sys.modules['zstandard'] = None")[0] == "unpacked"
     (tmp_path / "second").mkdir()
-    outcome, said, *_ = boot(
+    outcome, said, *_ = end_of(
         tar(tmp_path / "archive.zst", site, "--zstd"),
         tmp_path / "second/tree",
         before="import sys; sys.modules['zstandard'] = None",
@@ -461,7 +448,7 @@ RECOGNISED = {
 def test_a_tar_is_recognised_in_each_container_alike(tmp_path: Path, target: Path, what: str, container: str) -> None:
     archive = tmp_path / f"archive{container}"
     archive.write_bytes(CONTAINERS[container](RECOGNISED[what]))
-    outcome, said, *_ = boot(archive, target)
+    outcome, said, *_ = end_of(archive, target)
     assert outcome == "unpacked", said
     (tmp_path / "tar").mkdir()
     subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "tar"], check=True)
@@ -471,7 +458,7 @@ def test_a_tar_is_recognised_in_each_container_alike(tmp_path: Path, target: Pat
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_what_is_no_tar_in_each_container(tmp_path: Path, target: Path, container: str) -> None:
     (tmp_path / "archive").write_bytes(CONTAINERS[container](b"no tar at all " * 100))
-    outcome, said, *_ = boot(tmp_path / "archive", target)
+    outcome, said, *_ = end_of(tmp_path / "archive", target)
     assert (outcome, "heck the COPY" in str(said)) == ("ArchiveUnsupported", True), said
 
 
@@ -497,7 +484,7 @@ def lying(archive: Path, codec: str) -> Path:
 def test_nothing_is_missing_in_silence(tmp_path: Path, target: Path, codec: str, memory: str) -> None:
     archive = lying(tmp_path / "archive", codec)
     assert subprocess.run([codec, "-dcq"], input=archive.read_bytes(), capture_output=True).returncode
-    outcome, said, *_ = boot(archive, target, memory=memory, workers=2)
+    outcome, said, *_ = end_of(archive, target, memory=memory, workers=2)
     assert outcome == "ArchiveCorrupt", said
 
 
@@ -541,17 +528,17 @@ def test_what_a_hint_says_helps(tmp_path: Path, target: Path, what: str) -> None
             file.write(b"data")
     for words, outcome in (before, "refused"), (after, "unpacked"):
         archive = made(tmp_path / "archive", "-cf", tmp_path / "archive", *(w.format(cwd=sp) for w in words), cwd=sp)
-        found, said, *_ = boot(archive, target)
+        found, said, *_ = end_of(archive, target)
         assert (found == "unpacked") == (outcome == "unpacked"), said
         assert (hint in str(said)) == (outcome == "refused"), said
 
 
 def test_the_memory_that_a_hint_names_is_enough(tree: Path, tmp_path: Path, target: Path) -> None:
     archive = tar(tmp_path / "archive", tree, "-I", "zstd --long=24 -19")
-    _, said, *_ = boot(archive, target, memory="100K")
+    _, said, *_ = end_of(archive, target, memory="100K")
     found = re.search(r"UNPACKENV_MEMORY to (\w+)", str(said))
     assert found, said
-    assert boot(archive, target, memory=found[1])[0] == "unpacked"
+    assert end_of(archive, target, memory=found[1])[0] == "unpacked"
 
 
 @pytest.mark.parametrize("size", [255, 256])
@@ -565,7 +552,7 @@ def test_a_name_of_256_bytes_is_the_archive_s_fault(tmp_path: Path, target: Path
         "hard link": [member(name, HARD_LINK, "good")],
     }
     write_members(tmp_path / "archive", [GOOD, *members[kind]], "xz")
-    outcome, said, *_ = boot(tmp_path / "archive", target)
+    outcome, said, *_ = end_of(tmp_path / "archive", target)
     assert outcome == ("unpacked" if size == 255 else "ArchiveUnsupported"), said
     assert size == 255 or ("names of 255 bytes" in str(said) and "UNPACKENV_TARGET" not in str(said))
 
@@ -574,5 +561,5 @@ def test_a_name_of_256_bytes_is_the_archive_s_fault(tmp_path: Path, target: Path
 def test_a_hard_link_is_to_a_file_that_came_before_it(tmp_path: Path, target: Path, link: str) -> None:
     members = [GOOD, member("s", SYMLINK, "good"), member("d", FOLDER), member("h", HARD_LINK, link), member("later")]
     write_members(tmp_path / "archive", members, "plain")
-    outcome, said, *_ = boot(tmp_path / "archive", target)
+    outcome, said, *_ = end_of(tmp_path / "archive", target)
     assert (outcome, f"{tmp_path}/archive, h: a hard link is to" in str(said)) == ("ArchiveUnsafe", True), said

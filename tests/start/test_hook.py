@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import PATIENCE, SOURCE, pack_tree, processes_with, run, start, wait_for, wrapper, write_tree
+from helpers.processes import processes_with, run, start, wait_for, wrapper
+from rig.environment import PATIENCE, SOURCE
+from rig.sites import pack_tree, write_tree
 from unpackenv.start import hook
 
 ENV = {"PATH": os.defpath}

@@ -17,9 +17,22 @@ from typing import Any, Union
 import pytest
 import zstandard
 
-from crafted import DATA, Crafted, add_directory, add_file, add_hard_link, add_symlink, extended, member, record, tar
-from processes import PATIENCE, python, write_tree
-from support import CODECS, Tally, describe
+from helpers.crafted import (
+    DATA,
+    Crafted,
+    add_directory,
+    add_file,
+    add_hard_link,
+    add_symlink,
+    extended,
+    member,
+    record,
+    tar,
+)
+from helpers.processes import python
+from helpers.support import CODECS, Tally, describe
+from rig.environment import PATIENCE
+from rig.sites import write_tree
 from unpackenv.archive import codecs
 from unpackenv.archive.codecs import xz_format
 from unpackenv.archive.toc import COUNTS, FRAME_LIMIT

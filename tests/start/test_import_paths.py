@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import SOURCE, environment, other_python, pack_tree, python, result_of, run, write_tree
+from helpers.processes import other_python, python, result_of, run
+from rig.environment import SOURCE, environment
+from rig.sites import pack_tree, write_tree
 
 CHILD = """
 import subprocess, sys
@@ -166,7 +168,7 @@ def test_scripts_are_on_path(tmp_path: Path, target: Path) -> None:
 
 
 def test_several_import_paths(tmp_path: Path, target: Path) -> None:
-    from support import members_of, pack
+    from rig.sites import members_of, pack
 
     tree = write_tree(tmp_path / "tree", {"lib/a.py": "", "lib64/b.py": ""})
     facts = {"python": [sys.implementation.cache_tag], "import": ["lib", "lib64"]}

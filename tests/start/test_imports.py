@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from processes import SOURCE, result_of
+from helpers.processes import result_of
+from rig.environment import SOURCE
 
 PACKAGE = Path(SOURCE) / "unpackenv"
 # The rooms, from the lowest: what is in one imports from its own and from those below, and nothing else.

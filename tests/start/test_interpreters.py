@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from environments import VERSION, Environment
-from processes import IS_ROOT, TAG, environment, other_python, pack_tree, python, run, wrapper, write_tree
+from helpers.environments import VERSION, Environment
+from helpers.processes import IS_ROOT, other_python, python, run, wrapper
+from rig.environment import environment
+from rig.sites import TAG, pack_tree, write_tree
 
 IMPORT = "import flask, sys; print(flask.NAME, sys.prefix)"
 # Where no other Python is found.

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import environment, pack_tree, result_of, run, wrapper, write_tree
+from helpers.processes import result_of, run, wrapper
+from rig.environment import environment
+from rig.sites import pack_tree, write_tree
 
 # As that of opentelemetry-instrument: it imports a package, and chains to nobody.
 LAUNCHER = "import packaged, sys; sys.launched = packaged.__file__\n"

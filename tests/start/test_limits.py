@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import write_tree
+from rig.sites import write_tree
 from unpackenv.start.machine import limits
 
 UNLIMITED = 1 << 16

@@ -19,21 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containers_by_hand import cpu_group
-from documented import PROJECT
-from processes import (
-    PATIENCE,
-    environment,
-    is_waiting,
-    pack_tree,
-    python,
-    result_of,
-    run,
-    start,
-    wait_for,
-    wrapper,
-    write_tree,
-)
+from helpers.containers_by_hand import cpu_group
+from helpers.documented import PROJECT
+from helpers.processes import is_waiting, python, result_of, run, start, wait_for, wrapper
+from helpers.starts import boot_code
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.archive import reader
 from unpackenv.start.log import json_lines
 from unpackenv.start.machine import usage
@@ -56,11 +47,6 @@ def checked(line: str) -> dict[str, Any]:
     return fields
 
 
-def app(archive: Path, target: Path, rest: str = "", **settings: object) -> str:
-    arguments = {"archive": str(archive), "target": str(target), **settings}
-    return f"import unpackenv\nreport = unpackenv.bootstrap(**{arguments!r})\n{rest}\n"
-
-
 def lines_of(file: Path) -> list[dict[str, Any]]:
     return [checked(line) for line in file.read_text().splitlines()]
 
@@ -72,7 +58,7 @@ def test_unpacked_and_reused(site: Path, archive: Path, target: Path, tmp_path: 
     log = tmp_path / "log"
     began = time.time()
     for _ in range(2):
-        done = python(app(archive, target), environment(UNPACKENV_LOG="json", UNPACKENV_LOG_FILE=log))
+        done = python(boot_code(archive, target), environment(UNPACKENV_LOG="json", UNPACKENV_LOG_FILE=log))
         assert checked(done.stderr) == lines_of(log)[-1]
     cold, warm = lines_of(log)
     assert (cold["outcome"], warm["outcome"]) == ("unpacked", "reused")
@@ -92,7 +78,7 @@ def test_unpacked_and_reused(site: Path, archive: Path, target: Path, tmp_path: 
 
 def test_a_text_line_has_few_fields(archive: Path, target: Path) -> None:
     """Among them what is there in the worst of cases only."""
-    code = app(archive, target)
+    code = boot_code(archive, target)
     code += "report.throttled_ms, report.tried, report.warnings = 40.0, ['/a (no-space)'], ['/b: is large']\n"
     text = result_of(code + "result = report.text()")
     expected = (
@@ -140,7 +126,7 @@ def test_error(archive: Path, target: Path, tmp_path: Path, how: str) -> None:
     write_tree(target, {"mine": ""})
     log = tmp_path / "log"
     words = {
-        "bootstrap": [sys.executable, "-c", app(archive, target)],
+        "bootstrap": [sys.executable, "-c", boot_code(archive, target)],
         "wrapper": wrapper("--archive", archive, "--target", target, "--", "true"),
         "unpack": [sys.executable, "-m", "unpackenv", "unpack", archive, "-C", target],
         "hook": [
@@ -183,7 +169,7 @@ def write_file(*arguments):
     raise MemoryError
 kept = []
 writer.TreeWriter.write_file = write_file
-{app(archive, target, log="json")}"""
+{boot_code(archive, target, log="json")}"""
     line = checked(python(code).stderr.splitlines()[0])
     assert line["reason"] == "unpack-failed"
     assert line["peak_rss"] > 90 << 20
@@ -217,7 +203,7 @@ def test_why_so_many_workers(tmp_path: Path, target: Path) -> None:
         frames = len(opened.toc.frame_raw)
     assert 3 < frames < 99
     for settings, expected in (({"workers": 3}, (3, "setting")), ({"workers": 99}, (frames, "frames"))):
-        line = checked(python(app(tmp_path / "a.tar.zst", target, **settings, log="json")).stderr)
+        line = checked(python(boot_code(tmp_path / "a.tar.zst", target, **settings, log="json")).stderr)
         assert (line["workers"], line["workers_why"]) == expected
         subprocess.run(["rm", "-r", target], check=True)
 
@@ -240,7 +226,9 @@ writer.TreeWriter.write_file = slow
 @pytest.mark.parametrize("sigchld", ["SIG_DFL", "SIG_IGN"])
 def test_cpu_and_memory_of_all_processes(archive: Path, target: Path, sigchld: str) -> None:
     code = f"import signal; signal.signal(signal.SIGCHLD, signal.{sigchld})\n{BUSY.format(seconds=0.04)}"
-    code += app(archive, target, "result = report.cpu_ms, report.milliseconds, report.peak_rss, report.throttled_ms")
+    code += boot_code(
+        archive, target, "result = report.cpu_ms, report.milliseconds, report.peak_rss, report.throttled_ms"
+    )
     cpu_ms, milliseconds, peak_rss, throttled_ms = result_of(code)
     assert 200 < cpu_ms < milliseconds + 100
     assert 5 << 20 < peak_rss < 200 << 20
@@ -249,16 +237,16 @@ def test_cpu_and_memory_of_all_processes(archive: Path, target: Path, sigchld: s
 
 def test_cpu_in_threads(archive: Path, target: Path) -> None:
     code = f"{BUSY.format(seconds=0.04)}import threading\n"
-    code += f"threading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n{app(archive, target)}"
+    code += f"threading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n{boot_code(archive, target)}"
     assert result_of(f"{code}result = report.cpu_ms > 200") is True
 
 
 def test_throttled_for_real(archive: Path, target: Path) -> None:
     group = cpu_group(0.1)
     try:
-        code = BUSY.format(seconds=0.03) + app(archive, target)
+        code = BUSY.format(seconds=0.03) + boot_code(archive, target)
         done = python(code, environment(), before=group.join)
-        again = python(app(archive, target, log="json"), before=group.join)
+        again = python(boot_code(archive, target, log="json"), before=group.join)
     finally:
         group.remove()
     found = re.search(r"; throttled by the CPU quota for (\d+) ms\n", done.stderr)
@@ -298,7 +286,7 @@ def test_json_as_others_write_it(value: object) -> None:
 
 def test_paths_that_are_no_text(archive: Path, tmp_path: Path) -> None:
     target = os.fsdecode(os.fsencode(tmp_path) + b'/\xff\n"tree')
-    line = checked(python(app(archive, Path(target), log="json")).stderr)
+    line = checked(python(boot_code(archive, Path(target), log="json")).stderr)
     assert line["target"] == target
 
 
@@ -308,7 +296,7 @@ def test_paths_that_are_no_text(archive: Path, tmp_path: Path) -> None:
 def test_many_processes_append_to_one_file(archive: Path, target: Path, tmp_path: Path) -> None:
     """Real starts, each with marks whose lines are longer than what a pipe takes at once."""
     log = tmp_path / "log"
-    code = app(
+    code = boot_code(
         archive,
         target,
         "for number in range(50): unpackenv.mark(f'{os.getpid()} {number} ' + 'x' * (97 * number))",
@@ -337,7 +325,7 @@ def test_a_file_that_cannot_be_written_stops_nothing(
     elif kind == "fifo":
         os.mkfifo(file)  # that nobody reads
     path = {"nowhere": tmp_path / "nowhere" / "log", "full": Path("/dev/full"), "nul": Path("log\0")}.get(kind, file)
-    code = app(archive, target, "unpackenv.mark('ready'); print(report.outcome)", log=form, log_file=str(path))
+    code = boot_code(archive, target, "unpackenv.mark('ready'); print(report.outcome)", log=form, log_file=str(path))
     done = python(code)
     assert (done.returncode, done.stdout) == (0, "unpacked\n")
     code = {"nowhere": errno.ENOENT, "directory": errno.EISDIR, "full": errno.ENOSPC, "fifo": errno.ENXIO}.get(kind)
@@ -352,7 +340,7 @@ def test_a_file_that_cannot_be_written_stops_nothing(
 
 
 def test_a_file_is_made_for_its_owner_to_write(archive: Path, target: Path, tmp_path: Path) -> None:
-    python(app(archive, target, log_file=str(tmp_path / "log")), before=lambda: os.umask(0))
+    python(boot_code(archive, target, log_file=str(tmp_path / "log")), before=lambda: os.umask(0))
     assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o644
 
 
@@ -382,7 +370,7 @@ def slow_imports(tmp_path: Path) -> Path:
 
 def test_marks_until_ready(slow_imports: Path, target: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    code = app(
+    code = boot_code(
         slow_imports,
         target,
         "import time; unpackenv.mark('configured'); time.sleep(0.05); import outer; unpackenv.mark('imported')\n"
@@ -420,21 +408,21 @@ def test_marks_until_ready(slow_imports: Path, target: Path, tmp_path: Path) -> 
 
 def test_imports_cost_nothing_where_nobody_asks(archive: Path, target: Path) -> None:
     code = "import sys, _frozen_importlib\nbefore = _frozen_importlib._find_and_load\n"
-    code += app(archive, target, "unpackenv.mark('ready')")
+    code += boot_code(archive, target, "unpackenv.mark('ready')")
     code += "result = [before is _frozen_importlib._find_and_load, 'unpackenv.start.log.import_times' in sys.modules]"
     assert result_of(code) == [True, False]
 
 
 def test_ready_ends_the_watch(archive: Path, target: Path) -> None:
     code = "import _frozen_importlib\nbefore = _frozen_importlib._find_and_load\n"
-    code += app(archive, target, "during = _frozen_importlib._find_and_load; unpackenv.mark('ready')", imports=1)
+    code += boot_code(archive, target, "during = _frozen_importlib._find_and_load; unpackenv.mark('ready')", imports=1)
     assert result_of(code + "result = [during is before, _frozen_importlib._find_and_load is before]") == [False, True]
 
 
 def test_a_module_that_is_still_being_imported(slow_imports: Path, target: Path, tmp_path: Path) -> None:
     """As under a server that imports the application, whose last line is the mark."""
     write_tree(tmp_path / "served", {"served.py": "import unpackenv, outer\nunpackenv.mark('ready')"})
-    code = app(slow_imports, target, f"import sys; sys.path.append({str(tmp_path / 'served')!r}); import served",
+    code = boot_code(slow_imports, target, f"import sys; sys.path.append({str(tmp_path / 'served')!r}); import served",
                imports=1, log="json")  # fmt: skip
     _, ready = map(checked, python(code).stderr.splitlines())
     assert ready["import_ms"] >= 150
@@ -447,13 +435,15 @@ threads = [threading.Thread(target=__import__, args=(name,)) for name in ("slowe
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 unpackenv.mark("ready")"""
-    _, ready = map(checked, python(app(slow_imports, target, rest, imports=1, log="json")).stderr.splitlines())
+    _, ready = map(checked, python(boot_code(slow_imports, target, rest, imports=1, log="json")).stderr.splitlines())
     assert ready["imports"][0]["self_ms"] >= 120  # of slowest, unless the machine makes the other one wait for longer
     assert ready["import_ms"] >= 120
 
 
 def test_tracebacks_of_imports_look_the_same(slow_imports: Path, target: Path) -> None:
-    plain, watched = (python(app(slow_imports, target, "import broken", imports=count, log="off")) for count in (0, 3))
+    plain, watched = (
+        python(boot_code(slow_imports, target, "import broken", imports=count, log="off")) for count in (0, 3)
+    )
     assert "No module named 'nothing_of_that_name'" in plain.stderr
     assert watched.stderr == plain.stderr.replace("'imports': 0", "'imports': 3")
 
@@ -481,7 +471,7 @@ def test_nothing_is_watched_after_ready(archive: Path, target: Path) -> None:
 
 
 def test_marks_of_an_application_that_the_hook_serves(slow_imports: Path, target: Path) -> None:
-    python(app(slow_imports, target))
+    python(boot_code(slow_imports, target))
     hook = (
         f"from unpackenv.start import hook; hook.run(auto=False, archive={str(slow_imports)!r}, target={str(target)!r})"
     )

@@ -11,20 +11,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from documented import PROJECT
-from processes import (
-    PATIENCE,
-    environment,
-    is_waiting,
-    pack_tree,
-    python,
-    run,
-    start,
-    wait_for,
-    without_notices,
-    wrapper,
-    write_tree,
-)
+from helpers.documented import PROJECT
+from helpers.processes import is_waiting, python, run, start, wait_for, without_notices, wrapper
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 
 DOCUMENT = (PROJECT / "docs" / "timing-log.md").read_text()
 SCHEMA = json.loads((PROJECT / "docs" / "timing-log.schema.json").read_text())

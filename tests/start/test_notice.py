@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import environment, run, start, wrapper, write_tree
+from helpers.processes import run, start, wrapper
+from rig.environment import environment
+from rig.sites import write_tree
 
 # Each file takes longer than it takes until a start says something.
 SLOW = """

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processes import IMPORT_ALL, TAG, environment, processes_with, result_of
-from support import CODECS, describe, file_input, make_tree, members_of, pack, stock_unpack
+from helpers.processes import IMPORT_ALL, processes_with, result_of
+from helpers.support import CODECS, describe, file_input, make_tree, stock_unpack
+from rig.environment import environment
+from rig.sites import TAG, members_of, pack
 from unpackenv.archive.reader import open_archive
 from unpackenv.start import bootstrap, stamp
 from unpackenv.start.machine import workers

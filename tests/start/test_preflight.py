@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from containers_by_hand import FINGERPRINT, MB, SOMEBODY, Container, Group, fingerprint, log_line, memory_group
-from processes import IMPORT_ALL, IS_ROOT, TAG, environment, other_python, pack_tree, python, run, wrapper, write_tree
-from support import file_input, pack
+from helpers.containers_by_hand import FINGERPRINT, MB, SOMEBODY, Container, Group, fingerprint, log_line, memory_group
+from helpers.processes import IMPORT_ALL, IS_ROOT, other_python, python, run, wrapper
+from helpers.support import file_input
+from rig.environment import environment
+from rig.sites import TAG, pack, pack_tree, write_tree
 from unpackenv.archive import interpreter
 from unpackenv.errors import TargetNotWritable, UnpackenvError
 

@@ -10,21 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from processes import (
-    PATIENCE,
-    environment,
-    is_waiting,
-    leftovers,
-    pack_tree,
-    processes_with,
-    python,
-    result_of,
-    start,
-    wait_for,
-    without_notices,
-    write_tree,
-)
-from support import file_input, pack
+from helpers.processes import is_waiting, leftovers, processes_with, python, result_of, start, wait_for, without_notices
+from helpers.support import file_input
+from rig.environment import PATIENCE, environment
+from rig.sites import pack, pack_tree, write_tree
 
 THREADED = "import threading, time; threading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n"
 

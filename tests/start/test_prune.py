@@ -13,21 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from processes import (
-    IMPORT_ALL,
-    IS_ROOT,
-    PATIENCE,
-    environment,
-    leftovers,
-    pack_tree,
-    python,
-    run,
-    start,
-    wait_for,
-    wrapper,
-    write_tree,
-)
-from support import describe
+from helpers.processes import IMPORT_ALL, IS_ROOT, leftovers, python, run, start, wait_for, wrapper
+from helpers.support import describe
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.archive import trailer
 from unpackenv.report import amount
 from unpackenv.start.tree.prune import LEFTOVER

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from processes import IMPORT_ALL, IS_ROOT, PATIENCE, pack_tree, result_of, start, write_tree
-from support import describe
+from helpers.processes import IMPORT_ALL, IS_ROOT, start
+from helpers.starts import boot
+from helpers.support import describe
+from rig.environment import PATIENCE
+from rig.sites import pack_tree, write_tree
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root can be two users")
 
@@ -62,16 +65,6 @@ def canaries(open_path: Path) -> Path:
 NAMES = ("app.py", "__init__.py", "data.txt", "deep.py", ".unpackenv.stamp", ".unpackenv.lock", "file")
 
 
-def boot(archive: Path, target: Path, uid: int = 0, before: str = "") -> str:
-    """Bootstrap in a fresh process of a user and return the outcome, or the name of the error and what it says."""
-    code = (
-        f"{IMPORT_ALL}\n{as_user(uid)}{before}\ntry:\n"
-        f"    result = unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, workers=1).outcome\n"
-        "except unpackenv.UnpackenvError as error:\n    result = f'{type(error).__name__}: {error}'"
-    )
-    return str(result_of(code))
-
-
 # --- removal -------------------------------------------------------------------------------------
 
 # Puts a link to CANARIES in the place of the directory `x` as soon as who removes it has closed it to others.
@@ -104,7 +97,7 @@ def test_directories_planted_as_leftovers_lead_nowhere(
     before = describe(canaries)
     code = f"place = {str(shared / name)!r}; CANARIES = {str(canaries)!r}; os.umask(0); os.mkdir(place)\n"
     attack(code + "work = os.open(place, os.O_RDONLY)\n" + SWAPS_A_DIRECTORY)
-    boot(shared.parent / "site.tar.zst", shared / "tree")
+    boot(shared.parent / "site.tar.zst", shared / "tree", workers=1)
     assert describe(canaries) == before
 
 
@@ -114,13 +107,13 @@ def test_a_directory_open_to_all_in_an_old_tree_leads_nowhere(
     shared.chmod(0o755)
     old = tmp_path / "old.tar.zst"
     pack_tree(old, write_tree(tmp_path / "old", {"file": ""}))
-    assert boot(old, shared / "tree") == "unpacked"
+    assert boot(old, shared / "tree", workers=1) == "unpacked"
     (shared / "tree" / "open").mkdir()
     (shared / "tree" / "open").chmod(0o777)
     before = describe(canaries)
     code = f"place = {str(shared / 'tree' / 'open' / 'own')!r}; CANARIES = {str(canaries)!r}; os.umask(0)\n"
     attack(code + "os.mkdir(place); work = os.open(place, os.O_RDONLY)\n" + SWAPS_A_DIRECTORY)
-    boot(shared.parent / "site.tar.zst", shared / "tree")
+    boot(shared.parent / "site.tar.zst", shared / "tree", workers=1)
     assert describe(canaries) == before
 
 
@@ -165,7 +158,7 @@ def test_a_work_directory_that_is_exchanged_is_noticed(shared: Path, canaries: P
     before = describe(canaries)
     mine = "from unpackenv.unpatched import os\n"  # the functions that a start calls
     attack = f"{mine}CANARIES = {str(canaries)!r}\n{SWAPS_THE_WORK_DIRECTORY}{moment}"
-    outcome = boot(shared.parent / "site.tar.zst", shared / "tree", before=attack)
+    outcome = boot(shared.parent / "site.tar.zst", shared / "tree", before=f"{IMPORT_ALL}{attack}", workers=1)
     assert outcome.startswith("TargetUntrusted"), outcome
     assert describe(canaries) == before
 
@@ -187,7 +180,7 @@ while True:
     attack(f"CANARIES = {str(canaries)!r}\n{SWAPS_THE_WORK_DIRECTORY}{forever}")
     outcomes = set()
     for number in range(20):
-        outcome = boot(shared.parent / "site.tar.zst", shared / "tree", uid=ALICE)
+        outcome = boot(shared.parent / "site.tar.zst", shared / "tree", before=IMPORT_ALL + as_user(ALICE), workers=1)
         outcomes.add(outcome.partition(":")[0])
         assert describe(canaries) == before, (number, outcome)
     assert outcomes <= {"unpacked", "reused", "TargetUntrusted", "TargetRefused", "TargetNotWritable", "UnpackFailed"}

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from processes import IMPORT_ALL, IS_ROOT, environment, leftovers, pack_tree, run, wrapper
-from support import describe
+from helpers.processes import IMPORT_ALL, IS_ROOT, leftovers, run, wrapper
+from helpers.starts import boot
+from helpers.support import describe
+from rig.environment import environment
+from rig.sites import pack_tree
 from unpackenv.start import stamp
 
 Mount = Callable[..., None]
 OTHER_BOOT = "01234567-89ab-cdef-0123-456789abcdef\n"
 # Another boot id, in a mount namespace: what the machine says after a restart.
 REBOOTED = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
-CODE = """
-import sys, unpackenv
-from unpackenv.errors import UnpackenvError
-try:
-    print(unpackenv.bootstrap(sys.argv[1] or None, sys.argv[2], in_place=sys.argv[3] == "in place", log="off").outcome)
-except UnpackenvError as error:
-    print(error.reason)
-"""
 
 
 @pytest.fixture
@@ -37,13 +31,6 @@ def rebooted(tmp_path: Path) -> list[object]:
     if not IS_ROOT or subprocess.run([*map(str, prefix), "true"], capture_output=True).returncode:
         pytest.skip("cannot make a mount namespace here")
     return prefix
-
-
-def boot(archive: Path | str, target: Path, prefix: list[object] | None = None, how: str = "", **settings: str) -> str:
-    """Start, and return the outcome, or the reason of the error."""
-    done = run([*(prefix or []), sys.executable, "-c", CODE, archive, target, how], environment(**settings))
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def boot_of(target: Path) -> str:
@@ -64,10 +51,10 @@ def test_a_whole_tree_is_counted_once(archive: Path, target: Path, site: Path, r
     assert boot(archive, target) == "unpacked"
     assert boot_of(target) == stamp.boot_id() != OTHER_BOOT.strip()
     inode = target.stat().st_ino
-    assert boot(archive, target, rebooted) == "reused"
+    assert boot(archive, target, prefix=rebooted) == "reused"
     assert boot_of(target) == OTHER_BOOT.strip()
     LOSSES["a file is missing"](target)
-    assert boot(archive, target, rebooted) == "reused"  # not counted again
+    assert boot(archive, target, prefix=rebooted) == "reused"  # not counted again
     assert boot(archive, target) == "unpacked"  # but after the next restart
     assert target.stat().st_ino != inode
     assert {path: state for path, state in describe(target).items() if path != stamp.NAME.encode()} == describe(site)
@@ -86,26 +73,26 @@ def test_what_a_crash_took_is_noticed(
     assert boot(archive, target) == "unpacked"
     LOSSES[what](target)
     assert boot(archive, target) == "reused"  # the same boot: nothing can have been lost
-    assert boot(archive, target, rebooted) == "unpacked"
-    assert boot(archive, target, rebooted) == "reused"
+    assert boot(archive, target, prefix=rebooted) == "unpacked"
+    assert boot(archive, target, prefix=rebooted) == "reused"
     (target / stamp.NAME).unlink()
     assert describe(target) == describe(site)
     assert leftovers(target) == []
 
 
 def test_a_synced_tree_is_not_counted(archive: Path, target: Path, rebooted: list[object]) -> None:
-    assert boot(archive, target, UNPACKENV_SYNC="yes") == "unpacked"
+    assert boot(archive, target, environment(UNPACKENV_SYNC="yes")) == "unpacked"
     LOSSES["a file is missing"](target)
-    assert boot(archive, target, rebooted) == "reused"
+    assert boot(archive, target, prefix=rebooted) == "reused"
     assert boot_of(target) == stamp.SYNCED
 
 
 def test_one_that_was_filled_in_place_is_filled_again(archive: Path, target: Path, rebooted: list[object]) -> None:
     target.mkdir()
     (target / "mine").touch()
-    assert boot(archive, target, how="in place") == "unpacked"
+    assert boot(archive, target, in_place=True) == "unpacked"
     LOSSES["a file is empty"](target)
-    assert boot(archive, target, rebooted, "in place") == "unpacked"
+    assert boot(archive, target, prefix=rebooted, in_place=True) == "unpacked"
     assert (target / "app.py").read_text() == "VERSION = 1\n"
     assert (target / "mine").exists()
 
@@ -119,21 +106,21 @@ def test_on_a_read_only_mount_every_start_counts(
     tree = disk / "tree"
     assert boot(archive, tree) == "unpacked"
     mount("-o", "remount,ro", disk)
-    assert boot(archive, tree, rebooted) == "reused"
+    assert boot(archive, tree, prefix=rebooted) == "reused"
     assert boot_of(tree) == stamp.boot_id()
     mount("-o", "remount,rw", disk)
     LOSSES["a file is cut off"](tree)
     mount("-o", "remount,ro", disk)
-    assert boot(archive, tree, rebooted) == "target-read-only"
+    assert boot(archive, tree, prefix=rebooted).startswith("TargetReadOnly: ")
 
 
 def test_without_the_archive_the_loss_is_told(archive: Path, target: Path, rebooted: list[object]) -> None:
     """As where an init container unpacked it."""
     assert run(wrapper("unpack", archive, "-C", target)).returncode == 0
-    assert boot("", target, rebooted) == "reused"
+    assert boot(None, target, prefix=rebooted) == "reused"
     LOSSES["a file is missing"](target)
-    assert boot("", target, rebooted) == "reused"
-    assert boot("", target) == "tree-mismatch"
+    assert boot(None, target, prefix=rebooted) == "reused"
+    assert boot(None, target).startswith("TreeMismatch: ")
 
 
 def test_who_may_not_look_everywhere_cannot_count(
@@ -146,6 +133,5 @@ def test_who_may_not_look_everywhere_cannot_count(
     copy.write_bytes(archive.read_bytes())
     assert boot(copy, target) == "unpacked"
     (target / "package").chmod(0o700)
-    code = f"{IMPORT_ALL}\nimport os; os.setgid(54321); os.setuid(54321)\n{CODE}"
-    done = run([*rebooted, sys.executable, "-c", code, copy, target, ""], environment())
-    assert done.stdout.strip() == "target-not-writable", done.stderr
+    somebody = f"{IMPORT_ALL}\nimport os; os.setgid(54321); os.setuid(54321)\n"
+    assert boot(copy, target, before=somebody, prefix=rebooted).startswith("TargetNotWritable: ")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import IMPORT_ALL, IS_ROOT, TAG, environment, run
-from support import members_of, pack
+from helpers.processes import IMPORT_ALL, IS_ROOT, run
+from rig.environment import environment
+from rig.sites import TAG, members_of, pack
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root can become a user who has no other process")
 _UID = 54321  # the limit is on all processes of a user, and this one has no other

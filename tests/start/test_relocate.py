@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from environments import VERSION, Environment
-from processes import IS_ROOT, environment, leftovers, pack_tree, python, run, wrapper, write_tree
+from helpers.environments import VERSION, Environment
+from helpers.processes import IS_ROOT, leftovers, python, run, wrapper
+from rig.environment import environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.archive.facts import first
 from unpackenv.start import stamp
 from unpackenv.start.python import relocation

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import kept
-from processes import PATIENCE, SOURCE
+from rig import kept
+from rig.environment import PATIENCE, SOURCE
 
 pytestmark = pytest.mark.renderer
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from processes import PATIENCE, TAG, is_waiting, python, start, wait_for
-from support import members_of, pack
+from helpers.processes import is_waiting, python, start, wait_for
+from rig.environment import PATIENCE
+from rig.sites import TAG, members_of, pack
 
 GEVENT = "import gevent.monkey; gevent.monkey.patch_all()"
 EVENTLET = "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch(os=True)"

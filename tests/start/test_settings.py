@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import unpackenv
-from documented import PROJECT, documents
-from processes import environment, run, wrapper
+from helpers.documented import PROJECT, documents
+from helpers.processes import run, wrapper
+from rig.environment import environment
 from unpackenv import cli
 from unpackenv.archive import trailer
 from unpackenv.cli.common import default_of, help_of

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from processes import (
+from helpers.processes import (
     IS_ROOT,
-    PATIENCE,
     is_waiting,
     leftovers,
-    pack_tree,
     processes_with,
     result_of,
     run,
@@ -24,8 +22,9 @@ from processes import (
     wait_for,
     without_notices,
     wrapper,
-    write_tree,
 )
+from rig.environment import PATIENCE
+from rig.sites import pack_tree, write_tree
 
 PROMPT = 0.5  # seconds, as promised
 SIGNALS = pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

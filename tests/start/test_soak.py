@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import soak
-from support import Tally
+from helpers.support import Tally
+from programs import soak
 
 
 @pytest.mark.slow

@@ -13,36 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from processes import (
-    IMPORT_ALL,
-    IS_ROOT,
-    environment,
-    leftovers,
-    pack_tree,
-    processes_with,
-    result_of,
-    run,
-    wait_for,
-    write_tree,
-)
-from support import describe, make_tree
+from helpers.processes import IMPORT_ALL, IS_ROOT, leftovers, processes_with, result_of, run, wait_for
+from helpers.starts import boot
+from helpers.support import describe, make_tree
+from rig.environment import environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.start import stamp
 from unpackenv.start.machine import mounts
 
 Mount = Callable[..., None]
-
-
-def boot(
-    archive: Path, target: Path | str, env: dict[str, str] | None = None, before: str = "", **settings: object
-) -> str:
-    """Bootstrap in a fresh process and return the outcome, or the name of the error and what it says."""
-    given = "".join(f", {name}={value!r}" for name, value in settings.items())
-    code = (
-        f"{before}\nimport unpackenv\ntry:\n"
-        f"    result = unpackenv.bootstrap({str(archive)!r}, {str(target)!r}{given}).outcome\n"
-        "except unpackenv.UnpackenvError as error:\n    result = f'{type(error).__name__}: {error}'"
-    )
-    return str(result_of(code, env))
 
 
 def tree_of(target: Path) -> dict[bytes, tuple[object, ...]]:

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from containers_by_hand import log_line
-from processes import PATIENCE, environment, is_waiting, pack_tree, python, result_of, start, wait_for, write_tree
-from support import TAR_FLAG
+from helpers.containers_by_hand import log_line
+from helpers.processes import is_waiting, python, result_of, start, wait_for
+from helpers.support import TAR_FLAG
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.archive import reader
 from unpackenv.report.timings import words
 from unpackenv.start.unpack import trace as tracing

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import timing_logs
-from timing_logs import TIME, error, mark, start
+from helpers import timing_logs
+from helpers.timing_logs import TIME, error, mark, start
 from unpackenv.report.timings.words import PHASES, UNPACK
 
 

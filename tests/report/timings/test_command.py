@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import terminal
-import timing_logs
-from processes import PATIENCE, environment, pack_tree, python, run, start, wrapper, write_tree
-from timing_logs import error
+from helpers import terminal, timing_logs
+from helpers.processes import python, run, start, wrapper
+from helpers.timing_logs import error
+from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.pack import runtime
 from unpackenv.report.timings.words import PHASES, UNTIL_FAILED
 

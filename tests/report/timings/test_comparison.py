@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import timing_logs
-from timing_logs import start
+from helpers import timing_logs
+from helpers.timing_logs import start
 from unpackenv.report.timings import log
 from unpackenv.report.timings.comparison import FASTER, NOISE, SLOWER, TOO_FEW, Change, Median, compare
 from unpackenv.report.timings.summary import Summary, summarize

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import timing_logs
-from timing_logs import error, mark, start
+from helpers import timing_logs
+from helpers.timing_logs import error, mark, start
 from unpackenv.errors import TimingLogUnreadable
 from unpackenv.report.timings import export, log, tables
 from unpackenv.report.timings.comparison import compare

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import timing_logs
-from browser import ask, look
-from processes import python, result_of
-from timing_logs import TIME, error, start
+from helpers import timing_logs
+from helpers.browser import ask, look
+from helpers.processes import python, result_of
+from helpers.timing_logs import TIME, error, start
 from unpackenv.report.timings import comparison, log, page, summary, trace
 from unpackenv.report.timings.words import OUTCOMES, STEPS, UNPACK, phase_colours
 

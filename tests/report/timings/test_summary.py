@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import timing_logs
-from timing_logs import TIME, error, mark, start
+from helpers import timing_logs
+from helpers.timing_logs import TIME, error, mark, start
 from unpackenv.report.timings import log
 from unpackenv.report.timings.causes import waited_for
 from unpackenv.report.timings.summary import Distribution, Summary, nearest_rank, summarize

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import unpackenv
-from documented import PROJECT
+from helpers.documented import PROJECT
 from unpackenv.report.timings import comparison, words
 from unpackenv.start import report
 from unpackenv.start.bootstrap import Start
