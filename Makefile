@@ -23,12 +23,14 @@ demo: $(VENV)/.build ## pack a small real set of packages and start an app from 
 	@sh docs/demo/demo.sh $(BIN)/python
 
 test: means $(VENV)/.build,test ## run the tests
+	@$(BIN)/python -m compileall -q src # for the thousands of starts, also where PYTHONDONTWRITEBYTECODE is set
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 means:
 	@$(WITH) $(PYTHON) -m programs.means
 
 soak: $(VENV)/.build,test ## kill 1,000 starts at random moments, and look at the next ones
+	@$(BIN)/python -m compileall -q src
 	$(WITH) $(BIN)/python -m programs.soak $(ARGS)
 
 fuzz: $(VENV)/.build,fuzz ## feed every parser of archives with inputs that a fuzzer makes up
