@@ -29,6 +29,7 @@ _NOTICE = re.compile(r"^unpackenv: (unpacking .* to|waiting for .*, which is unp
 IMPORT_ALL = """
 import encodings.idna, hashlib, json, lzma, marshal, site, threading, traceback, zstandard
 import unpackenv.start.bootstrap, unpackenv.start.cold.place
+import unpackenv.archive.codecs.xz, unpackenv.archive.codecs.zstd, unpackenv.archive.codecs.zstd_format
 import unpackenv.start.unpack.foreign, unpackenv.start.unpack.native
 """
 

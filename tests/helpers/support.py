@@ -14,7 +14,7 @@ from unpackenv.archive.tarstream import DIRECTORY, FILE, SYMLINK
 from unpackenv.archive.writer import Input
 
 CODECS = ("zstd", "xz")
-AFTER_FOOTER = dict(trailer.CODECS.values())
+AFTER_FOOTER = {name: following for name, _, following in trailer.CODECS.values()}
 CUT, FLIPPED = "archives cut off", "archives with a flipped bit"
 # Adds to the counts that a run of the tests ends with: of what, and how many.
 Tally = Callable[[str, int], None]

@@ -25,7 +25,7 @@ MEMORY_MIB = 512
 SECONDS_EACH = 10
 LARGEST_INPUT = 1 << 16
 BUDGET = 1 << 24  # for what is decoded
-_MODULES = ("facts", "toc", "trailer", "tarstream", "codecs.xz", "codecs.zstd", "foreign")
+_MODULES = ("facts", "toc", "trailer", "tarstream", "codecs.xz", "codecs.zstd", "codecs.zstd_format", "foreign")
 
 
 class File:

@@ -246,7 +246,7 @@ def test_what_is_no_archive_is_told_what_it_is(packed: Path, tmp_path: Path, way
         (tmp_path / "pointer", "is a pointer of Git LFS, and not the archive itself. Fetch it with git lfs pull"),
         (tmp_path / "empty", "is empty. Name the file"),
         (tmp_path / "pipe", "is a pipe, and an archive is read from its end"),
-        (Path(sys.executable), "is neither an unpackenv archive nor a .tar, "),
+        (Path(sys.executable), "is neither an unpackenv archive nor a .tar.zst, "),
     ]:  # fmt: skip
         done = command(*[word.replace("{}", str(tmp_path)) for word in way], path, *behind)
         assert (done.returncode, done.stdout) == (125, "")

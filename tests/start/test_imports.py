@@ -10,6 +10,7 @@ import pytest
 
 from helpers.processes import result_of
 from rig.environment import SOURCE
+from rig.sites import pack_tree, write_tree
 
 PACKAGE = Path(SOURCE) / "unpackenv"
 # The rooms, from the lowest: what is in one imports from its own and from those below, and nothing else.
@@ -151,3 +152,16 @@ def test_warm_start(archive: Path, target: Path) -> None:
     assert warm == WARM | (WARM_STDLIB & warm), "what a warm start imports has changed: is it worth its milliseconds?"
     assert not warm & set(HEAVY)
     assert not {name for name in cold if not name.startswith("unpackenv.")} & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    ("codec", "others"), [("zstd", {"lzma", "xz", "xz_format"}), ("xz", {"zstd", "zstd_extension"})]
+)
+def test_a_cold_start_imports_no_other_codec(tmp_path: Path, codec: str, others: set[str]) -> None:
+    """With a thread beside it, it runs in this process, whose modules can be seen."""
+    pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": ""}), codec)
+    code = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    code += f"import unpackenv; unpackenv.bootstrap({str(tmp_path / 'archive')!r}, {str(tmp_path / 'tree')!r})"
+    found = {name.rpartition(".")[2] for name in loaded(code)}
+    assert codec in found
+    assert not found & others

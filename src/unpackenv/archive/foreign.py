@@ -43,8 +43,7 @@ def open_pieces(fd: int, path: str, memory: int, *, serial: bool = False) -> Pie
         return _plain(fd)
     from unpackenv.archive import refusals
 
-    suffixes = [".tar", *(f".tar{codec.suffixes[0]}" for codec in codecs.every()), ".tar.gz"]
-    raise refusals.no_archive(head, path, suffixes)
+    raise refusals.no_archive(head, path, trailer.SUFFIXES)
 
 
 def not_native(fd: int, path: str) -> ArchiveUnsupported:

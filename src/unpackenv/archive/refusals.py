@@ -15,17 +15,22 @@ _OTHERS = {b"PK\x03\x04": "a zip file", b"BZh": "compressed with bzip2", b"7z\xb
 _HINT = "Name the file that `unpackenv pack` or tar wrote; in an image, check the COPY"
 
 
-def unreadable(error: OSError, path: str) -> ArchiveUnreadable:
-    """Return the error that says why the operating system does not give the bytes of the file at `path`."""
+def unreadable(error: OSError, path: str, suffixes: tuple[str, ...]) -> ArchiveUnreadable:
+    """Return the error that says why the operating system does not give the bytes of the file at `path`.
+
+    Names of archives end with one of the `suffixes`.
+    """
     if error.errno == errno.EISDIR:
-        return ArchiveUnreadable("is a directory, and an archive is a file", where=path, hint=_archive_in(path))
+        return ArchiveUnreadable(
+            "is a directory, and an archive is a file", where=path, hint=_archive_in(path, suffixes)
+        )
     if error.errno == errno.ESPIPE:
         return ArchiveUnreadable("is a pipe, and an archive is read from its end: write it to a file", where=path)
     hint = "Check its permissions and the mount that holds it"
     return ArchiveUnreadable(f"cannot be read ({error.strerror})", where=path, hint=hint)
 
 
-def no_archive(head: bytes, path: str, suffixes: list[str]) -> ArchiveUnsupported:
+def no_archive(head: bytes, path: str, suffixes: tuple[str, ...]) -> ArchiveUnsupported:
     """Return the error for a file that begins with `head`, as no archive does; those have these `suffixes`."""
     what, hint = _described(head, suffixes), _HINT
     if head.startswith(_LFS_POINTER):
@@ -33,21 +38,15 @@ def no_archive(head: bytes, path: str, suffixes: list[str]) -> ArchiveUnsupporte
     return ArchiveUnsupported(what, where=path, hint=hint)
 
 
-def _archive_in(directory: str) -> str:
+def _archive_in(directory: str, suffixes: tuple[str, ...]) -> str:
     try:
-        names = sorted(filter(_is_tar, os.listdir(directory)))
+        names = sorted(name for name in os.listdir(directory) if name.endswith(suffixes))
     except OSError:
         names = []
     return f"Name the archive in it: {os.path.join(directory, names[0])}" if names else _HINT
 
 
-def _is_tar(name: str) -> bool:
-    """Whether a file is named like a tar, compressed or not."""
-    stem, suffix = os.path.splitext(name)
-    return suffix == ".tar" or os.path.splitext(stem)[1] == ".tar"
-
-
-def _described(head: bytes, suffixes: list[str]) -> str:
+def _described(head: bytes, suffixes: tuple[str, ...]) -> str:
     if not head:
         return "is empty"
     for magic, what in _OTHERS.items():

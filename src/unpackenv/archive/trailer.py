@@ -23,13 +23,15 @@ MAGIC = b"unpkenv\n"
 LAYOUT = struct.Struct("<QQQQIHH32sI8s")
 FOOTER_SIZE = LAYOUT.size
 
-# The registration of every codec: its number in the footer, its name, which is that of its module in `codecs`, and how
-# many bytes of its container follow the footer.
+# The registration of every codec: its number in the footer; its name, which is that of its module in `codecs`; how the
+# names of its files end, the usual suffix first; and how many bytes of its container follow the footer.
 CODECS = {
-    1: ("zstd", 0),
+    1: ("zstd", (".zst", ".tzst"), 0),
     # End of LZMA2 data, check, index and stream footer of the stream that holds the footer: all of one length.
-    2: ("xz", 1 + 4 + 8 + 12),
+    2: ("xz", (".xz", ".txz"), 1 + 4 + 8 + 12),
 }
+# How archives are usually named, native ones and others.
+SUFFIXES = (*(f".tar{suffixes[0]}" for _, suffixes, _ in CODECS.values()), ".tar.gz", ".tar")
 
 # Facts fit one stored xz chunk. The columns of a million members, the most that there may be, are smaller.
 FACTS_LIMIT = 1 << 16
@@ -67,7 +69,7 @@ class Footer:
         """Return the footer's bytes."""
         import zlib
 
-        number = next(number for number, (name, _) in CODECS.items() if name == self.codec)
+        number = next(number for number, (name, *_) in CODECS.items() if name == self.codec)
         fields = (
             self.columns_offset,
             self.columns_size,
@@ -146,7 +148,7 @@ def unreadable(error: OSError, path: str) -> ArchiveUnreadable:
         from unpackenv.archive import refusals
     except OSError:  # too many files are open for an import
         return ArchiveUnreadable(f"cannot be read ({error.strerror})", where=path)
-    return refusals.unreadable(error, path)
+    return refusals.unreadable(error, path, SUFFIXES)
 
 
 def identify_open(fd: int, path: str) -> Identity:
@@ -171,7 +173,7 @@ def identify_open(fd: int, path: str) -> Identity:
 
 
 def _find_footer(tail: bytes) -> Footer | None:
-    for _, following in CODECS.values():
+    for *_, following in CODECS.values():
         end = len(tail) - following
         if tail[end - len(MAGIC) : end] == MAGIC and end >= FOOTER_SIZE:
             return Footer.unpack(tail[end - FOOTER_SIZE : end])

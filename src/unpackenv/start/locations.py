@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from unpackenv.archive.trailer import Identity
+from unpackenv.archive.trailer import SUFFIXES, Identity
 from unpackenv.errors import ArchiveNotFound
 from unpackenv.start.settings import Settings
 from unpackenv.unpatched import os
 
 HOME = "/opt/unpackenv"
 CACHE_TAG = "CACHEDIR.TAG"
-_STEMS, _SUFFIXES = ("site-packages", "packages", "venv"), (".tar.zst", ".tar.xz", ".tar.gz", ".tar")
-NAMES = tuple(stem + suffix for stem in _STEMS for suffix in _SUFFIXES)
+_STEMS = ("site-packages", "packages", "venv")
+NAMES = tuple(stem + suffix for stem in _STEMS for suffix in SUFFIXES)
 
 
 def find_archive(settings: Settings) -> str:
@@ -34,7 +34,7 @@ def find_archive(settings: Settings) -> str:
             if os.path.exists(path):
                 return path
     raise ArchiveNotFound(
-        f"no archive: none of {', '.join(_STEMS)} with {', '.join(_SUFFIXES)}",
+        f"no archive: none of {', '.join(_STEMS)} with {', '.join(SUFFIXES)}",
         where=" and ".join(directories),
         hint="Name it with UNPACKENV_ARCHIVE; on a machine that has the packages installed set UNPACKENV=off",
     )

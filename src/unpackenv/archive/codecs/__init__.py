@@ -21,7 +21,7 @@ DEFAULT = "zstd"
 
 def names() -> list[str]:
     """Return the names of all codecs, in the order of their numbers."""
-    return [name for name, _ in trailer.CODECS.values()]
+    return [name for name, *_ in trailer.CODECS.values()]
 
 
 def get(name: str) -> Codec:
@@ -39,4 +39,4 @@ def every() -> Iterator[Codec]:
 
 def of_file_name(path: str) -> str:
     """Return the name of the codec that a file is named after, "" if there is none."""
-    return next((codec.name for codec in every() if path.endswith(codec.suffixes)), "")
+    return next((name for name, suffixes, _ in trailer.CODECS.values() if path.endswith(suffixes)), "")

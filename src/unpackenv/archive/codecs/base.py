@@ -13,6 +13,7 @@ imports the modules of all codecs.
 
 from __future__ import annotations
 
+from unpackenv.archive import trailer
 from unpackenv.archive.toc import FRAME_LIMIT
 from unpackenv.errors import ArchiveCorrupt
 from unpackenv.unpatched import os
@@ -43,8 +44,6 @@ class Codec:
 
     name: str
     """What options and facts call it; also the name of its module."""
-    suffixes: tuple[str, ...]
-    """How names of its files end, each with its dot, the usual one first."""
     levels: range
     """The levels that it has."""
     level: int
@@ -61,6 +60,11 @@ class Codec:
     """The frame size of `pack`: a start of two workers stays well within its memory."""
     best_frame_size: int
     """The frame size of `pack --best`."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """How names of its files end, the usual suffix first, as `trailer.CODECS` says."""
+        return next(suffixes for name, suffixes, _ in trailer.CODECS.values() if name == self.name)
 
     def seconds_per_byte(self, level: int) -> float:
         """Return how long encoding a byte takes, about: what progress goes by until the first frame is done."""

@@ -24,7 +24,6 @@ _BLOCK_HEADER = 32  # bytes of a block's header that hold its sizes, and more
 
 class _Xz(Codec):
     name = "xz"
-    suffixes = (".xz", ".txz")
     levels = range(10)
     level = 6
     fast_level, times_faster, fraction_larger = 1, 5, 1 / 6

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import struct
 from functools import partial
 
 from unpackenv.archive import trailer
-from unpackenv.archive.codecs import zstd_extension, zstd_format
+from unpackenv.archive.codecs import zstd_extension
 from unpackenv.archive.codecs.base import LARGEST_WINDOW, READ, Codec, Pieces, read, stream
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExceeded
 
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+    from unpackenv.archive.codecs import zstd_format
     from unpackenv.archive.codecs.base import Buffer, Decode, Encode, Fill, Sizes
 
+_SKIPPABLE_MAGIC = 0x184D2A5E  # of the sixteen kinds of skippable frames, the one that is ours
 _BLOCK = 1 << 17  # what a decoder that has no room for all output takes besides the window
 
 
 class _Zstd(Codec):
     name = "zstd"
-    suffixes = (".zst", ".tzst")
     # Levels and frame sizes were measured on the renderer's packages, see docs/design.md and docs/performance.md.
     levels = range(1, 23)
     level = 20
@@ -66,17 +68,23 @@ class _Zstd(Codec):
     # --- container ---
 
     def before_columns(self, frames: Sizes, columns_size: int, facts_size: int) -> bytes:
-        return zstd_format.skippable_header(columns_size + facts_size + trailer.FOOTER_SIZE)
+        return struct.pack("<II", _SKIPPABLE_MAGIC, columns_size + facts_size + trailer.FOOTER_SIZE)
 
     def frames_end_there(self, fd: int, size: int, frames: Sizes, columns_offset: int) -> bool:
+        from unpackenv.archive.codecs import zstd_format
+
         return [frame.stored_size for frame in zstd_format.read_frames(fd, size)] == [stored for stored, _ in frames]
 
     # --- archives of plain tar ---
 
     def begins(self, head: bytes) -> bool:
+        from unpackenv.archive.codecs import zstd_format
+
         return head.startswith((zstd_format.MAGIC, *zstd_format.SKIPPABLE_MAGICS))
 
     def pieces(self, fd: int, size: int, memory: int, serial: bool) -> Pieces:
+        from unpackenv.archive.codecs import zstd_format
+
         frames = zstd_format.read_frames(fd, size)
         most = min(memory, LARGEST_WINDOW)
         window = max((frame.window for frame in frames), default=0)

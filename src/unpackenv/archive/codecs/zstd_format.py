@@ -6,24 +6,16 @@ library's.
 
 from __future__ import annotations
 
-import struct
-
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 from unpackenv.unpatched import os
 
 MAGIC = b"\x28\xb5\x2f\xfd"
-SKIPPABLE_MAGIC = 0x184D2A5E
-SKIPPABLE_HEADER = 8
 _SKIPPABLE_FIRST = 0x184D2A50
-SKIPPABLE_MAGICS = tuple(struct.pack("<I", _SKIPPABLE_FIRST + number) for number in range(16))
+SKIPPABLE_MAGICS = tuple((_SKIPPABLE_FIRST + number).to_bytes(4, "little") for number in range(16))
+_SKIPPABLE_HEADER = 8
 _RLE = 1
 # The frames of honest archives are some hundred KiB large, or more.
 _PARTS_LIMIT = 1 << 18
-
-
-def skippable_header(size: int) -> bytes:
-    """Return the 8 bytes that open a skippable frame of `size` bytes of content."""
-    return struct.pack("<II", SKIPPABLE_MAGIC, size)
 
 
 class Frame:
@@ -51,8 +43,8 @@ def read_frames(fd: int, size: int) -> list[Frame]:
             raise ArchiveUnsupported(f"it has more than {_PARTS_LIMIT} zstd frames")
         header = os.pread(fd, 18, offset)
         magic = int.from_bytes(header[:4], "little")
-        if magic & ~0xF == _SKIPPABLE_FIRST and len(header) >= SKIPPABLE_HEADER:
-            offset += SKIPPABLE_HEADER + int.from_bytes(header[4:8], "little")
+        if magic & ~0xF == _SKIPPABLE_FIRST and len(header) >= _SKIPPABLE_HEADER:
+            offset += _SKIPPABLE_HEADER + int.from_bytes(header[4:8], "little")
         elif header[:4] == MAGIC:
             frame = _read_frame(fd, offset, header)
             frames.append(frame)
