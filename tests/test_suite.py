@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import conftest
 from helpers.documented import PROJECT
 from helpers.processes import PATHS, processes_with, run, start, wait_for
 from programs import means
@@ -252,3 +253,13 @@ def test_no_test_depends_on_how_fast_the_machine_is() -> None:
     assert [
         what for path in sorted([*TESTS.rglob("*.py"), *(BENCHMARKS / "tests").rglob("*.py")]) for what in hasty(path)
     ] == []
+
+
+# --- what runs where -----------------------------------------------------------------------------
+
+
+def test_what_each_interpreter_runs_is_there() -> None:
+    """A test that was renamed or moved would silently run on one interpreter only."""
+    for name in conftest.EACH_INTERPRETER:
+        file, _, test = name.partition("::")
+        assert f"def {test.rstrip('[')}" in (TESTS / file).read_text(), name

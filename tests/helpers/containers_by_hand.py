@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -19,7 +18,6 @@ import pytest
 import zstandard
 
 from helpers.processes import IS_ROOT, PATHS, run, wait_for
-from helpers.support import describe
 from rig.environment import SOURCE
 from unpackenv.start.machine import mounts
 
@@ -30,14 +28,8 @@ MB = 1 << 20
 # Prints a fingerprint of the tree that the application comes from.
 FINGERPRINT = (
     f"import sys; sys.path += {PATHS!r}; import app, os; from pathlib import Path\n"
-    "from helpers.containers_by_hand import fingerprint; print(fingerprint(Path(os.path.dirname(app.__file__))))"
+    "from helpers.support import fingerprint; print(fingerprint(Path(os.path.dirname(app.__file__))))"
 )
-
-
-def fingerprint(tree: Path) -> str:
-    """Return a hash of all that an archive keeps of a tree, so that trees in different containers can be compared."""
-    members = {path: state for path, state in describe(tree).items() if not path.startswith(b".unpackenv.")}
-    return hashlib.sha256(repr(sorted(members.items())).encode()).hexdigest()
 
 
 def log_line(stderr: str) -> dict[str, Any]:

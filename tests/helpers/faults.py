@@ -12,9 +12,11 @@ import contextlib
 import ctypes
 import errno
 import functools
+import importlib
 import itertools
 import mmap
 import os
+import pkgutil
 import shutil
 import signal
 import traceback
@@ -22,8 +24,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from helpers.processes import leftovers
-from helpers.support import describe
+import unpackenv.archive
+import unpackenv.start
+from helpers.support import describe, leftovers
 from unpackenv.archive import trailer
 from unpackenv.errors import UnpackenvError
 from unpackenv.start import bootstrap, stamp
@@ -122,6 +125,13 @@ def boot(packed: Packed, place: Path, in_place: bool, fault: Fault | None = None
         said = file.read()
     reap()
     return Start(said or "killed", dict(zip(FUNCTIONS, counts[:])))
+
+
+def import_all() -> None:
+    """Import here, once, what each start would import in its own process."""
+    for package in (unpackenv.archive, unpackenv.start):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(found.name)
 
 
 def adopt_orphans() -> None:
@@ -248,6 +258,7 @@ def sweep(
     archives: list[str], trees: list[str], place: str, *, replaces: bool, in_place: bool, killed: bool
 ) -> dict[str, object]:
     """Go through all faults and return the counts and the problems found."""
+    import_all()
     adopt_orphans()
     versions = [Packed(archive, describe(Path(tree))) for archive, tree in zip(archives, trees)]
     one = Sweep(versions, Path(place), replaces=replaces, in_place=in_place)

@@ -149,15 +149,6 @@ def processes_with(mark: str) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
-def leftovers(target: Path) -> list[str]:
-    """Return what is beside and anywhere in a target that is of unpackenv, but for locks and the stamp."""
-    found = [name for name in os.listdir(target.parent) if ".unpackenv" in name]
-    for directory, below, files in os.walk(target):
-        names = [name for name in below + files if name.startswith(".unpackenv")]
-        found += [os.path.relpath(os.path.join(directory, name), target) for name in names]
-    return sorted(name for name in found if not name.endswith((".lock", ".stamp")))
-
-
 def other_python() -> str:
     """Return a Python of another version, from 3.9, if one is here."""
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -138,3 +138,18 @@ def describe(root: Path) -> dict[bytes, tuple[object, ...]]:
 
     scan(b"")
     return state
+
+
+def fingerprint(tree: Path) -> str:
+    """Return a hash of all that an archive keeps of a tree, so that trees in different containers can be compared."""
+    members = {path: state for path, state in describe(tree).items() if not path.startswith(b".unpackenv.")}
+    return hashlib.sha256(repr(sorted(members.items())).encode()).hexdigest()
+
+
+def leftovers(target: Path) -> list[str]:
+    """Return what is beside and anywhere in a target that is of unpackenv, but for locks and the stamp."""
+    found = [name for name in os.listdir(target.parent) if ".unpackenv" in name]
+    for directory, below, files in os.walk(target):
+        names = [name for name in below + files if name.startswith(".unpackenv")]
+        found += [os.path.relpath(os.path.join(directory, name), target) for name in names]
+    return sorted(name for name in found if not name.endswith((".lock", ".stamp")))

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Callable
 
@@ -355,7 +356,8 @@ def main() -> int:
     except ImportError:
         print(f"no atheris in {sys.executable}: `make fuzz` installs it, for CPython 3.9 to 3.13")
         return 1
-    outcomes = [run(target, options.seconds) for target in targets]
+    with ThreadPool(len(os.sched_getaffinity(0))) as pool:
+        outcomes = pool.map(lambda target: run(target, options.seconds), targets, chunksize=1)
     return 0 if all(outcomes) else 1
 
 

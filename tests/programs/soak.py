@@ -27,8 +27,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from helpers.processes import IS_ROOT, leftovers, processes_with, run, start, wait_for
-from helpers.support import describe, make_tree
+from helpers.processes import IS_ROOT, processes_with, run, start, wait_for
+from helpers.support import describe, leftovers, make_tree
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
 from unpackenv import cli

@@ -11,49 +11,47 @@ from typing import Any
 
 import pytest
 
-from helpers.containers_by_hand import (
-    FINGERPRINT,
-    MB,
-    SOMEBODY,
-    Container,
-    cpu_group,
-    fingerprint,
-    log_line,
-    memory_group,
-)
+from helpers.containers_by_hand import FINGERPRINT, MB, SOMEBODY, Container, cpu_group, log_line, memory_group
 from helpers.processes import run, wrapper
-from helpers.support import make_tree
+from helpers.support import fingerprint, make_tree
 from rig.environment import environment
 from rig.sites import TAG, members_of, pack, pack_tree, write_tree
 
 ARCHIVE = "/app/site-packages.tar.zst"
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A tree with every kind of member, names that are not ASCII, nor UTF-8, and many directories."""
-    made = make_tree(tmp_path / "tree")
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree with every kind of member, names that are not ASCII, nor UTF-8, and many directories. Shared."""
+    made = make_tree(tmp_path_factory.mktemp("tree"))
     write_tree(made, {"app.py": "", **{f"directory-{number}/file": "" for number in range(700)}})
     return made
 
 
+@pytest.fixture(scope="session")
+def archive(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of it. Shared."""
+    path = tmp_path_factory.mktemp("packed") / "tree.tar.zst"
+    pack_tree(path, tree, native="yes")
+    return path
+
+
 @pytest.fixture
-def container(tmp_path: Path, tree: Path) -> Container:
+def container(tmp_path: Path, archive: Path) -> Container:
     """A container with its archive, in which nothing can be written."""
-    return _container(tmp_path, tree)
+    return _container(tmp_path, archive)
 
 
 @pytest.fixture
-def container_without_proc(tmp_path: Path, tree: Path) -> Container:
+def container_without_proc(tmp_path: Path, archive: Path) -> Container:
     """The same with an empty /proc."""
-    return _container(tmp_path, tree, proc=False)
+    return _container(tmp_path, archive, proc=False)
 
 
-def _container(tmp_path: Path, tree: Path, *, proc: bool = True) -> Container:
-    pack_tree(tmp_path / "tree.tar.zst", tree, native="yes")
+def _container(tmp_path: Path, archive: Path, *, proc: bool = True) -> Container:
     (tmp_path / "root").mkdir()
     made = Container(tmp_path / "root", proc=proc)
-    made.bind(tmp_path / "tree.tar.zst", ARCHIVE, read_only=True)
+    made.bind(archive, ARCHIVE, read_only=True)
     return made
 
 
@@ -103,12 +101,11 @@ def test_no_place_can_be_written(container: Container) -> None:
     assert "UNPACKENV_TARGET" in error["hint"]
 
 
-def test_no_place_can_be_written_but_the_tree_is_there(container: Container, tree: Path, tmp_path: Path) -> None:
+def test_no_place_can_be_written_but_the_tree_is_there(
+    container: Container, archive: Path, tree: Path, tmp_path: Path
+) -> None:
     """As an init container leaves it on a volume that is mounted read-only."""
-    assert (
-        run(wrapper("--archive", tmp_path / "tree.tar.zst", "--target", tmp_path / "made", "--", "true")).returncode
-        == 0
-    )
+    assert run(wrapper("--archive", archive, "--target", tmp_path / "made", "--", "true")).returncode == 0
     subprocess.run(["chown", "-hR", str(SOMEBODY), tmp_path / "made"], check=True)
     container.bind(tmp_path / "made", "/volume", read_only=True)
     env = environment(HOME="/", UNPACKENV_LOG="json")
@@ -234,14 +231,13 @@ def test_everything_at_once(container_without_proc: Container, tree: Path) -> No
 
 
 @pytest.mark.parametrize(("share", "workers"), [(0.25, 1), (1.5, 2)])
-def test_cpu_quota(tmp_path: Path, tree: Path, share: float, workers: int) -> None:
+def test_cpu_quota(tmp_path: Path, archive: Path, tree: Path, share: float, workers: int) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("there is one CPU only")
-    pack_tree(tmp_path / "tree.tar.zst", tree)
     group = cpu_group(share)
     env = environment(UNPACKENV_LOG="json")
     try:
-        words = wrapper("--archive", tmp_path / "tree.tar.zst", "--target", tmp_path / "target", "--", "true")
+        words = wrapper("--archive", archive, "--target", tmp_path / "target", "--", "true")
         done = run(words, env, before=group.join)
     finally:
         group.remove()

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from helpers.processes import is_waiting, leftovers, processes_with, run, start, wait_for, wrapper
-from helpers.support import Tally
+from helpers.processes import is_waiting, processes_with, run, start, wait_for, wrapper
+from helpers.support import Tally, leftovers
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
 
@@ -35,14 +35,18 @@ fcntl.flock(gate, fcntl.LOCK_SH)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
-# Imports every module that was packed and looks at the first and the last thing in it.
+# Imports a module of each package, and looks at the first and the last line of every module that was packed.
 APP = f"""
 import importlib, os, sys
 version, target = int(os.environ["VERSION"]), os.environ["TARGET"]
-for number in range({MODULES}):
-    module = importlib.import_module("packed_%d.module_%d" % (number % 9, number))
+for number in range(9):
+    module = importlib.import_module("packed_%d.module_%d" % (number, number))
     assert (module.VERSION, module.END) == (version, number), (module.VERSION, version, module.__file__)
     assert module.__file__.startswith(target), module.__file__
+for number in range({MODULES}):
+    with open("%s/packed_%d/module_%d.py" % (target, number % 9, number)) as file:
+        first, *_, last = file.read().splitlines()
+    assert (first, last) == (f"VERSION = {{version}}", f"END = {{number}}"), (first, version, last, file.name)
 print("whole")
 """
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from helpers import faults
-from helpers.processes import IMPORT_ALL, PATHS, leftovers, result_of
+from helpers.processes import IMPORT_ALL, PATHS, result_of
 from helpers.starts import boot, end_of
-from helpers.support import MTIME, Tally, describe
+from helpers.support import MTIME, Tally, describe, leftovers
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
 from unpackenv.start import stamp

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from helpers.containers_by_hand import FINGERPRINT, MB, SOMEBODY, Container, Group, fingerprint, log_line, memory_group
+from helpers.containers_by_hand import FINGERPRINT, MB, SOMEBODY, Container, Group, log_line, memory_group
 from helpers.processes import IMPORT_ALL, IS_ROOT, other_python, python, run, wrapper
-from helpers.support import file_input
+from helpers.support import file_input, fingerprint
 from rig.environment import environment
 from rig.sites import TAG, pack, pack_tree, write_tree
 from unpackenv.archive import interpreter

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.processes import is_waiting, leftovers, processes_with, python, result_of, start, wait_for, without_notices
-from helpers.support import file_input
+from helpers.processes import is_waiting, processes_with, python, result_of, start, wait_for, without_notices
+from helpers.support import file_input, leftovers
 from rig.environment import PATIENCE, environment
 from rig.sites import pack, pack_tree, write_tree
 

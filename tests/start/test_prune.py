@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.processes import IMPORT_ALL, IS_ROOT, leftovers, python, run, start, wait_for, wrapper
-from helpers.support import describe
+from helpers.processes import IMPORT_ALL, IS_ROOT, python, run, start, wait_for, wrapper
+from helpers.support import describe, leftovers
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
 from unpackenv.archive import trailer

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.processes import IMPORT_ALL, IS_ROOT, leftovers, run, wrapper
+from helpers.processes import IMPORT_ALL, IS_ROOT, run, wrapper
 from helpers.starts import boot
-from helpers.support import describe
+from helpers.support import describe, leftovers
 from rig.environment import environment
 from rig.sites import pack_tree
 from unpackenv.start import stamp

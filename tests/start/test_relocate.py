@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from helpers.environments import VERSION, Environment
-from helpers.processes import IS_ROOT, leftovers, python, run, wrapper
+from helpers.processes import IS_ROOT, python, run, wrapper
+from helpers.support import leftovers
 from rig.environment import environment
 from rig.sites import pack_tree, write_tree
 from unpackenv.archive.facts import first

@@ -14,7 +14,6 @@ import pytest
 from helpers.processes import (
     IS_ROOT,
     is_waiting,
-    leftovers,
     processes_with,
     result_of,
     run,
@@ -23,6 +22,7 @@ from helpers.processes import (
     without_notices,
     wrapper,
 )
+from helpers.support import leftovers
 from rig.environment import PATIENCE
 from rig.sites import pack_tree, write_tree
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.processes import IMPORT_ALL, IS_ROOT, leftovers, processes_with, result_of, run, wait_for
+from helpers.processes import IMPORT_ALL, IS_ROOT, processes_with, result_of, run, wait_for
 from helpers.starts import boot
-from helpers.support import describe, make_tree
+from helpers.support import describe, leftovers, make_tree
 from rig.environment import environment
 from rig.sites import pack_tree, write_tree
 from unpackenv.start import stamp
