@@ -244,7 +244,7 @@ def trees(draw: st.DrawFn) -> list[tuple[str, bytes, int, int, bytes]]:
     for _ in range(draw(st.integers(0, 12))):
         parent, name = draw(st.sampled_from(directories)), draw(NAMES)
         path = parent + name
-        if path in taken or path.startswith(RESERVED):
+        if path in taken or path.startswith(RESERVED.encode()):
             continue
         taken.add(path)
         kind = draw(st.sampled_from([DIRECTORY, FILE, FILE, SYMLINK]))
