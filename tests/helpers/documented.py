@@ -24,8 +24,7 @@ SHOWN = ("", "text", "json")  # what commands print, formats, diagrams
 
 # Document and beginning of a line (or of a whole block that is no shell): the test that runs it.
 ELSEWHERE = {
-    ("README.md", "FROM python"): "tests/containers/test_dockerfiles.py",
-    ("README.md", "RUN python -m unpackenv hook"): "tests/containers/test_dockerfiles.py",
+    ("README.md", "# In the build stage"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "FROM python"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "COPY unpackenv unpackenv\nRUN pip"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "RUN python -m compileall"): "tests/containers/test_dockerfiles.py",
@@ -40,7 +39,6 @@ ELSEWHERE = {
 NOT_RUN = {
     ("README.md", "unpackenv prune "): "it would clear the default places of the machine; test_prune.py has its own",
     ("docker.md", "docker buildx "): "needs a builder, a registry and emulation of another architecture",
-    ("images.md", "RUN python -m compileall"): "the line of docker.md, written by benchmarks/images.py for python:3.9",
     ("performance.md", "perf record "): "needs perf, and a kernel that lets it look",
 }
 
