@@ -76,7 +76,7 @@ def _schema(text: str) -> str:
     start["outcome"]["description"] = "; ".join(f"{word.name}: {word.meaning}" for word in well)
     for each in start, error:
         each["phases"]["description"] = (
-            f"Milliseconds by phase, in their order: {', '.join(PHASES)}. What a start did not come to is left out. "
+            f"Milliseconds by phase, in their order: {', '.join(PHASES)}. Phases that a start did not reach are missing. "
             "Their sum is `milliseconds`, less the writing of the line"
         )
     return json.dumps(schema, indent=2) + "\n"
