@@ -72,7 +72,7 @@ def test_the_reader_of_the_document_finds_damage(tree: Path, tmp_path: Path, rea
 def test_sizes_that_the_document_names() -> None:
     text = DOCUMENT.read_text("utf-8")
     assert f"{trailer.FOOTER_SIZE} bytes. In a zstd archive" in text
-    assert f"in an xz archive {AFTER_FOOTER['xz']} bytes of its container follow" in text
+    assert f"In an xz archive {AFTER_FOOTER['xz']} bytes of its container follow" in text
     assert f"1 to {trailer.FACTS_LIMIT:,} bytes" in text
     assert trailer.COLUMNS_LIMIT == 1 << 26
     assert "`columns_raw` are at most 2^26" in text
