@@ -70,7 +70,7 @@ def test_the_reader_of_the_document_finds_damage(tree: Path, tmp_path: Path, rea
 
 
 def test_sizes_that_the_document_names() -> None:
-    text = DOCUMENT.read_text("utf-8")
+    text = " ".join(DOCUMENT.read_text("utf-8").split())
     assert f"{trailer.FOOTER_SIZE} bytes. In a zstd archive" in text
     assert f"In an xz archive {AFTER_FOOTER['xz']} bytes of its container follow" in text
     assert f"1 to {trailer.FACTS_LIMIT:,} bytes" in text
