@@ -1,4 +1,4 @@
-"""docs/format.md is enough to write a reader from: the one that it holds unpacks what we pack."""
+"""docs/format.md is enough to write a reader: the one in it unpacks what `pack` makes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the documents show to type or to copy: Dockerfiles, commands of a shell, Python.
+"""The blocks of the documents that readers type or copy: Dockerfiles, commands of a shell, Python.
 
-A fence says what its block is. A block that is indented by four spaces is commands, unless it begins with an
-instruction of a Dockerfile, or with `name:` or `name =` as figures do. All but figures and what is `SHOWN` runs in the
-tests, or is named in `NOT_RUN`.
+A fence names the language of its block. A block that is indented by four spaces has commands, unless it begins with an
+instruction of a Dockerfile, or with `name:` or `name =` as figures do. Figures and the languages in `SHOWN` do not run.
+Every other block runs in the tests, or `NOT_RUN` names it.
 """
 
 from __future__ import annotations
