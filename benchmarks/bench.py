@@ -1,4 +1,4 @@
-"""Measure unpackenv beside its alternatives: `make bench`.
+"""Compare unpackenv with its alternatives: `make bench`.
 
 Prints Markdown; the raw figures go to build/bench/results.json.
 

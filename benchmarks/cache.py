@@ -1,4 +1,4 @@
-"""What takes long to make is made once, and kept in build/bench."""
+"""Things that take long to make: made once, and kept in build/bench."""
 
 from __future__ import annotations
 

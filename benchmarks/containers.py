@@ -1,4 +1,4 @@
-"""What one image costs: built, pushed, pulled, started, started again; measured from outside."""
+"""The costs of one image: built, pushed, pulled, started and restarted, measured from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simple model of a cold start on more CPUs than there are here. What it says is computed, not measured."""
+"""A simple model of a cold start on more CPUs than this machine has. Its figures are computed, not measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The alternatives: how the archive of each is made, once, and the command that unpacks it.
+"""The alternatives: how to make the archive of each, once, and the command that unpacks it.
 
 The command of each peer runs to the point where the first line of an application would run.
 """

@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/starts.py -o build/starts.log
     .venv/bin/unpackenv timings build/starts.log
 
-Every start is a process of its own that runs the demo's application; what it writes to stderr is
-appended to the log, as a container runtime would. Throttling needs root: it makes a cgroup.
+Every start is a separate process that runs the demo's application. Its stderr is appended to the log, as
+a container runtime does. Throttling needs root: it makes a cgroup.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Take the steps of a cold start one by one, in one thread: `python steps.py ARCHIVE DIRECTORY` prints their seconds.
 
-It runs in the interpreter of a workload; wall time is that of the processor here, since all is in the page cache. The
-calls are those of `unpackenv.start.unpack.native` and `unpackenv.start.tree.tree`, with a timer between them.
+It runs in the interpreter of a workload. Everything is in the page cache, so wall time is CPU time. The calls are those
+of `unpackenv.start.unpack.native` and `unpackenv.start.tree.writer`, with a timer between them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How figures are written: Markdown tables, medians with their range, and what had to be shown."""
+"""Figures as text: Markdown tables, medians with their range, and claims that must hold."""
 
 from __future__ import annotations
 

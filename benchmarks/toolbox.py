@@ -1,4 +1,4 @@
-"""The peers that are Python packages: the `bench` extra, each installed on first use into a directory of its own."""
+"""Peers that are Python packages: the `bench` extra, each installed on first use into its own directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trees of packages that are made up, the same ones each time."""
+"""Generated trees of packages, the same each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: trees of packages, and our archives of them, made once and kept in build/bench."""
+"""The workloads: trees of packages, and unpackenv's archives of them, made once and kept in build/bench."""
 
 from __future__ import annotations
 

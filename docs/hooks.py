@@ -1,4 +1,4 @@
-"""What mkdocs does not find in docs/: the documents at the top of the project, and the help of every command."""
+"""Pages that mkdocs does not find in docs/: the documents at the top of the project, and the help of every command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Point links, written for who reads the files of the project, to pages of the site."""
+    """Point links to pages of the site; the documents have them for readers of the project's files."""
     markdown = re.sub(r"\]\((?:\.\./)?docs/", "](", markdown)
     for name, page in TOP.items():
         markdown = re.sub(rf"\]\((?:\.\./)?{re.escape(name)}(?=[)#])", f"]({page}", markdown)

@@ -1,4 +1,4 @@
-"""What documents and docstrings say that the code declares: `make tables` writes it, and a test holds that it did.
+"""Text of documents and docstrings that the code declares: `make tables` writes it, and a test checks that it did.
 
 The settings are declared in start/settings.py, the words of a timing log in report/timings/words.py. A table of a
 document is found by the names of its columns.
@@ -76,8 +76,8 @@ def _schema(text: str) -> str:
     start["outcome"]["description"] = "; ".join(f"{word.name}: {word.meaning}" for word in well)
     for each in start, error:
         each["phases"]["description"] = (
-            f"Milliseconds by phase, in their order: {', '.join(PHASES)}. What a start did not come to is left out. "
-            "Their sum is `milliseconds`, less the writing of the line"
+            f"Milliseconds by phase, in their order: {', '.join(PHASES)}. "
+            "Phases that a start did not reach are missing. Their sum is `milliseconds`, less the writing of the line"
         )
     return json.dumps(schema, indent=2) + "\n"
 

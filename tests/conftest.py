@@ -1,4 +1,4 @@
-"""What a run has tried, and the real workload: the renderer's interpreter, its packages, what unpackenv needs there."""
+"""A tally of what a run has tried, and the real workload: the interpreter and the packages of the renderer."""
 
 from __future__ import annotations
 

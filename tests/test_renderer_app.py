@@ -1,4 +1,4 @@
-"""The renderer as it is, without an archive: what every other test of it is compared with."""
+"""The renderer without an archive, with which all its other tests compare."""
 
 from __future__ import annotations
 

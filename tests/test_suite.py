@@ -1,4 +1,4 @@
-"""The suite itself: what cannot be made is said once, nothing is left, no test depends on how fast the machine is."""
+"""The suite itself: a fixture that fails is one error, no run leaves files, no test depends on the machine's speed."""
 
 from __future__ import annotations
 

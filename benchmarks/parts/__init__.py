@@ -1,4 +1,4 @@
-"""The parts of the benchmark. Each answers one question with tables, raw figures, and what had to be shown."""
+"""The parts of the benchmark. Each answers one question with tables, raw figures, and claims that must hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cold starts beside all peers, and on other workloads beside the main ones."""
+"""Cold starts compared with all peers, and on other workloads with the main peers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts share: how often and where to measure, what a part returns, our commands, and comparisons."""
+"""Shared by the parts: how often and where to measure, the result of a part, unpackenv's commands, comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the timing log costs."""
+"""The cost of the timing log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How big archives are, and what frame size and level cost and gain."""
+"""Sizes of archives, and what frame size and level cost and gain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A base image like `python:X.Y-slim`, without a registry: Debian's packages and an interpreter that is here.
+"""A base image like `python:X.Y-slim`, without a registry: Debian's packages and an interpreter of this machine.
 
     python -m rig.base_image TAG                          for the CPython that runs this
     python -m rig.base_image TAG --python PATH            for another one

@@ -1,6 +1,6 @@
-"""What many tests share and cannot be made is one error, of the first test that needs it; the others skip and name it.
+"""A shared fixture that cannot be made is one error, of the first test that needs it; the others skip and name it.
 
-pytest keeps the exception of a fixture, and shows it again with its traceback for every test that needs the fixture.
+pytest itself would keep the exception, and show it with its traceback for every test that needs the fixture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A Docker engine of one's own, for tests and benchmarks: nothing of it is left, and no other engine is touched.
+"""A separate Docker engine for tests and benchmarks: it leaves nothing, and touches no other engine.
 
     with engine.fresh() as docker:
         docker.run("build", "--tag", "app", ".")

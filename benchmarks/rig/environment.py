@@ -1,4 +1,4 @@
-"""An environment in which unpackenv can be imported, and the time that is given to what runs in it."""
+"""An environment in which unpackenv can be imported, and a time limit for processes in it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A fresh file system for every sample.
 
 ext4 does not reuse inodes freed in the last minutes and searches past them: unpack, delete and unpack
-again on one file system, and the kernel's time grows tenfold. So a sample never follows another on
-the same file system, and nothing is deleted: the whole file system goes.
+again on one file system, and the kernel's time grows tenfold. So no sample follows another on the same
+file system. Nothing is deleted in it; the whole file system is thrown away.
 """
 
 from __future__ import annotations

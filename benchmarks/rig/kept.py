@@ -1,7 +1,7 @@
-"""What takes long to make and stays: files and directories under ~/.cache/unpackenv-tests, for tests and benchmarks.
+"""Files and directories that take long to make, kept under ~/.cache/unpackenv-tests for tests and benchmarks.
 
-The first run that asks makes one, and others wait for it. It is made beside its place and renamed, so that a killed run
-leaves no half of it. What could not be made is not tried again in the same run, by none of its processes.
+The first run that needs one makes it, and others wait. It is made next to its place and renamed, so a killed run leaves
+no half of it. If it cannot be made, no process of the same run tries again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A plugin of pytest for all tests: what a run may leave, what cannot be made, and what may be skipped."""
+"""A plugin of pytest for all tests: checks for leftovers, for fixtures that cannot be made, and for skipped tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Directories of packages, and archives of them, made in no time."""
+"""Small directories of packages, and archives of them, quick to make."""
 
 from __future__ import annotations
 

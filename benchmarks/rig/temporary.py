@@ -1,6 +1,6 @@
-"""A run of the tests has a temporary directory of its own, in which it leaves nothing, and which is gone afterwards.
+"""A temporary directory for one run of the tests, which must leave nothing in it; it is removed at the end.
 
-What tests that failed had in theirs is in build/failed-tests, for a look.
+build/failed-tests keeps the files of failed tests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one run took, what it left behind, and what was in the page cache before."""
+"""The measurements of one run, its leftovers, and the page cache before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts compute, and what they take from unpackenv."""
+"""Computations of the parts, and their use of unpackenv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The alternatives: each unpacks the tree that it was given, or says why it is not here."""
+"""The alternatives: each unpacks its tree, or says why it is missing here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every part of the benchmark runs, on a small tree: what it prints, and what it keeps."""
+"""Every part of the benchmark runs on a small tree: its output, and the files that it keeps."""
 
 from __future__ import annotations
 

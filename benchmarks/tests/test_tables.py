@@ -1,4 +1,4 @@
-"""How figures are written and judged."""
+"""Figures as text, and the verdicts on claims."""
 
 from __future__ import annotations
 

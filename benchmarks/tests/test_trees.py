@@ -1,4 +1,4 @@
-"""Trees that are made up: the same ones each time, and of the promised size."""
+"""Generated trees: the same each time, and of the promised size."""
 
 from __future__ import annotations
 

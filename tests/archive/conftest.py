@@ -1,4 +1,4 @@
-"""One tree and one archive of it a codec, shared by tests that do not change them."""
+"""One tree, and one archive of it per codec, for tests that do not change them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`compare_tree`: a tree is what its archive says, and else every difference is told."""
+"""`compare_tree` finds every difference between a tree and its archive, and no other."""
 
 from __future__ import annotations
 

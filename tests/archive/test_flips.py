@@ -1,4 +1,4 @@
-"""Damage of every kind, at every place of an archive, is found."""
+"""Damage of every kind is found, at every place of an archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/format.md is enough to write a reader from: the one that it holds unpacks what we pack."""
+"""docs/format.md is enough to write a reader: the one in it unpacks what `pack` makes."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_the_reader_of_the_document_finds_damage(tree: Path, tmp_path: Path, rea
 
 
 def test_sizes_that_the_document_names() -> None:
-    text = DOCUMENT.read_text("utf-8")
+    text = " ".join(DOCUMENT.read_text("utf-8").split())
     assert f"{trailer.FOOTER_SIZE} bytes. In a zstd archive" in text
-    assert f"in an xz archive {AFTER_FOOTER['xz']} bytes of its container follow" in text
+    assert f"In an xz archive {AFTER_FOOTER['xz']} bytes of its container follow" in text
     assert f"1 to {trailer.FACTS_LIMIT:,} bytes" in text
     assert trailer.COLUMNS_LIMIT == 1 << 26
     assert "`columns_raw` are at most 2^26" in text

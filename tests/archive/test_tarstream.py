@@ -1,4 +1,4 @@
-"""The tar scanner, against `tarfile`, and the headers that it must not believe."""
+"""The tar scanner, against `tarfile`, and false headers, which it must not believe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of contents: what was encoded is decoded, and every rule of docs/format.md is held."""
+"""The table of contents: encoded, decoded, and checked by every rule of docs/format.md."""
 
 from __future__ import annotations
 

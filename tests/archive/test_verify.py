@@ -1,4 +1,4 @@
-"""`verify_archive`: TOC, tar stream, facts and container say the same."""
+"""`verify_archive`: TOC, tar stream, facts and container agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Native archives: what was packed is unpacked, by stock tools and by the reader, whatever the settings."""
+"""Native archives: stock tools and the reader unpack what was packed, whatever the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the images run: a flask application that says where its packages come from."""
+"""The application in the images: flask, and a page that says where its packages come from."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A Docker engine for the run, base images of its own, and the images of docs/docker.md built on them."""
+"""A Docker engine for the run, its base images, and the images of docs/docker.md built on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `docker save` writes is analysed, and the doctor runs in containers whose start has just failed."""
+"""`analyze` reads what `docker save` writes, and the doctor runs in containers whose start has just failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Compose file and the Kubernetes manifests of the docs: valid, and their containers do what they promise."""
+"""The Compose file and the Kubernetes manifests of the docs: valid, and their containers work as described."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents whose commands need an engine, beside docs/docker.md: each is run as it stands, with an image `app`."""
+"""Documents whose commands need an engine, other than docs/docker.md: each runs as it stands, with an image `app`."""
 
 from __future__ import annotations
 

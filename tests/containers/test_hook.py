@@ -1,4 +1,4 @@
-"""The hook: whatever starts an interpreter in the container imports from the tree, and `--auto` brings it there."""
+"""The hook: every interpreter in the container imports from the tree, and with `--auto` the first one unpacks it."""
 
 from __future__ import annotations
 

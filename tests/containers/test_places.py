@@ -1,4 +1,4 @@
-"""Where a container lets itself be written: read-only roots, tmpfs, users without a name or without capabilities."""
+"""Places where a container may write: read-only roots, tmpfs, users without a name or without capabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runtime in an image: small, without pip, and in nobody's way."""
+"""The runtime in an image: small, without pip, and apart from the application's packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No block of a document goes untested: each is run, or named in one list with the reason; each document runs."""
+"""Every block of a document is tested: it runs, or one list names it with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents tell a newcomer to type works as it stands: every block, in its order, in an empty directory."""
+"""The documents for newcomers work as they stand: every block, in order, in an empty directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What documents and docstrings say of settings and of the timing log is what the code declares."""
+"""Documents and docstrings describe settings and the timing log as the code declares them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What several tests need, a module for each thing: `from helpers.processes import run`.
+"""Helpers that several tests share, one module per subject: `from helpers.processes import run`.
 
-Processes and terminals that are started; trees, archives, logs and images that are made; faults that are injected;
-containers by hand and of an engine; what the documents show. No module here is a test, and none is a program: those are
-in `programs/`. What the benchmarks need too is in `benchmarks/rig/`.
+They start processes and terminals; make trees, archives, logs and images; inject faults; run containers, by hand and
+with an engine; read the documents. No module here is a test or a program. Programs are in `programs/`. Helpers that the
+benchmarks also need are in `benchmarks/rig/`.
 """

@@ -1,4 +1,4 @@
-"""A real browser for pages: Debian's Chromium, without a window."""
+"""A real browser for HTML pages: Debian's Chromium, without a window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers for tests, of what they are made of: namespaces, a root of its own, mounts, users, cgroups."""
+"""Containers without an engine, from their parts: namespaces, an own root, mounts, users, cgroups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives that no packer writes: every piece can be a lie, and all hashes are right, so that the lie is reached."""
+"""Archives that no packer writes: any piece can be false. All hashes are right, or no reader would get that far."""
 
 from __future__ import annotations
 

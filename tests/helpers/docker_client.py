@@ -1,4 +1,4 @@
-"""Containers of a real engine for tests: run to their end, or started, looked at and stopped."""
+"""Containers of a real engine: run to their end, or started, inspected and stopped."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the documents show to type or to copy: Dockerfiles, commands of a shell, Python.
+"""The blocks of the documents that readers type or copy: Dockerfiles, commands of a shell, Python.
 
-A fence says what its block is. A block that is indented by four spaces is commands, unless it begins with an
-instruction of a Dockerfile, or with `name:` or `name =` as figures do. All but figures and what is `SHOWN` runs in the
-tests, or is named in `NOT_RUN`.
+A fence names the language of its block. A block that is indented by four spaces has commands, unless it begins with an
+instruction of a Dockerfile, or with `name:` or `name =` as figures do. Figures and the languages in `SHOWN` do not run.
+Every other block runs in the tests, or `NOT_RUN` names it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ SHOWN = ("", "text", "json")  # what commands print, formats, diagrams
 
 # Document and beginning of a line (or of a whole block that is no shell): the test that runs it.
 ELSEWHERE = {
-    ("README.md", "FROM python"): "tests/containers/test_dockerfiles.py",
-    ("README.md", "RUN python -m unpackenv hook"): "tests/containers/test_dockerfiles.py",
+    ("README.md", "# In the build stage"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "FROM python"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "COPY unpackenv unpackenv\nRUN pip"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "RUN python -m compileall"): "tests/containers/test_dockerfiles.py",
@@ -40,7 +39,6 @@ ELSEWHERE = {
 NOT_RUN = {
     ("README.md", "unpackenv prune "): "it would clear the default places of the machine; test_prune.py has its own",
     ("docker.md", "docker buildx "): "needs a builder, a registry and emulation of another architecture",
-    ("images.md", "RUN python -m compileall"): "the line of docker.md, written by benchmarks/images.py for python:3.9",
     ("performance.md", "perf record "): "needs perf, and a kernel that lets it look",
 }
 

@@ -1,4 +1,4 @@
-"""Virtual environments for tests: real ones, without what takes time to install."""
+"""Virtual environments for tests: real ones, without the parts that take time to install."""
 
 from __future__ import annotations
 

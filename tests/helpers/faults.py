@@ -1,9 +1,9 @@
 """Faults in the file-system calls of a start: the n-th call of a function fails, or the start is killed there.
 
-The modules that write and publish call the file system as `os.NAME`, through their global `os`. Here it is replaced by
-a `Faulty` one. The child that does the cold work inherits it; the calls of all processes of a start count together.
+The modules that write and publish call the file system as `os.NAME`, through their global `os`. A `Faulty` object
+replaces it here. The child that does the cold work inherits it; the calls of all processes of a start count together.
 
-`sweep` is run in an interpreter of its own, with one thread: it forks a process for each start.
+`sweep` needs its own interpreter with one thread: it forks a process for each start.
 """
 
 from __future__ import annotations

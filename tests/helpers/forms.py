@@ -1,4 +1,4 @@
-"""Small archives of every form in which tars come: what plain tools write, and what the formats allow beside it."""
+"""Small tar archives in every form: those that plain tools write, and others that the formats allow."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a `docker build` without a network installs: wheels for pip and packages for apt, in one directory.
+"""Packages for a `docker build` without a network: wheels for pip and packages for apt, in one directory.
 
-With `CONFIGURE` run in an image, the Dockerfiles of the documentation build there as they are written; only faster,
-since pip compiles nothing.
+In an image that has run `CONFIGURE`, the Dockerfiles of the documentation build as they are written, only faster: pip
+compiles nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes for tests: interpreters in a known environment, and what they have to say."""
+"""Processes for tests: interpreters in a known environment, and their output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images as tars, made by hand: what `docker save` of two generations and an OCI image layout have in them."""
+"""Images as tars, made by hand: the forms of `docker save`, old and new, and of an OCI image layout."""
 
 from __future__ import annotations
 

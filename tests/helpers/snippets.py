@@ -1,4 +1,4 @@
-"""What lies beside the commands of a document when they are run: small packages, archives and logs of real starts."""
+"""Files for the commands of a document: small packages, archives, and logs of real starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that calls `bootstrap()`: the code that it runs, and how its start ended."""
+"""A process that calls `bootstrap()`: its code, and how its start ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A terminal of its own for a command, and what the command shows there."""
+"""A pseudo-terminal for a command, and the text that the command shows there."""
 
 from __future__ import annotations
 

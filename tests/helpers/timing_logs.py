@@ -1,4 +1,4 @@
-"""Timing logs for tests: lines as starts write them, with the figures that a test is about."""
+"""Timing logs for tests: lines as starts write them, with figures that a test chooses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytecode is the same every time, is accepted by the interpreter that it is for, and leaves the tree alone."""
+"""Compiling is reproducible, its interpreter accepts the bytecode, and the tree on the disk stays as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused, recorded or warned of, because it would not work where the tree is unpacked."""
+"""`pack` refuses, records or warns of files that would not work where the tree is unpacked."""
 
 from __future__ import annotations
 

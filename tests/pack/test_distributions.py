@@ -1,4 +1,4 @@
-"""Which distribution a file is of, and what is large."""
+"""Which distribution a file belongs to, and which distributions are large."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytecode that is packed as it is: the interpreter uses it, or it is told that it will not."""
+"""Bytecode that is packed as it is: the interpreter uses it, or `pack` says that it will not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does not look like installed packages is refused where no start could import it, else told of."""
+"""A folder that does not look like installed packages: refused if no start could import it, else a warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links of a tree: those that lead out of it are followed, kept or refused, and never packed in silence."""
+"""Links of a tree: those that lead out of it are followed, kept or refused, and always reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`unpackenv pack` as a person meets it: what it says meanwhile, how it stops, and what it says at the end."""
+"""`unpackenv pack` as a user sees it: its progress, how it stops, and its report at the end."""
 
 from __future__ import annotations
 

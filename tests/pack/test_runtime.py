@@ -1,4 +1,4 @@
-"""The runtime: small, enough to start an archive, and in nobody's way."""
+"""The runtime: small, enough to start an archive, and apart from the application's packages."""
 
 from __future__ import annotations
 

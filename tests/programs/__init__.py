@@ -1,4 +1,4 @@
-"""What `make` runs of the tests, which is no test: what is missing here (`means`), kills for hours (`soak`), `fuzz`.
+"""Programs of the tests that `make` runs: `means` lists what is missing here, `soak` kills starts for hours, `fuzz`.
 
-Each is run as a module, with `tests` and `benchmarks` on the path, as the Makefile does.
+Each runs as a module, with `tests` and `benchmarks` on the path, as the Makefile does.
 """

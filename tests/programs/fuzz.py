@@ -1,10 +1,10 @@
 """Coverage-guided fuzzing of every parser that reads an archive: `make fuzz ARGS="[TARGET …]"`.
 
-Each target runs in a process of its own for `--seconds`. An error of unpackenv is an answer; anything else is a find,
-and so are more than 512 MiB, or 10 seconds for one input. The input of a find is kept in the working directory:
+Each target runs in its own process for `--seconds`. An `UnpackenvError` is a right answer. Any other exception is a
+finding, and so are more than 512 MiB, or 10 seconds for one input. The working directory keeps the input of a finding:
 `make fuzz ARGS="TARGET --input FILE"` runs it again. Minimised, it becomes a test.
 
-Checksums would keep a fuzzer out for ever: most targets have a first byte that says whether they are put right.
+A fuzzer does not guess checksums. So the first byte of most inputs says whether the target corrects them.
 """
 
 from __future__ import annotations

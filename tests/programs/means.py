@@ -1,7 +1,7 @@
-"""What the suite needs, makes and takes, said before it starts; the standard library alone, for any Python 3.
+"""Say before the suite starts what it needs, makes and uses. With the standard library alone, for any Python 3.
 
-make means                              what is said, with what is missing here
-python3 -m programs.means --packages    the Debian packages that bring what is missing
+make means                              what the suite needs, and what is missing here
+python3 -m programs.means --packages    the Debian packages that provide what is missing
 """
 
 from __future__ import annotations

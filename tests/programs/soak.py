@@ -1,4 +1,4 @@
-"""Kills starts at random moments and looks at what the next start makes of it: `make soak`.
+"""Kill starts at random moments, and check the next start: `make soak`.
 
 A start is killed by SIGKILL at a time spread evenly over its whole duration, from before the interpreter runs to after
 the application does. The next start on the same target must end well, with a tree that `unpackenv verify --target`

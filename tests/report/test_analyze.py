@@ -1,4 +1,4 @@
-"""`unpackenv analyze` on real environments: what it names is there, and what it measures adds up."""
+"""`unpackenv analyze` on real environments: the files that it names exist, and its figures add up."""
 
 from __future__ import annotations
 

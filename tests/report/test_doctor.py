@@ -1,4 +1,4 @@
-"""`unpackenv doctor` where something is wrong, of each kind: it says what a start would run into, and a start does."""
+"""`unpackenv doctor` with each kind of problem: it predicts the error of a start, and a start ends with it."""
 
 from __future__ import annotations
 

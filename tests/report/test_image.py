@@ -1,4 +1,4 @@
-"""Packages in the layers of an image: found, counted as a container would see them, and brought to the disk."""
+"""Packages in the layers of an image: found, counted as a container sees them, and extracted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress is for people: on a real terminal there is a bar, in a log there is nothing of it."""
+"""Progress is for people: a terminal shows a bar, a log does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports fit the terminal: no line is wider, and no word is broken that fits a line."""
+"""Reports fit the terminal: no line is wider, and a word that fits a line is not broken."""
 
 from __future__ import annotations
 

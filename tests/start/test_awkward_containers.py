@@ -1,4 +1,4 @@
-"""Containers that lack what a machine has: places to write, a name for the user, CPUs, memory, files, /proc."""
+"""Containers that lack something usual: places to write, a name for the user, CPUs, memory, files, /proc."""
 
 from __future__ import annotations
 

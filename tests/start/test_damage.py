@@ -1,4 +1,4 @@
-"""A damaged archive does not start, wherever the damage is: whole starts, not the reader alone."""
+"""A damaged archive does not start, wherever the damage is. These are whole starts, not the reader alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wrapper: `python -m unpackenv [options] -- CMD` bootstraps, and then is CMD."""
+"""The wrapper: `python -m unpackenv [options] -- CMD` bootstraps, and then becomes CMD."""
 
 from __future__ import annotations
 

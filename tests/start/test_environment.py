@@ -1,4 +1,4 @@
-"""Settings as people write them: empty variables, slips, `~` and `$HOME`."""
+"""Settings as people write them: empty variables, mistyped names, `~` and `$HOME`."""
 
 from __future__ import annotations
 

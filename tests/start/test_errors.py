@@ -1,4 +1,4 @@
-"""What people see when a start is refused: whence the target came, and a traceback of their own program."""
+"""Errors as users see them: who named the target, and a traceback of their own program only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets that the application's search path names already, and caches that exist when a start comes."""
+"""Targets that are on `sys.path` before the start, and caches that exist before it."""
 
 from __future__ import annotations
 

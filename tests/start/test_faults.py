@@ -1,4 +1,4 @@
-"""Faults while a start writes and publishes: injected into every call, and on file systems that really are full."""
+"""Faults while a start writes and publishes: injected into every call, and on really full file systems."""
 
 from __future__ import annotations
 

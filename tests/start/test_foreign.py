@@ -1,4 +1,4 @@
-"""Archives that plain tar made: the same tree as tar's own, the same safety, wherever they go."""
+"""Archives that plain tar made: the same tree as tar's own, and the same safety, on every kind of target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile archives, started: an error of ours, soon, in little memory, and nothing left or changed anywhere."""
+"""Starts with hostile archives: an `UnpackenvError`, soon, in little memory, with nothing left or changed anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is importable after a start, in this process and below it, and what wins over what."""
+"""What this process and its children can import after a start, and which path takes precedence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What imports what: the layers of the project, and what a start may load."""
+"""Which module imports which: the rooms of the project, and the modules that a start may load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Children behind launchers that put a `sitecustomize` of their own first, and children of other Pythons."""
+"""Children of launchers that put their own `sitecustomize` first, and children of other Pythons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many workers: CPU affinity, the quota of the own cgroup and those above it, and the memory budget."""
+"""The number of workers: by CPU affinity, the quotas of the own cgroup and those above it, and the memory budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/timing-log.md: its examples are what starts write, and its tables are the schema's."""
+"""docs/timing-log.md: starts write lines like its examples, and its tables have the fields of the schema."""
 
 from __future__ import annotations
 

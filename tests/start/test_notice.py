@@ -1,4 +1,4 @@
-"""What a start says while it takes long, and when it says nothing."""
+"""The notice of a start that takes long, and when there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unpacking in parallel gives the tree that was packed, whatever the workers, and fails as one."""
+"""Unpacking in parallel gives the packed tree, with any number of workers; if one worker fails, all stop."""
 
 from __future__ import annotations
 

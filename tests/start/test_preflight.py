@@ -1,4 +1,4 @@
-"""What is wrong before the first byte is written: each check against the real thing, and its reason code."""
+"""Checks before the first byte is written: each with a real cause, and its reason code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application's process after a start is as it was; several at once."""
+"""A start leaves the application's process as it was; several starts in one process."""
 
 from __future__ import annotations
 

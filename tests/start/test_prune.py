@@ -1,4 +1,4 @@
-"""Old trees are removed, and never one that a process uses."""
+"""`prune` removes old trees, and never one that a process uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody who may write beside the target, or in a part of an old tree, cannot redirect what a start does."""
+"""Users who may write next to the target, or in a part of an old tree, cannot redirect a start."""
 
 from __future__ import annotations
 

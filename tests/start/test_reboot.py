@@ -1,4 +1,4 @@
-"""After a restart of the machine a tree is counted before it is trusted, once, unless it was synced."""
+"""After a reboot a start counts the files of a tree before it uses the tree, once, unless it was synced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts that may not start processes or threads: a limit on them is reached."""
+"""Starts that reach a limit on processes or threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real renderer on CPython 3.9 out of an archive: by every way in, a real picture and no recompilation."""
+"""The real renderer on CPython 3.9 from an archive: every way to start gives a real picture, without recompilation."""
 
 from __future__ import annotations
 

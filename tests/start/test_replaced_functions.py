@@ -1,4 +1,4 @@
-"""Starts in applications that have put functions of their own in the place of the interpreter's."""
+"""Starts in applications that have replaced functions of the interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A setting is declared once: what has it elsewhere says the same, and has no other."""
+"""A setting is declared once: signature, documents and commands have the same settings, and no others."""
 
 from __future__ import annotations
 

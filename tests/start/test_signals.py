@@ -1,4 +1,4 @@
-"""Told to stop while it waits, unpacks or publishes, a start ends at once and leaves nothing; then CMD has the word."""
+"""Stop signals: a start that waits, unpacks or publishes ends at once and leaves nothing; CMD handles later ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hundred starts that are killed at random moments; `make soak` kills a thousand, at other moments each time."""
+"""A hundred starts, killed at random moments; `make soak` kills a thousand, at other moments each time."""
 
 from __future__ import annotations
 

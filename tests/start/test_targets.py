@@ -1,4 +1,4 @@
-"""Targets of every kind: how a tree comes to its place, and what is left when that fails or is killed."""
+"""Targets of every kind: how a tree gets to its place, and what remains if that fails or is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trace of an unpack: who did what with which frame, and when, as Chrome and Perfetto read it."""
+"""The trace of an unpack: what each worker did with each frame, and when, as Chrome and Perfetto read it."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     python app.py PICTURE.jpg            draw one picture, print its size, exit
     python app.py --serve [PORT]         draw at every GET /
 
-With RENDERER_BOOTSTRAP=1 its packages come out of an archive; with =tar out of one that `tar` unpacks to /, as it is
-done by hand; without, they must be importable.
+With RENDERER_BOOTSTRAP=1 its packages come from an archive, with =tar from one that `tar` unpacks to /, as people do it
+by hand. Without it they must be importable.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The renderer's interpreter, its packages, and what unpackenv itself needs there: for tests and benchmarks alike."""
+"""The renderer's interpreter, its packages, and those of unpackenv itself, for tests and benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding the lines of starts among whatever else a container wrote."""
+"""Finding the lines of starts among other output of a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of words: it has those of a start and no other, and what explains them says what it says."""
+"""The table of words: it has those of a start and no other, and pictures and pages use its words."""
 
 from __future__ import annotations
 
