@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test means soak fuzz lint format docs tables bench images clean
+.PHONY: help demo test environment means soak fuzz lint format docs tables bench images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
@@ -25,6 +25,8 @@ demo: $(VENV)/.build ## pack a small real set of packages and start an app from 
 test: means $(VENV)/.build,test ## run the tests
 	@$(BIN)/python -m compileall -q src # for the thousands of starts, also where PYTHONDONTWRITEBYTECODE is set
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+environment: $(VENV)/.build,test
 
 means:
 	@$(WITH) $(PYTHON) -m programs.means

@@ -10,32 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from helpers.interpreters import EACH_INTERPRETER
 from helpers.support import Tally
 from rig.renderer import install
 
-# What another CPython can change, and so is run on each of them, with `-m interpreter`: files, or tests by how their
-# names begin. How modules are found and loaded, and their byte code; what the standard library does for processes,
-# threads, signals, locales, options, tracebacks, tars and codecs; a start through each door; a chart by the libraries
-# of that Python. What it cannot change is run on one: formats byte by byte, faults of file systems, starts at once,
-# what reports say, documents, containers, benchmarks.
-EACH_INTERPRETER = (
-    "archive/test_facts.py", "archive/test_tarstream.py", "archive/test_writer_reader.py", "archive/test_xz.py",
-    "archive/test_zstd.py", "pack/test_bytecode.py", "pack/test_distributions.py", "pack/test_kept.py",
-    "pack/test_pack.py::test_a_pack_that_is_told_to_stop[", "pack/test_runtime.py", "pack/test_source.py",
-    "report/test_analyze.py::test_packages", "report/test_doctor.py::test_standard_library",
-    "report/timings/test_page.py::test_what_is_on_it",
-    "start/test_awkward_containers.py::test_names_that_are_not_ascii", "start/test_bootstrap.py",
-    "start/test_bytecode_use.py", "start/test_cli.py", "start/test_entrypoint.py", "start/test_environment.py",
-    "start/test_errors.py", "start/test_existing_paths.py", "start/test_foreign.py::test_the_tree_is_that_of_tar",
-    "start/test_hook.py", "start/test_import_paths.py", "start/test_imports.py", "start/test_interpreters.py",
-    "start/test_launchers.py", "start/test_limits.py", "start/test_log.py", "start/test_parallel.py",
-    "start/test_process.py", "start/test_refused_processes.py", "start/test_relocate.py",
-    "start/test_replaced_functions.py", "start/test_signals.py", "start/test_trace.py",
-)  # fmt: skip
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them."""
+    """Mark what is run on each interpreter."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-import conftest
 from helpers.documented import PROJECT
+from helpers.interpreters import EACH_INTERPRETER
 from helpers.processes import PATHS, processes_with, run, start, wait_for
 from programs import means
 from rig import kept
@@ -260,6 +260,6 @@ def test_no_test_depends_on_how_fast_the_machine_is() -> None:
 
 def test_what_each_interpreter_runs_is_there() -> None:
     """A test that was renamed or moved would silently run on one interpreter only."""
-    for name in conftest.EACH_INTERPRETER:
+    for name in EACH_INTERPRETER:
         file, _, test = name.partition("::")
         assert f"def {test.rstrip('[')}" in (TESTS / file).read_text(), name

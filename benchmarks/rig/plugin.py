@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import compileall
 import signal
 
 import hypothesis
 import pytest
 
 from rig import broken
-from rig.environment import SOURCE
 from rig.temporary import Temporary
 
 # Examples write to the disk: how long one takes says nothing.
@@ -39,12 +37,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-means", action="store_true", help="fail if tests are skipped because something is missing"
     )
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile the package once: the processes that tests start may not write bytecode."""
-    if not hasattr(session.config, "workerinput"):
-        compileall.compile_dir(f"{SOURCE}/unpackenv", quiet=2)
 
 
 @pytest.hookimpl(trylast=True)

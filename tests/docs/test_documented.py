@@ -61,3 +61,18 @@ def test_it_runs(bench: Path, document: Path) -> None:
         outcomes = re.findall(r"^unpackenv: (unpacked|reused) ", said["Use it"], re.MULTILINE)
         assert outcomes == ["unpacked", "reused", "reused", "unpacked"]  # Python, the wrapper and what it starts, `-C`
         assert "verdict: don't" in said["Use it"]
+
+
+def test_every_document_has_its_place_in_the_site() -> None:
+    named = set(re.findall(r": ([\w-]+\.md)$", (PROJECT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {path.name for path in PROJECT.glob("docs/*.md")} <= named
+
+
+def test_a_test_that_is_said_to_hold_a_promise_is_there() -> None:
+    """And what is said to be in a directory of tests."""
+    text = (PROJECT / "docs/reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+\.py|tests/\w+)`", text))
+    there = {path.name for path in PROJECT.glob("tests/**/test_*.py")}
+    there |= {f"tests/{path.name}" for path in (PROJECT / "tests").iterdir()}
+    assert len(named) > 15
+    assert named <= there
