@@ -36,7 +36,9 @@ def test_the_shortest_has_four_other_lines_than_one_without_unpackenv() -> None:
 
 
 @pytest.mark.parametrize(("heading", "words"), RUNS, ids=[f"{heading}: {' '.join(words)}" for heading, words in RUNS])
-def test_as_documented(docker: Docker, image: Callable[[str], str], heading: str, words: tuple[str, ...]) -> None:
+def test_a_dockerfile_works_as_documented(
+    docker: Docker, image: Callable[[str], str], heading: str, words: tuple[str, ...]
+) -> None:
     at = words.index("app")
     options, command, tag = words[:at], words[at + 1 :], image(RECIPES[heading].uses)
     if "--detach" in options:
@@ -60,7 +62,7 @@ def tree_in(stderr: str) -> str:
     return next(word for word in stderr.split() if "/" in word and "env/" in word).rstrip(":,;")
 
 
-def test_readme(engine: Engine, docker: Docker, python_images: None, context: Path) -> None:
+def test_the_dockerfile_of_the_readme_works(engine: Engine, docker: Docker, python_images: None, context: Path) -> None:
     tag = docker_client.build(engine, "readme", line_of(README, "FROM python"), context)
     done = docker.run(tag)
     assert done.returncode == 0, done.stderr
