@@ -180,7 +180,7 @@ def test_no_two_say_the_same() -> None:
 
 
 @pytest.mark.parametrize("raw", CONTENTS.values(), ids=CONTENTS.keys())
-def test_frames(codec: Codec, raw: bytes) -> None:
+def test_frames_decode_to_what_was_encoded(codec: Codec, raw: bytes) -> None:
     for level in {codec.fast_level, codec.level}:
         encode = codec.encoder(level, 1 << 20)
         frame = encode(raw)
@@ -205,7 +205,7 @@ def test_frames_of_another_size_than_announced(codec: Codec) -> None:
     assert out == TEXT
 
 
-def test_damaged_frames(codec: Codec) -> None:
+def test_a_damaged_frame_is_refused_or_is_what_it_was(codec: Codec) -> None:
     """Cut off or changed, a frame is refused, or is what it was: the table of contents has the sha256 of each."""
     frame = codec.encoder(codec.fast_level, 1 << 20)(TEXT[:3000])
     choose = random.Random(2)
@@ -223,7 +223,7 @@ def test_damaged_frames(codec: Codec) -> None:
             pass
 
 
-def test_columns(codec: Codec) -> None:
+def test_columns_decode_to_what_was_encoded(codec: Codec) -> None:
     for raw in (b"x", TEXT):
         stored = codec.encode_columns(raw)
         assert codec.decode_columns(stored, len(raw)) == raw

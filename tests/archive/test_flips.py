@@ -122,7 +122,7 @@ def test_regions_cover_the_archive(archive: Path) -> None:
     assert covered == list(range(archive.stat().st_size))
 
 
-def test_truncated_anywhere(archive: Path, tmp_path: Path) -> None:
+def test_an_archive_cut_off_anywhere_is_refused(archive: Path, tmp_path: Path) -> None:
     data = archive.read_bytes()
     path = tmp_path / "cut"
     path.write_bytes(data)

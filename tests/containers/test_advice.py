@@ -43,7 +43,7 @@ def test_analyze_what_docker_save_writes(engine: Engine, python_images: None, tm
 
 
 @pytest.mark.parametrize("heading", ["The shortest", "As entrypoint"])
-def test_doctor(docker: Docker, image: Callable[[str], str], heading: str) -> None:
+def test_doctor_names_what_made_a_container_fail(docker: Docker, image: Callable[[str], str], heading: str) -> None:
     """Where the hook ends every interpreter, and where the entrypoint never gets to the command."""
     command = ["-m", "unpackenv", "doctor", "--json"]
     python = ["--env=PYTHONPATH=/opt/unpackenv/runtime", "--entrypoint=python"]

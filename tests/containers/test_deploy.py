@@ -89,7 +89,9 @@ class Pod:
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_pod(docker: Docker, image: Callable[[str], str], path: Path) -> None:
+def test_a_pod_starts_with_what_its_init_container_unpacked(
+    docker: Docker, image: Callable[[str], str], path: Path
+) -> None:
     pod = Pod(docker, path, image("Not as root"), {})
     assert pod.initialise().count("unpackenv: unpacked") == 1
     for _ in "started", "started again":  # a new container, as the kubelet makes one
@@ -136,7 +138,7 @@ def compose(engine: Engine, tmp_path: Path, image: Callable[[str], str]) -> Iter
     run_it("down", "--volumes")
 
 
-def test_compose(engine: Engine, compose: Callable[..., str]) -> None:
+def test_the_compose_file_unpacks_once(engine: Engine, compose: Callable[..., str]) -> None:
     services = yaml.safe_load(compose("config"))["services"]
     assert services["app"]["read_only"] is True
     compose("up", "--detach", "--scale", "app=3")

@@ -38,7 +38,9 @@ def test_the_shortest_has_four_other_lines_than_one_without_unpackenv() -> None:
 
 
 @pytest.mark.parametrize(("heading", "words"), RUNS, ids=[f"{heading}: {' '.join(words)}" for heading, words in RUNS])
-def test_as_documented(docker: Docker, image: Callable[[str], str], heading: str, words: tuple[str, ...]) -> None:
+def test_a_dockerfile_works_as_documented(
+    docker: Docker, image: Callable[[str], str], heading: str, words: tuple[str, ...]
+) -> None:
     at = words.index("app")
     options, command, tag = words[:at], words[at + 1 :], image(RECIPES[heading].uses)
     if "--detach" in options:

@@ -44,7 +44,7 @@ def test_these_are_all() -> None:
     assert {block.document.name for block in blocks if block.needs_docker} == {"analyze.md", "doctor.md"}
 
 
-def test_analyze(engine: Engine, bench: Path) -> None:
+def test_the_commands_of_analyze_work_on_images(engine: Engine, bench: Path) -> None:
     metadata = {"pandas-2.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pandas\nVersion: 2.0\n"}
     write_tree(bench / "site-packages", metadata)  # by which packages are found in an image
     build(engine, bench, PLAIN)
@@ -53,7 +53,9 @@ def test_analyze(engine: Engine, bench: Path) -> None:
     assert len(re.findall("^  pandas ", said, re.MULTILINE)) == 3
 
 
-def test_doctor(engine: Engine, python_images: None, context: Path, bench: Path) -> None:
+def test_the_commands_of_doctor_work_in_a_container(
+    engine: Engine, python_images: None, context: Path, bench: Path
+) -> None:
     build(engine, context, documented.recipes()["The shortest"].dockerfile)
     here, there = run(engine, bench, "doctor.md").values()
     assert "A start here " in here

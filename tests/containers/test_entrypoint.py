@@ -107,7 +107,7 @@ def test_restart_is_warm(docker: Docker, entrypoint: str) -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, int) else None,
 )
-def test_exit_codes(
+def test_the_exit_code_is_that_of_the_command_or_says_what_failed(
     docker: Docker, entrypoint: str, command: list[str], options: list[str], code: int, said: str
 ) -> None:
     done = docker.run(entrypoint, *command, options=options)

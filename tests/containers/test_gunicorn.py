@@ -23,7 +23,7 @@ print(json.dumps(list(answers.values())))
 """.replace("PATIENCE", str(PATIENCE))
 
 
-def test_workers(docker: Docker, image: Callable[[str], str]) -> None:
+def test_four_workers_use_one_tree_and_stop_with_their_server(docker: Docker, image: Callable[[str], str]) -> None:
     container = docker.start(image("A virtual environment, with gunicorn"))
     for start in "cold", "warm":
         if start == "warm":

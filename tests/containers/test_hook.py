@@ -44,7 +44,7 @@ def test_stop_while_the_application_unpacks(docker: Docker, automatic: str, heav
 
 
 @pytest.mark.parametrize("flag", [[], ["-I"], ["-s"]], ids=["", "-I", "-s"])
-def test_exec(docker: Docker, automatic: str, flag: list[str]) -> None:
+def test_docker_exec_finds_the_packages(docker: Docker, automatic: str, flag: list[str]) -> None:
     container = docker.start(automatic, "sleep", "1200")
     first = container.exec("python", *flag, "-c", WHERE)
     assert first.startswith("/opt/unpackenv/env/")
@@ -53,7 +53,7 @@ def test_exec(docker: Docker, automatic: str, flag: list[str]) -> None:
     assert container.exec("python", "-c", child) == first
 
 
-def test_health_check(docker: Docker, automatic: str) -> None:
+def test_a_health_check_finds_the_packages(docker: Docker, automatic: str) -> None:
     container = docker.start(automatic, "python", "-c", "import flask, time; time.sleep(1200)", options=HEALTH)
     wait_for(lambda: container.state["Health"]["Status"] != "starting", "the health check")
     health = container.state["Health"]

@@ -19,7 +19,9 @@ def entrypoint(image: Callable[[str], str]) -> str:
 
 
 @pytest.mark.parametrize(("cpus", "workers"), [("0.5", 1), ("1.5", 2)])
-def test_cpus(docker: Docker, entrypoint: str, heavy: list[str], cpus: str, workers: int) -> None:
+def test_as_many_workers_as_the_cpus_of_a_container(
+    docker: Docker, entrypoint: str, heavy: list[str], cpus: str, workers: int
+) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("there is one CPU only")
     done = docker.run(entrypoint, "true", options=[*heavy, f"--cpus={cpus}", JSON])
@@ -27,7 +29,9 @@ def test_cpus(docker: Docker, entrypoint: str, heavy: list[str], cpus: str, work
 
 
 @pytest.mark.parametrize("memory", [64, 128])
-def test_memory(docker: Docker, entrypoint: str, heavy: list[str], memory: int) -> None:
+def test_a_container_of_little_memory_is_not_killed(
+    docker: Docker, entrypoint: str, heavy: list[str], memory: int
+) -> None:
     """400 MB are unpacked by a container that may have far less, and it is not killed."""
     os.sync()  # version 1 of cgroups does not slow down who writes faster than a busy disk: it kills
     container = docker.start(entrypoint, "echo", "started", options=[*heavy, f"--memory={memory}m", JSON])

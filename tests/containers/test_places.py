@@ -44,7 +44,7 @@ def reasons(line: dict[str, Any]) -> list[str]:
     return [place.rpartition("(")[2].rstrip(")") for place in line.get("tried") or line["where"].split(", ")]
 
 
-def test_read_only(docker: Docker, image: Callable[[str], str]) -> None:
+def test_nothing_writable_is_an_error_with_every_place_tried(docker: Docker, image: Callable[[str], str]) -> None:
     error = refused(docker.run(image("As entrypoint"), options=["--read-only", JSON]))
     assert error["reason"] == "target-not-writable"
     assert reasons(error) == ["target-read-only"] * 3
@@ -77,7 +77,7 @@ def test_tmpfs_that_all_may_write_to(docker: Docker, automatic: str) -> None:
     assert reasons(line) == ["target-untrusted"]
 
 
-def test_user(docker: Docker, unprivileged: str) -> None:
+def test_a_user_unpacks_to_a_directory_of_its_own(docker: Docker, unprivileged: str) -> None:
     line = started(docker.run(unprivileged, options=[JSON]), uid=1000)
     assert line["target"].startswith("/opt/unpackenv/env/")
 
@@ -95,7 +95,7 @@ def test_user_without_a_name_read_only(docker: Docker, unprivileged: str) -> Non
 
 
 @pytest.mark.parametrize("user", [0, 1000])
-def test_no_capabilities(docker: Docker, unprivileged: str, user: int) -> None:
+def test_a_start_needs_no_capabilities(docker: Docker, unprivileged: str, user: int) -> None:
     options = [f"--user={user}", "--cap-drop=ALL", "--security-opt=no-new-privileges", JSON]
     line = started(docker.run(unprivileged, options=options), uid=user)
     assert line["target"].startswith("/root/.cache/" if user == 0 else "/opt/unpackenv/env/")

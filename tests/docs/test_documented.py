@@ -54,7 +54,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.xdist_group("documents")
 @pytest.mark.parametrize("document", [path for path in RUN if path.name not in NEWCOMER], ids=lambda path: path.name)
-def test_it_runs(bench: Path, document: Path) -> None:
+def test_the_commands_of_a_document_run(bench: Path, document: Path) -> None:
     said = documented.run([document], bench, snippets.env(bench))
     if document.name == "README.md":
         assert "docs/demo/demo.sh" in said["See it work"]

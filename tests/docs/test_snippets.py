@@ -56,7 +56,7 @@ def test_a_cut_archive_is_refused(said: dict[str, str]) -> None:
         ("Remove trees that nobody uses", "usage: unpackenv prune"),
     ],
 )
-def test_a_recipe(said: dict[str, str], heading: str, words: str) -> None:
+def test_a_recipe_prints_what_it_promises(said: dict[str, str], heading: str, words: str) -> None:
     assert words in said[heading]
 
 

@@ -12,7 +12,7 @@ EACH_INTERPRETER = (
     "archive/test_writer_reader.py", "archive/test_xz_format.py", "archive/test_zstd_format.py",
     "pack/test_bytecode.py", "pack/test_distributions.py", "pack/test_kept.py",
     "pack/test_pack.py::test_a_pack_that_is_told_to_stop[", "pack/test_runtime.py", "pack/test_source.py",
-    "report/test_analyze.py::test_packages", "report/test_doctor.py::test_standard_library",
+    "report/test_analyze.py::test_packages_add_up_to_what_is_there", "report/test_doctor.py::test_standard_library",
     "report/timings/test_page.py::test_what_is_on_it",
     "start/test_awkward_containers.py::test_names_that_are_not_ascii", "start/test_bootstrap.py",
     "start/test_bytecode_use.py", "start/test_cli.py", "start/test_entrypoint.py", "start/test_environment.py",

@@ -117,7 +117,7 @@ def other_pythons() -> Iterator[str]:
 # --- what comes out ----------------------------------------------------------------------------
 
 
-def test_members(tree: Path) -> None:
+def test_every_source_has_its_bytecode(tree: Path) -> None:
     result = compiled(tree)
     assert paths(result) == [
         "top.py",
@@ -161,7 +161,7 @@ def test_the_tree_is_not_written(tree: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", COMPILED)
-def test_header(tree: Path, mode: str) -> None:
+def test_the_header_says_how_the_source_is_checked(tree: Path, mode: str) -> None:
     data = contents(compiled(tree, mode))[f"__pycache__/top.{TAG}.pyc"]
     text = (tree / "top.py").read_bytes()
     stamp = (1_600_000_000).to_bytes(4, "little") + len(text).to_bytes(4, "little")
@@ -464,7 +464,7 @@ def test_source_that_vanishes(tree: Path) -> None:
     assert caught.value.where == str(tree / "package/inner.py")
 
 
-def test_progress(stateful: Path) -> None:
+def test_progress_is_told_file_by_file(stateful: Path) -> None:
     described = source.recognise(str(stateful))
     seen: list[tuple[int, int]] = []
     staging = str(made(stateful.parent / "staging"))
@@ -474,6 +474,6 @@ def test_progress(stateful: Path) -> None:
     assert list(dict.fromkeys([(0, 10), *seen])) == [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
 
 
-def test_unknown_mode(tree: Path) -> None:
+def test_an_unknown_mode_is_refused_with_the_known_ones(tree: Path) -> None:
     with pytest.raises(SettingError, match="'fast' is none of unchecked-hash,"):
         compiled(tree, "fast")

@@ -101,7 +101,7 @@ def warned(root: Path, exclude: Sequence[str] = ()) -> list[str]:
         ("app-1.0.dist-info/direct_url.json", '{"dir_info": {"editable": true}, "url": "file:///src/app"}'),
     ],
 )
-def test_editable_install(tmp_path: Path, name: str, text: str) -> None:
+def test_an_editable_install_is_warned_of(tmp_path: Path, name: str, text: str) -> None:
     (warning,) = warned(make(tmp_path, name, data=text))
     assert warning.startswith(name.split("/")[0])
     assert "Install it without -e" in warning

@@ -28,7 +28,7 @@ def distribution(name: str, *files: str, **other: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("inner", ["", f"{LIB}/"])
-def test_by_names(tmp_path: Path, inner: str) -> None:
+def test_files_belong_to_distributions_by_their_names(tmp_path: Path, inner: str) -> None:
     """Where nothing is listed."""
     found = {
         "numpy/core.py": 100,

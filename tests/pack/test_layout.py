@@ -40,7 +40,9 @@ def told(root: Path, exclude: Sequence[str] = ()) -> list[str]:
         (["six-1.0-py3-none-any.whl", "more-1.0.tar.gz"], "holds wheels (such as six-1.0", "--find-links {}"),
     ],
 )
-def test_refused(tmp_path: Path, paths: list[str], what: str, hint: str) -> None:
+def test_what_is_no_folder_of_packages_is_refused_with_the_better_one(
+    tmp_path: Path, paths: list[str], what: str, hint: str
+) -> None:
     root = make(tmp_path, "tree/") / "tree"
     make(root, *paths)
     with pytest.raises(PackError) as caught:
@@ -79,7 +81,7 @@ def test_a_project_without_its_environment_is_packed(tmp_path: Path) -> None:
         (["setup.py", "app/__init__.py"], "{} is the source of a project (setup.py)"),
     ],
 )
-def test_told_of(tmp_path: Path, paths: list[str], said: str) -> None:
+def test_what_looks_wrong_is_warned_of(tmp_path: Path, paths: list[str], said: str) -> None:
     (warning,) = told(make(tmp_path, *paths))
     assert warning.startswith(said.format(tmp_path))
 

@@ -185,7 +185,7 @@ def test_a_short_pack_says_little(site: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "level"), [("x.tar.zst", "9"), ("x.tar.xz", "1")])
-def test_fast(site: Path, tmp_path: Path, name: str, level: str) -> None:
+def test_fast_says_that_it_is_and_excludes_best(site: Path, tmp_path: Path, name: str, level: str) -> None:
     for options, expected in (["--fast"], level), (["--fast", "--level", "2"], "2"):
         assert run(wrapper("pack", site, "-o", tmp_path / name, *options)).returncode == 0
         assert f"  level {expected}\n" in run(wrapper("inspect", tmp_path / name)).stdout

@@ -37,7 +37,7 @@ def without_packages(*arguments: object, path: str, **variables: object) -> list
 
 
 @pytest.mark.skipif(not shutil.which("strip"), reason="binutils are not installed")
-def test_size(written: runtime.Runtime) -> None:
+def test_a_runtime_is_small_on_disk(written: runtime.Runtime) -> None:
     assert written.stripped
     on_disk = sum(file.lstat().st_blocks * 512 for file in Path(written.path).rglob("*"))
     assert on_disk <= written.size <= LIMIT

@@ -45,7 +45,7 @@ def test_in_order_puts_parents_before_their_members() -> None:
     assert [entry.path for entry in scan.in_order(entries)] == ["a.py", "a", "a/z", "a/b", "a/b/c"]
 
 
-def test_entries(tmp_path: Path) -> None:
+def test_every_kind_of_entry_is_found(tmp_path: Path) -> None:
     make(tmp_path, "package/data", data="12345")
     (tmp_path / "package/link").symlink_to("../nowhere")
     (tmp_path / "package/data").chmod(0o6750)
@@ -139,7 +139,7 @@ def test_next_name_is_the_file_when_the_first_is_left_out(tmp_path: Path, how: s
     ],
 )
 @pytest.mark.parametrize("inner", ["", f"{LIB}/"])
-def test_exclude(tmp_path: Path, glob: str, left: str, inner: str) -> None:
+def test_a_pattern_leaves_out_what_it_matches(tmp_path: Path, glob: str, left: str, inner: str) -> None:
     make(tmp_path, *(inner + path for path in ("pandas/a.pyi", "pandas/b.py", "pandas/tests/x.py", "tests/y.py")))
     files = [path for path, entry in scanned(tmp_path, ["unused", glob]).items() if entry.kind == "file"]
     assert files == [inner + path for path in left.split()]

@@ -18,7 +18,7 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 LIB = f"lib/python{VERSION}/site-packages"
 
 
-def test_flat_tree(tmp_path: Path) -> None:
+def test_a_directory_of_packages_is_recognised(tmp_path: Path) -> None:
     described = source.recognise(str(make(tmp_path, "six.py", "bin/tool")))
     assert (described.root, described.kind, described.import_paths) == (str(tmp_path), "site-packages", ("",))
     assert (described.bin, described.target) == ("bin", "")
@@ -34,7 +34,7 @@ def test_root_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("inner", ["", "usr/", "usr/local/", "local/", "opt/some/python/"])
-def test_prefix(tmp_path: Path, inner: str) -> None:
+def test_an_installation_is_recognised(tmp_path: Path, inner: str) -> None:
     make(tmp_path, "opt/" if inner.startswith("opt") else "etc/settings")
     described = source.recognise(str(make(tmp_path, f"{inner}{LIB}/six.py", f"{inner}bin/tool")))
     assert (described.kind, described.import_paths, described.bin) == ("prefix", (inner + LIB,), f"{inner}bin")
@@ -46,7 +46,7 @@ def test_prefix_with_several_import_paths(tmp_path: Path) -> None:
     assert source.recognise(str(tmp_path)).import_paths == (others[0], others[1], LIB)
 
 
-def test_venv(tmp_path: Path) -> None:
+def test_a_virtual_environment_is_recognised(tmp_path: Path) -> None:
     make(tmp_path, "pyvenv.cfg", data=f"home = /usr/bin\nversion = {VERSION}.1\n")
     make(tmp_path, f"{LIB}/six.py", "bin/activate")
     (tmp_path / "bin/python").symlink_to(sys.executable)
@@ -63,7 +63,7 @@ def test_venv_without_an_interpreter_runs_ours(tmp_path: Path) -> None:
     assert source.recognise(str(tmp_path)).interpreter.path == sys.executable
 
 
-def test_interpreter_facts(tmp_path: Path) -> None:
+def test_the_interpreter_is_described(tmp_path: Path) -> None:
     interpreter = source.recognise(str(tmp_path), sys.executable).interpreter
     assert interpreter.implementation == sys.implementation.name
     assert interpreter.version == VERSION

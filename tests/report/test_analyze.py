@@ -53,7 +53,7 @@ def files_of(site: Path) -> dict[str, int]:
 # --- what is in it -----------------------------------------------------------------------------
 
 
-def test_packages(small: dict[str, Any], small_site: Path) -> None:
+def test_packages_add_up_to_what_is_there(small: dict[str, Any], small_site: Path) -> None:
     files = files_of(small_site)
     packages = {package["name"]: package for package in small["packages"]}
     assert next(iter(packages)) == max(packages, key=lambda name: packages[name]["size"])
@@ -66,7 +66,7 @@ def test_packages(small: dict[str, Any], small_site: Path) -> None:
     assert 0.9 * small["measured"]["archive"] < stored < small["measured"]["archive"]
 
 
-def test_kinds(small: dict[str, Any], small_site: Path) -> None:
+def test_kinds_of_files_add_up_to_what_is_there(small: dict[str, Any], small_site: Path) -> None:
     files = files_of(small_site)
     kinds = {kind["name"]: kind for kind in small["kinds"]}
     for name, ending in ("Python sources", ".py"), ("bytecode", ".pyc"), ("shared objects and programs", ".so"):
@@ -102,7 +102,7 @@ def needless_of(found: dict[str, Any], name: str) -> dict[str, Any]:
     return dict(one)
 
 
-def test_needless(littered: Path, tmp_path: Path) -> None:
+def test_what_nobody_needs_is_named(littered: Path, tmp_path: Path) -> None:
     before = describe(littered)
     found = analyzed(littered)
     assert describe(littered) == before
@@ -143,7 +143,7 @@ def test_what_is_named_is_what_exclude_leaves_out(littered: Path, tmp_path: Path
 
 
 @pytest.mark.skipif(not shutil.which("strip"), reason="binutils are not installed")
-def test_symbols(tmp_path: Path) -> None:
+def test_symbols_are_what_strip_takes(tmp_path: Path) -> None:
     """The extension module of zstandard has megabytes of them; what is named is what strip takes."""
     backend = zstd_extension.find()
     assert backend
@@ -159,7 +159,7 @@ def test_symbols(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_exclude(littered: Path) -> None:
+def test_what_is_excluded_counts_for_nothing(littered: Path) -> None:
     found = analyzed(littered, "--exclude", "tests", "--exclude", "*.js")
     assert not [one for one in found["needless"] if one["name"] == "tests"]
     assert not found["duplicates"]
@@ -168,7 +168,7 @@ def test_exclude(littered: Path) -> None:
 # --- what is measured --------------------------------------------------------------------------
 
 
-def test_figures(small: dict[str, Any], small_site: Path, tmp_path: Path) -> None:
+def test_figures_are_those_of_stock_tools(small: dict[str, Any], small_site: Path, tmp_path: Path) -> None:
     """They are those of what stock tools and `pack` make of the same tree."""
     done = run(wrapper("pack", small_site, "-o", tmp_path / "archive.tar.zst", "--bytecode", "keep"))
     assert done.returncode == 0, done.stderr
@@ -224,7 +224,7 @@ def test_quick_is_an_estimate_and_close(large_site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_circumstances(small_site: Path) -> None:
+def test_link_and_containers_change_the_advice(small_site: Path) -> None:
     done = run(wrapper("analyze", small_site, "--containers", 5, "--link", 100))
     assert re.search(r"^  pull at 100 Mbit/s", done.stdout, re.MULTILINE)
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("    pull and ")]
@@ -245,7 +245,9 @@ def measured_of(plain: Layer, packed: Layer, unpack: float) -> Measured:
     ("unpack", "link", "containers", "worth_it", "break_even"),
     [(1.0, 1000, 4, True, 4), (1.0, 1000, 5, False, 4), (1.0, 100, 5, True, 12), (10.0, 1000, 1, False, 0)],
 )
-def test_verdict(unpack: float, link: float, containers: int, worth_it: bool, break_even: int) -> None:
+def test_the_verdict_follows_from_what_is_gained(
+    unpack: float, link: float, containers: int, worth_it: bool, break_even: int
+) -> None:
     """100 MB less take 0.8 s less at 1 Gbit/s; the plain layer takes 4 s to unpack, the other one none."""
     measured = measured_of(Layer(200e6, 150e6, 500e6, 4.0), Layer(100e6, 100e6, 100e6, 0.0), unpack)
     found = advice.advise(measured, Circumstances(containers, link))
@@ -265,7 +267,7 @@ def test_verdict_where_nothing_is_saved() -> None:
 # --- of what -----------------------------------------------------------------------------------
 
 
-def test_an_archive(small: dict[str, Any], small_archive: Path) -> None:
+def test_an_archive_is_analyzed_as_its_tree(small: dict[str, Any], small_archive: Path) -> None:
     before = small_archive.read_bytes()
     found = analyzed(small_archive)
     assert (found["kind"], found["measured"]["archive"]) == ("archive", len(before))
@@ -283,7 +285,9 @@ def test_an_archive_of_tar(small: dict[str, Any], small_site: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("write", [saved_images.docker, saved_images.oci])
-def test_an_image(small: dict[str, Any], small_site: Path, tmp_path: Path, write: Any) -> None:
+def test_an_image_is_analyzed_with_its_packages(
+    small: dict[str, Any], small_site: Path, tmp_path: Path, write: Any
+) -> None:
     info = "usr/lib/python3/dist-packages/thing-1.0.dist-info/METADATA"
     path = write(
         tmp_path / "image.tar", saved_images.layer((info, b"thing")), saved_images.layer(("packages", small_site))
@@ -356,7 +360,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"unpackenv: error: {tmp_path}: holds nothing")
 
 
-def test_no_room(small_site: Path, tmp_path: Path, mount: Any) -> None:
+def test_too_little_room_is_said_before(small_site: Path, tmp_path: Path, mount: Any) -> None:
     mount("-t", "tmpfs", "-o", "size=2M", "none", tmp_path)
     done = run(wrapper("analyze", small_site), environment(TMPDIR=tmp_path))
     assert done.returncode == 125

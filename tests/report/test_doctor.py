@@ -94,7 +94,7 @@ def test_all_is_well(archive: Path, target: Path) -> None:
     assert warm.only("tree")["facts"]["path"] == str(target)
 
 
-def test_as_text(archive: Path, target: Path) -> None:
+def test_the_text_has_a_line_for_each_finding(archive: Path, target: Path) -> None:
     done = run(wrapper("doctor", "--archive", archive, "--target", target))
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(rf"^  ok +place +{target}: a start unpacks here \(", done.stdout, re.MULTILINE)
@@ -190,7 +190,7 @@ result = [looked.level, denied.level, denied.text]
     assert "its stamp says 2 files of 200.0 kB, which could not be looked at (Permission denied: " in text
 
 
-def test_no_archive(tmp_path: Path) -> None:
+def test_a_missing_archive_is_a_problem_as_it_is_for_a_start(tmp_path: Path) -> None:
     named = ("--archive", tmp_path / "nowhere")
     found = doctor(*named)
     assert (found.returncode, found.problems) == (1, ["archive-not-found"])
@@ -229,14 +229,14 @@ def test_a_damaged_archive(archive: Path, target: Path, change: Callable[[bytes]
     assert set(found.problems) & {reason, failure}
 
 
-def test_another_digest(archive: Path, target: Path) -> None:
+def test_a_wrong_digest_is_a_problem_as_it_is_for_a_start(archive: Path, target: Path) -> None:
     named = ("--archive", archive, "--target", target, "--digest", "0" * 64)
     found = doctor(*named)
     assert (found.returncode, found.problems) == (1, ["digest-mismatch"])
     assert start(*named) == "digest-mismatch"
 
 
-def test_another_interpreter(tmp_path: Path, target: Path) -> None:
+def test_another_interpreter_is_a_problem_as_it_is_for_a_start(tmp_path: Path, target: Path) -> None:
     archive = tmp_path / "archive"
     pack_tree(archive, write_tree(tmp_path / "site", {"app.py": ""}), python="cpython-36")
     named = ("--archive", archive, "--target", target)
@@ -249,7 +249,7 @@ def test_another_interpreter(tmp_path: Path, target: Path) -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython decodes zstd itself")
-def test_without_zstandard(archive: Path, target: Path, tmp_path: Path) -> None:
+def test_a_missing_zstandard_is_a_problem_as_it_is_for_a_start(archive: Path, target: Path, tmp_path: Path) -> None:
     write_tree(tmp_path / "hidden", {"zstandard/__init__.py": "raise ImportError('broken')\n"})
     path = f"{tmp_path / 'hidden'}:{environment()['PYTHONPATH']}"
     named = ("--archive", archive, "--target", target)
@@ -272,7 +272,7 @@ def test_a_setting_that_is_mistyped(archive: Path, target: Path) -> None:
     assert all(one["topic"] != "settings" for one in known.found["findings"])
 
 
-def test_off(archive: Path, target: Path) -> None:
+def test_a_start_that_is_off_is_no_problem(archive: Path, target: Path) -> None:
     found = doctor("--archive", archive, "--target", target, UNPACKENV="off")
     assert found.returncode == 0
     assert "does nothing, as UNPACKENV=off says" in found.found["summary"]
@@ -285,7 +285,9 @@ def test_off(archive: Path, target: Path) -> None:
     ("options", "reason"),
     [("ro", "target-read-only"), ("noexec", "target-noexec"), ("size=64k", "no-space"), ("nr_inodes=3", "no-space")],
 )
-def test_mounts(archive: Path, tmp_path: Path, mount: Mount, options: str, reason: str) -> None:
+def test_a_mount_that_refuses_is_a_problem_as_it_is_for_a_start(
+    archive: Path, tmp_path: Path, mount: Mount, options: str, reason: str
+) -> None:
     place = tmp_path / "mounted"
     place.mkdir()
     mount("-t", "tmpfs", "-o", options, "none", place)
@@ -470,7 +472,7 @@ def test_half_a_cpu(archive: Path, target: Path) -> None:
     assert found.only("workers")["facts"]["bounds"]["quota"] == 1
 
 
-def test_little_memory(tmp_path: Path, target: Path) -> None:
+def test_too_little_memory_is_a_problem_as_it_is_for_a_start(tmp_path: Path, target: Path) -> None:
     """Less than a start needs: it is refused before the kernel would kill it."""
     archive = tmp_path / "archive"
     site = write_tree(tmp_path / "site", {"app.py": ""})
@@ -585,7 +587,7 @@ def test_a_virtual_environment(tmp_path: Path, target: Path) -> None:
         assert found.only("environment", "warning")["text"] == text
 
 
-def test_without_psutil(archive: Path, target: Path, tmp_path: Path) -> None:
+def test_without_psutil_it_says_so(archive: Path, target: Path, tmp_path: Path) -> None:
     named = ("--archive", archive, "--target", target)
     assert "busiest" in doctor(*named).only("machine")["facts"]
     write_tree(tmp_path / "hidden", {"psutil.py": "raise ImportError\n"})

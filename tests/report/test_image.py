@@ -41,7 +41,9 @@ def extracted(path: Path, to: Path, site: str = SITE) -> dict[str, str]:
     [saved_images.docker, saved_images.oci, lambda path, *layers: saved_images.oci(path, *layers, compress="zstd")],
     ids=["docker", "oci", "oci, zstd"],
 )
-def test_real_packages(small_site: Path, tmp_path: Path, write: Callable[..., Path]) -> None:
+def test_the_packages_of_an_image_are_those_that_were_put_in(
+    small_site: Path, tmp_path: Path, write: Callable[..., Path]
+) -> None:
     base = saved_images.layer(
         ("etc/", b""), ("etc/os-release", b"ID=debian\n"), (INFO, b""), (f"{INFO}METADATA", b"thing")
     )

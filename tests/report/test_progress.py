@@ -40,7 +40,7 @@ def archive(site: Path) -> Path:
     return path
 
 
-def test_verify(archive: Path) -> None:
+def test_verify_has_a_bar_to_the_end(archive: Path) -> None:
     shown = terminal.run("verify", archive)
     assert (shown.returncode, shown.stdout) == (0, f"{archive}: sound\n")
     assert "verify" in shown.text
@@ -73,7 +73,7 @@ def slow(tmp_path: Path) -> str:
     return f"{tmp_path / 'slow'}:{environment()['PYTHONPATH']}"
 
 
-def test_unpack(archive: Path, tmp_path: Path, slow: str) -> None:
+def test_unpack_has_a_bar_that_is_gone_before_the_line(archive: Path, tmp_path: Path, slow: str) -> None:
     """The bar moves with what the workers write, which still are processes, and is gone before the line comes."""
     options = ["--workers", 2, "--log", "json"]
     shown = terminal.run("unpack", archive, "-C", tmp_path / "tree", *options, PYTHONPATH=slow)

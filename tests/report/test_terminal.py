@@ -46,7 +46,7 @@ def shown(reports: dict[str, list[object]], name: str, columns: int) -> list[str
 
 @pytest.mark.parametrize("columns", [40, 80])
 @pytest.mark.parametrize("name", ["timings", "doctor", "analyze"])
-def test_reports_fit(reports: dict[str, list[object]], name: str, columns: int) -> None:
+def test_reports_fit_the_width_of_the_terminal(reports: dict[str, list[object]], name: str, columns: int) -> None:
     lines = shown(reports, name, columns)
     assert [line for line in lines if len(line) > columns] == []
     wide = " ".join(run(wrapper(*reports[name])).stdout.split())
@@ -70,7 +70,7 @@ def test_the_same_in_a_pipe_on_one_line_each(reports: dict[str, list[object]]) -
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_without_colours(reports: dict[str, list[object]], variable: str, value: str) -> None:
+def test_colours_can_be_switched_off(reports: dict[str, list[object]], variable: str, value: str) -> None:
     assert "\x1b" in terminals.screen(*reports["doctor"])
     assert "\x1b" not in terminals.screen(*reports["doctor"], **{variable: value})
 
@@ -121,5 +121,5 @@ def test_a_path_is_broken_behind_a_slash() -> None:
     [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"),
      (97_951_270, "98.0 MB"), (5.65e9, "5,650.0 MB")],
 )  # fmt: skip
-def test_amounts(size: float, said: str) -> None:
+def test_amounts_have_units_that_people_read(size: float, said: str) -> None:
     assert amount(size) == said

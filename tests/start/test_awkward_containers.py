@@ -148,7 +148,7 @@ def test_fewer_open_files_than_workers_want(container: Container, tree: Path, li
     assert done.returncode == 0 or limit < 12
 
 
-def test_umask_077(container: Container, tree: Path, tmp_path: Path) -> None:
+def test_a_closed_umask_closes_the_root_alone(container: Container, tree: Path, tmp_path: Path) -> None:
     """The tree is closed to others by its root; what is in it has the modes that were packed."""
     volume = tmp_path / "volume"
     volume.mkdir()
@@ -186,7 +186,7 @@ def test_names_that_are_not_ascii_where_no_language_is_set(
 
 @pytest.mark.parametrize("user", [0, SOMEBODY])
 @pytest.mark.parametrize("target", ["", "/volume", "/volume/tree"])
-def test_no_proc(container_without_proc: Container, tree: Path, user: int, target: str) -> None:
+def test_a_start_needs_no_proc(container_without_proc: Container, tree: Path, user: int, target: str) -> None:
     container = container_without_proc
     container.tmpfs("/temporary")
     container.tmpfs("/volume", "mode=777")
@@ -231,7 +231,9 @@ def test_everything_at_once(container_without_proc: Container, tree: Path) -> No
 
 
 @pytest.mark.parametrize(("share", "workers"), [(0.25, 1), (1.5, 2)])
-def test_cpu_quota(tmp_path: Path, archive: Path, tree: Path, share: float, workers: int) -> None:
+def test_as_many_workers_as_the_cpu_quota_allows(
+    tmp_path: Path, archive: Path, tree: Path, share: float, workers: int
+) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("there is one CPU only")
     group = cpu_group(share)
@@ -282,7 +284,9 @@ FITS_FROM = {"zstd": 64, "xz": 64, "blocks": 64, "one-block": 128}
 @pytest.mark.xdist_group("heavy")  # one process packs it
 @pytest.mark.parametrize("limit", [64, 96, 128])
 @pytest.mark.parametrize("kind", FITS_FROM)
-def test_memory_limits(heavy: Path, tmp_path: Path, kind: str, limit: int) -> None:
+def test_the_kernel_never_kills_a_start_under_a_memory_limit(
+    heavy: Path, tmp_path: Path, kind: str, limit: int
+) -> None:
     """The start fits, or says from an estimate that it will not; the kernel never kills it."""
     target = tmp_path / "target"
     os.sync()  # version 1 of cgroups does not slow down who writes faster than a busy disk: it kills

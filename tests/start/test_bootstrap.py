@@ -164,7 +164,7 @@ def test_named_archive_that_is_not_there(tmp_path: Path, target: Path) -> None:
     assert (error["type"], error["where"]) == ("ArchiveNotFound", str(tmp_path / "nothing.tar.zst"))
 
 
-def test_missing_ignore(tmp_path: Path, target: Path) -> None:
+def test_without_an_archive_a_start_may_do_nothing(tmp_path: Path, target: Path) -> None:
     for given in {"missing": "ignore"}, {}:
         env = environment(UNPACKENV_MISSING="ignore")
         report = result_of(reported(tmp_path / "nothing.tar.zst", target, **given), env)
@@ -173,7 +173,7 @@ def test_missing_ignore(tmp_path: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["off", "OFF", "0", "no", "false"])
-def test_off(archive: Path, target: Path, value: str) -> None:
+def test_switched_off_it_changes_nothing(archive: Path, target: Path, value: str) -> None:
     code = "import os, sys; path, environ = list(sys.path), dict(os.environ)\n"
     code += (
         reported(archive, target, workers=-5, log="nonsense")
@@ -314,7 +314,7 @@ def test_a_tree_in_a_default_place_of_another_user_is_not_trusted(shared: Path, 
 
 
 @pytest.mark.parametrize("start", ["cold", "warm"])
-def test_digest(archive: Path, target: Path, start: str) -> None:
+def test_another_digest_is_refused_cold_and_warm(archive: Path, target: Path, start: str) -> None:
     digest = trailer.identify(str(archive)).digest
     if start == "warm":
         result_of(reported(archive, target))
@@ -340,7 +340,7 @@ def test_digest(archive: Path, target: Path, start: str) -> None:
         ("log", "xml"), ("in_place", "maybe"), ("force", "2"),
     ],
 )  # fmt: skip
-def test_bad_values(archive: Path, target: Path, name: str, value: str) -> None:
+def test_a_bad_value_is_refused_with_what_was_given(archive: Path, target: Path, name: str, value: str) -> None:
     by_argument = raised(reported(archive, target, **{name: value}))
     variable = f"UNPACKENV_{name.upper()}"
     by_environment = raised(reported(archive, target), environment(**{variable: value}))
@@ -374,7 +374,7 @@ os.geteuid = os.fork = None
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_other_platforms(archive: Path, target: Path, platform: str) -> None:
+def test_on_other_platforms_it_is_off_or_an_error(archive: Path, target: Path, platform: str) -> None:
     code = f"{WITHOUT_FCNTL}\nsys.platform = {platform!r}\n"
     if platform == "win32":
         code += "for name in ('O_CLOEXEC', 'O_NOCTTY', 'O_NONBLOCK', 'uname'): delattr(os, name)\n"
@@ -417,7 +417,7 @@ def test_one_line_on_stderr_and_none_on_stdout(archive: Path, target: Path, star
 
 
 @pytest.mark.parametrize("how", ["argument", "variable"])
-def test_json(archive: Path, target: Path, how: str) -> None:
+def test_the_line_in_json_has_every_field(archive: Path, target: Path, how: str) -> None:
     given, env = ({"log": "json"}, environment()) if how == "argument" else ({}, environment(UNPACKENV_LOG="json"))
     done = python(reported(archive, target, **given), env)
     assert done.stdout == ""
@@ -429,7 +429,7 @@ def test_json(archive: Path, target: Path, how: str) -> None:
     assert set(FIELDS) < set(logged)
 
 
-def test_log_off(archive: Path, target: Path) -> None:
+def test_without_a_log_nothing_is_said(archive: Path, target: Path) -> None:
     done = python(reported(archive, target, log="off"))
     assert (done.stdout, done.stderr) == ("", "")
 
@@ -439,7 +439,7 @@ def test_closed_stderr_is_no_obstacle(archive: Path, target: Path) -> None:
     assert done.stdout == "unpacked\n"
 
 
-def test_mark(archive: Path, target: Path) -> None:
+def test_a_mark_says_when_it_came(archive: Path, target: Path) -> None:
     done = python(f"{reported(archive, target)}import os; os.write(2, b'-'); unpackenv.mark('ready')")
     assert re.fullmatch(
         r"unpackenv: ready \d+ ms after the start of the process, \d+\.\d ms after bootstrap\n",

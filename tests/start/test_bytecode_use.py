@@ -83,7 +83,9 @@ def test_flags_of_the_interpreter(archive: Path, target: Path, options: list[str
         ({"PYTHONPYCACHEPREFIX": "/nowhere"}, [PREFIXED]),
     ],
 )  # fmt: skip
-def test_variables(archive: Path, target: Path, variables: dict[str, str], expected: list[str]) -> None:
+def test_variables_that_keep_bytecode_from_use_are_warned_of(
+    archive: Path, target: Path, variables: dict[str, str], expected: list[str]
+) -> None:
     assert called(archive, target, **variables) == expected
     for _ in "cold", "warm":
         assert wrapped(archive, target.with_name("other"), "true", **variables) == expected
@@ -120,7 +122,7 @@ def test_bytecode_that_the_interpreter_has_written_since(archive: Path, target: 
     assert called(archive, target, "-OO") == [OPTIMIZED]
 
 
-def test_stale_times(site: Path, tmp_path: Path, target: Path) -> None:
+def test_bytecode_that_is_stale_is_warned_of(site: Path, tmp_path: Path, target: Path) -> None:
     """As archives have them that were packed with one time for all files, by whichever tool."""
     archive = tmp_path / "foreign.tar.xz"
     subprocess.run(["tar", "--mtime=@1000000000", "-C", site, "-cJf", archive, "."], check=True)
@@ -170,7 +172,7 @@ def test_the_interpreter_of_the_command_counts(site: Path, tmp_path: Path, targe
     assert wrapped(tmp_path / "keep.tar.zst", target.with_name("own"), sys.executable, "-c", "pass") == [STALE]
 
 
-def test_as_text(archive: Path, target: Path) -> None:
+def test_the_warning_is_in_the_line_of_the_start(archive: Path, target: Path) -> None:
     done = run(wrapper("--archive", archive, "--target", target, "--", "true"), environment(PYTHONOPTIMIZE=1))
     assert done.stderr.rstrip().endswith(f"; warning: {OPTIMIZED}")
     assert os.listdir(target)

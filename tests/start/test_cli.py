@@ -49,7 +49,7 @@ def packed(site: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("name", "level", "size"), [("best.tar.zst", 22, 128 << 20), ("best.tar.xz", 9, 64 << 20)])
-def test_pack_best(tmp_path: Path, name: str, level: int, size: int) -> None:
+def test_best_packs_smallest_and_yields_to_other_options(tmp_path: Path, name: str, level: int, size: int) -> None:
     small = write_tree(tmp_path / "small", {"app.py": ""})
     for options, expected in [
         (["--best"], (level, size)), (["--best", "--level", "1", "--frame-size", "1M"], (1, 1 << 20)),
@@ -132,7 +132,7 @@ def test_options_of_pack(site: Path, tmp_path: Path) -> None:
     assert found["facts"]["bytecode"] == ["none"]
 
 
-def test_inspect(packed: Path) -> None:
+def test_inspect_says_what_was_packed(packed: Path) -> None:
     done = command("inspect", packed)
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -309,7 +309,7 @@ def test_verify_of_a_directory_that_others_use_too(packed: Path, tmp_path: Path)
         (["--help"], 0), (["unpack", "--help"], 0),
     ],
 )  # fmt: skip
-def test_exit_codes(tmp_path: Path, arguments: list[str], code: int) -> None:
+def test_exit_codes_tell_usage_from_failure(tmp_path: Path, arguments: list[str], code: int) -> None:
     done = command(*[argument.replace("{}", str(tmp_path)) for argument in arguments])
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -318,7 +318,7 @@ def test_exit_codes(tmp_path: Path, arguments: list[str], code: int) -> None:
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
-def test_version(option: str) -> None:
+def test_the_version_is_that_of_the_package(option: str) -> None:
     assert command(option).stdout == f"unpackenv {unpackenv.__version__}\n"
 
 

@@ -217,7 +217,7 @@ def test_modules_in_the_working_directory_do_not_run(archive: Path, target: Path
     assert json.loads(done.stdout)["digest"]
 
 
-def test_venv(site: Path, tmp_path: Path, target: Path) -> None:
+def test_scripts_of_a_virtual_environment_are_on_the_path(site: Path, tmp_path: Path, target: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, capture_output=True)
     (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     write_tree(packages, {"app.py": "WHERE = 'venv'\n"})
@@ -301,21 +301,21 @@ def test_options_win_over_the_environment(archive: Path, target: Path) -> None:
         (["--target", "/tmp/x", "stray"], "stray: is no option of the wrapper"),
     ],
 )
-def test_bad_options(options: list[str], said: str, tmp_path: Path) -> None:
+def test_a_bad_option_is_refused_before_the_command_runs(options: list[str], said: str, tmp_path: Path) -> None:
     done = run(wrapper(*options, "--", "touch", tmp_path / "ran"))
     assert done.returncode == 125
     assert done.stderr.startswith(f"unpackenv: error: {said}"), done.stderr
     assert not (tmp_path / "ran").exists()
 
 
-def test_off(target: Path) -> None:
+def test_switched_off_the_command_runs_as_it_is(target: Path) -> None:
     done = run(wrapper("--archive", "/nowhere", "--target", target, "--", "env"), environment(UNPACKENV="off"))
     assert done.returncode == 0
     assert done.stderr == ""
     assert "UNPACKENV_SITE" not in done.stdout
 
 
-def test_missing_ignore(target: Path) -> None:
+def test_without_an_archive_the_command_may_run(target: Path) -> None:
     done = run(wrapper("--missing", "ignore", "--archive", "/nowhere", "--target", target, "--", "echo", "started"))
     assert (done.returncode, done.stdout) == (0, "started\n")
 
@@ -325,7 +325,7 @@ def test_dashes_of_a_subcommand_are_its_own(archive: Path, target: Path) -> None
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, str(archive)), done.stderr
 
 
-def test_no_command() -> None:
+def test_without_a_command_the_usage_is_wrong() -> None:
     for arguments in ([], ["--"], ["--archive", "x", "--"]):
         assert run(wrapper(*arguments)).returncode == 2, arguments
 

@@ -61,7 +61,7 @@ def test_an_option_with_a_slip(archive: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("value", ["~/env", "$HOME/env", "${HOME}/env", "/${HOME}/env"])
 @pytest.mark.parametrize("how", ["variable", "option", "argument", "unpack"])
-def test_home(archive: Path, tmp_path: Path, value: str, how: str) -> None:
+def test_home_and_variables_are_put_into_paths(archive: Path, tmp_path: Path, value: str, how: str) -> None:
     home = tmp_path / "home"
     home.mkdir()
     env = environment(HOME=home, UNPACKENV_LOG_FILE="~/log")

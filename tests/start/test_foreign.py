@@ -196,7 +196,7 @@ def test_a_budget_that_nothing_fits(tree: Path, tmp_path: Path, target: Path, ma
 @pytest.mark.parametrize(
     "prefix", ["usr/local/lib/python3.9/site-packages", "./opt/app/lib/python3/dist-packages", "site-packages", "plain"]
 )
-def test_import_paths(tmp_path: Path, target: Path, prefix: str) -> None:
+def test_import_paths_of_a_plain_tar_are_found(tmp_path: Path, target: Path, prefix: str) -> None:
     tree = write_tree(tmp_path / "tree", {f"{prefix}/app.py": "", f"{prefix}/nested/site-packages-not/x.py": ""})
     tar(tmp_path / "archive", tree, *(["--dot"] if prefix.startswith(".") else []))
     _, _, report, _ = end_of(tmp_path / "archive", target)
@@ -314,7 +314,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 @pytest.mark.parametrize("in_place", [False, True])
-def test_hostile_members(tmp_path: Path, target: Path, what: str, in_place: bool) -> None:
+def test_hostile_members_are_refused_and_nothing_is_left(
+    tmp_path: Path, target: Path, what: str, in_place: bool
+) -> None:
     outside = write_tree(tmp_path / "outside", {"precious": "untouched"})
     before = describe(outside)
     members, expected = HOSTILE[what]
@@ -358,7 +360,9 @@ def test_special_bits_are_dropped(tmp_path: Path, target: Path) -> None:
     "maker", ["xz of many blocks", "xz of one block", "zstd", "zstd of many frames", "gzip", "plain"]
 )
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.999])
-def test_truncated(tree: Path, tmp_path: Path, target: Path, maker: str, share: float) -> None:
+def test_a_tar_cut_off_is_refused_and_nothing_is_left(
+    tree: Path, tmp_path: Path, target: Path, maker: str, share: float
+) -> None:
     archive = MAKERS[maker](tmp_path / "archive", tree)
     size = archive.stat().st_size
     if maker == "plain" and share > 0.99:

@@ -158,7 +158,7 @@ def test_scripts_are_on_the_path_of_every_interpreter(image: Path, target: Path,
         assert (done.returncode, done.stdout) == (0, f"{target}/bin\n"), done.stderr
 
 
-def test_remove(image: Path, archive: Path, target: Path) -> None:
+def test_a_hook_that_is_removed_is_gone(image: Path, archive: Path, target: Path) -> None:
     path = install(image, "--archive", archive, "--target", target)
     unpack(image, archive, target)
     for says in "removed", "nothing to remove: there is no hook at":
@@ -368,5 +368,5 @@ def test_told_to_stop_while_it_unpacks(auto: Path, target: Path, tmp_path: Path,
         ("python -X pip app.py", ""),
     ],
 )  # fmt: skip
-def test_command_lines(line: str, tool: str) -> None:
+def test_tools_are_recognised_by_their_command_lines(line: str, tool: str) -> None:
     assert hook.tool_in(line.split()) == tool

@@ -59,7 +59,7 @@ def venv(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("start", ["cold", "warm"])
-def test_pth_files(booted: str, target: Path, start: str) -> None:
+def test_pth_files_of_the_tree_count(booted: str, target: Path, start: str) -> None:
     code = "import sys, extra_module, app; result = [extra_module.WHERE, app.WHERE, sys.ran_pth, sys.path]"
     if start == "warm":
         result_of(booted + code)

@@ -114,7 +114,7 @@ def test_a_room_says_what_lives_there(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_stands_alone(name: str) -> None:
+def test_what_a_start_loads_first_imports_nothing_of_the_package(name: str) -> None:
     assert list(imported(PACKAGE / name)) == []
 
 
@@ -141,11 +141,11 @@ WARM = {
 WARM_STDLIB = {"__future__", "_struct", "fcntl", "struct", "zlib"}
 
 
-def test_import_unpackenv(archive: Path, target: Path) -> None:
+def test_to_import_it_loads_two_modules(archive: Path, target: Path) -> None:
     assert loaded("import unpackenv") - {"__future__"} == {"unpackenv", "unpackenv.errors"}
 
 
-def test_warm_start(archive: Path, target: Path) -> None:
+def test_a_warm_start_loads_nothing_heavy(archive: Path, target: Path) -> None:
     code = f"import unpackenv; unpackenv.bootstrap({str(archive)!r}, {str(target)!r})"
     cold = loaded(code)
     warm = loaded(code)

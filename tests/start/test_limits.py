@@ -34,7 +34,7 @@ V2 = {"/": "cgroup2 cgroup rw,nsdelegate"}
         ("100001 100000", 2), ("max 100000", UNLIMITED), ("", UNLIMITED), ("nonsense", UNLIMITED), ("5 0", UNLIMITED),
     ],
 )  # fmt: skip
-def test_version_2(tmp_path: Path, limit: str, expected: int) -> None:
+def test_the_quota_of_cgroups_version_2_counts(tmp_path: Path, limit: str, expected: int) -> None:
     proc = system(tmp_path, "0::/\n", V2, {"cpu.max": limit + "\n"})
     assert limits.cpu_quota(proc) == expected
 
@@ -59,7 +59,7 @@ V1 = "12:memory:/x\n4:cpu,cpuacct:{}\n1:name=systemd:/x\n0::/x\n"
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("250000", 3), ("-1", UNLIMITED), ("50000", 1)])
-def test_version_1(tmp_path: Path, quota: str, expected: int) -> None:
+def test_the_quota_of_cgroups_version_1_counts(tmp_path: Path, quota: str, expected: int) -> None:
     mounts = {"/cpu,cpuacct": "cgroup cgroup rw,cpu,cpuacct", "/memory": "cgroup cgroup rw,memory"}
     files = {
         "cpu,cpuacct/docker/1/cpu.cfs_quota_us": quota,
@@ -84,7 +84,7 @@ def test_a_path_outside_of_the_namespace(tmp_path: Path) -> None:
     assert limits.cpu_quota(system(tmp_path, "0::/../../elsewhere\n", V2, files)) == 2
 
 
-def test_hybrid_hierarchies(tmp_path: Path) -> None:
+def test_in_a_hybrid_hierarchy_the_smaller_quota_counts(tmp_path: Path) -> None:
     mounts = {"/unified": "cgroup2 cgroup2 rw", "/cpu": "cgroup cgroup rw,cpu"}
     files = {
         "unified/x/cpu.max": "max 100000",
@@ -136,7 +136,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     assert limits.memory_left(str(tmp_path / "nowhere")) == limits.UNLIMITED
 
 
-def test_here() -> None:
+def test_a_quota_is_found_on_this_machine() -> None:
     assert 1 <= limits.cpu_quota() <= UNLIMITED
 
 

@@ -90,7 +90,7 @@ def test_a_text_line_has_few_fields(archive: Path, target: Path) -> None:
     assert len(found.groups()) == TEXT_FIELDS
 
 
-def test_waited(archive: Path, target: Path, slow: dict[str, str], tmp_path: Path) -> None:
+def test_a_start_that_waited_says_how_long(archive: Path, target: Path, slow: dict[str, str], tmp_path: Path) -> None:
     options = wrapper("--archive", archive, "--target", target, "--", "true")
     first = start(options, {**slow, "STALLED": "publish", "UNPACKENV_LOG": "json"})
     wait_for((tmp_path / "started").exists, "the first start", first)
@@ -107,7 +107,7 @@ def test_waited(archive: Path, target: Path, slow: dict[str, str], tmp_path: Pat
 
 @pytest.mark.parametrize("how", ["bootstrap", "wrapper"])
 @pytest.mark.parametrize("outcome", ["off", "missing"])
-def test_nothing_done(tmp_path: Path, how: str, outcome: str) -> None:
+def test_a_start_that_does_nothing_says_why(tmp_path: Path, how: str, outcome: str) -> None:
     chosen = {"UNPACKENV": "off"} if outcome == "off" else {"UNPACKENV_MISSING": "ignore"}
     words = [sys.executable, "-c", "import unpackenv; unpackenv.bootstrap(); unpackenv.bootstrap()"]
     words = words if how == "bootstrap" else wrapper("--", "true")
@@ -121,7 +121,7 @@ def test_nothing_done(tmp_path: Path, how: str, outcome: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["bootstrap", "wrapper", "unpack", "hook"])
-def test_error(archive: Path, target: Path, tmp_path: Path, how: str) -> None:
+def test_an_error_is_a_line_with_its_reason(archive: Path, target: Path, tmp_path: Path, how: str) -> None:
     """A directory that is not ours is in the way."""
     write_tree(target, {"mine": ""})
     log = tmp_path / "log"
@@ -184,7 +184,9 @@ writer.TreeWriter.write_file = write_file
         ({"TMPDIR": "{}"}, "", "default-temporary"),
     ],
 )
-def test_why_there(site: Path, tmp_path: Path, environ: dict[str, str], pack_for: str, expected: str) -> None:
+def test_the_line_says_who_named_the_target(
+    site: Path, tmp_path: Path, environ: dict[str, str], pack_for: str, expected: str
+) -> None:
     """/opt/unpackenv, where tests must not write, is in the way of a file."""
     archive = tmp_path / "a.tar.zst"
     pack_tree(archive, site, **({"target": pack_for.format(tmp_path)} if pack_for else {}))
@@ -267,7 +269,9 @@ def test_throttled_for_real(archive: Path, target: Path) -> None:
         ("3:cpuset:/x\n2:cpu:/docker/host\n0::/", {"cpu/cpu.stat": "throttled_time 3000000"}, 3),
     ],
 )
-def test_throttled(tmp_path: Path, cgroup: str, files: dict[str, str], expected: float | None) -> None:
+def test_throttling_is_found_in_either_version_of_cgroups(
+    tmp_path: Path, cgroup: str, files: dict[str, str], expected: float | None
+) -> None:
     write_tree(tmp_path / "proc" / "self", {"cgroup": cgroup + "\n"})
     write_tree(tmp_path / "sys" / "fs" / "cgroup", files)
     assert usage.find_throttled(f"{tmp_path}/")[1] == expected

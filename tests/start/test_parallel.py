@@ -92,7 +92,7 @@ def test_more_frames_than_fit_a_pipe(tmp_path: Path) -> None:
         assert (unpacked / "only").read_bytes() == content
 
 
-def test_empty_archive(tmp_path: Path) -> None:
+def test_an_empty_archive_makes_an_empty_tree(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     pack(archive, [], facts={"python": [TAG]})
     for unpacked in unpack_with(archive, tmp_path / "trees", "auto", (0, 1, 3)):
@@ -131,7 +131,7 @@ def write(path: bytes, node: object, mode: int) -> None:
     root=st.dictionaries(NAMES, TREES, max_size=6), mode=st.integers(0, 0o777), codec=st.sampled_from(CODECS),
     frame_size=st.integers(4096, 30_000), workers=st.integers(1, 3), parallel=st.sampled_from(["auto", "threads"]),
 )  # fmt: skip
-def test_any_tree(
+def test_any_tree_comes_out_as_it_went_in(
     root: dict[bytes, object], mode: int, codec: str, frame_size: int, workers: int, parallel: str
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -159,7 +159,9 @@ def test_any_tree(
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("parallel", ["processes", "threads"])
 @pytest.mark.parametrize("threaded", [False, True])
-def test_damaged_frame(tree: Path, tmp_path: Path, target: Path, codec: str, parallel: str, threaded: bool) -> None:
+def test_a_damaged_frame_ends_every_worker_and_leaves_nothing(
+    tree: Path, tmp_path: Path, target: Path, codec: str, parallel: str, threaded: bool
+) -> None:
     archive = tmp_path / "archive"
     pack(archive, members_of(tree), codec, facts={"python": [TAG]})
     with open_archive(str(archive)) as opened:

@@ -135,7 +135,9 @@ def test_forced_where_there_is_no_room(large: Path, archive: Path, target: Path,
 
 @pytest.mark.parametrize("kind", ["tmpfs", "bind"])
 @pytest.mark.parametrize("below", ["", "a/b"])
-def test_read_only(archive: Path, target: Path, tmp_path: Path, mount: Mount, kind: str, below: str) -> None:
+def test_a_read_only_mount_is_refused_before_the_first_byte(
+    archive: Path, target: Path, tmp_path: Path, mount: Mount, kind: str, below: str
+) -> None:
     target.mkdir()
     if kind == "tmpfs":
         mount("-t", "tmpfs", "-o", "ro", "none", target)
@@ -150,7 +152,7 @@ def test_read_only(archive: Path, target: Path, tmp_path: Path, mount: Mount, ki
         assert "UNPACKENV_TARGET" in error["hint"]
 
 
-def test_noexec(archive: Path, native: Path, target: Path, mount: Mount) -> None:
+def test_a_noexec_mount_is_refused_for_shared_objects(archive: Path, native: Path, target: Path, mount: Mount) -> None:
     target.mkdir()
     mount("-t", "tmpfs", "-o", "noexec", "none", target)
     error = refused(native, target / "tree")
@@ -230,7 +232,7 @@ def test_killed_for_its_memory_says_so(large: Path, target: Path, limited: Calla
 
 
 @pytest.mark.parametrize("fact", ["python", "soabi", "machine", "system", "libc"])
-def test_another_interpreter(site: Path, target: Path, tmp_path: Path, fact: str) -> None:
+def test_an_archive_for_another_interpreter_is_refused(site: Path, target: Path, tmp_path: Path, fact: str) -> None:
     own = interpreter.describe()
     other = {
         "python": "cpython-27",

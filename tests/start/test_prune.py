@@ -342,7 +342,7 @@ def test_the_tag_is_what_backups_look_for(archive: Path, cache: Path, env: dict[
 PRUNES_DEFAULTS = "from unpackenv import cli; import sys; cli.main(['prune', '--older-than', '0', *sys.argv[1:]])"
 
 
-def test_default_places(archive: Path, tmp_path: Path) -> None:
+def test_trees_of_all_default_places_are_removed(archive: Path, tmp_path: Path) -> None:
     """/opt/unpackenv, the cache of the user, and the temporary directory, those of them that are there."""
     env = environment(HOME=tmp_path / "home", TMPDIR=tmp_path / "tmp")
     home = f"from unpackenv.start import locations; locations.HOME = {str(tmp_path / 'opt')!r}\n"

@@ -151,7 +151,7 @@ def test_the_tree_is_the_one_that_was_packed(renderer_site: Path, renderer_archi
 
 
 @GROUP
-def test_bootstrap(booting: Booting, tmp_path: Path) -> None:
+def test_it_draws_after_bootstrap_cold_and_warm(booting: Booting, tmp_path: Path) -> None:
     picture = tmp_path / "picture.jpg"
     assert "unpackenv: unpacked" in booting.first
     assert "unpackenv: reused" in draw([*booting.command, picture], booting.env, picture, booting.tree)
@@ -169,7 +169,7 @@ def test_bytecode_is_accepted(renderer_python: str, renderer_environment: dict[s
 
 
 @GROUP
-def test_entrypoint(
+def test_it_draws_behind_the_entrypoint(
     renderer_python: str,
     renderer_app: Path,
     renderer_environment: dict[str, str],
@@ -195,7 +195,7 @@ def test_entrypoint(
 
 
 @GROUP
-def test_hook(
+def test_it_draws_with_the_hook(
     renderer_python: str,
     renderer_app: Path,
     renderer_runtime: Path,
@@ -213,7 +213,7 @@ def test_hook(
     assert "unpackenv" not in draw([image, "-I", renderer_app, picture], {"PATH": os.defpath}, picture, tree)
 
 
-def test_plain_tar(
+def test_it_draws_out_of_a_plain_tar(
     renderer_python: str, renderer_app: Path, renderer_environment: dict[str, str], renderer_xz: Path, tmp_path: Path
 ) -> None:
     shutil.copy(renderer_app, tmp_path / "app.py")

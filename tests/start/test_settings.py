@@ -45,7 +45,7 @@ def test_the_signature_has_every_setting() -> None:
 
 
 @EACH
-def test_types(setting: Setting) -> None:
+def test_the_types_of_arguments_and_values_agree(setting: Setting) -> None:
     of_value = type(setting.default).__name__
     assert Settings.__annotations__[setting.name] == of_value
     of_argument = "str | os.PathLike[str]" if setting.is_path else of_value

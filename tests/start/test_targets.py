@@ -59,7 +59,7 @@ def check(target: Path, tree: Path) -> None:
 # --- the three ways ------------------------------------------------------------------------------
 
 
-def test_absent(packed: Path, tree: Path, target: Path) -> None:
+def test_an_absent_target_is_made(packed: Path, tree: Path, target: Path) -> None:
     assert boot(packed, target) == "unpacked"
     check(target, tree)
     assert target.stat().st_mode & 0o7777 == 0o755
@@ -82,7 +82,7 @@ def test_modes_do_not_depend_on_the_umask(packed: Path, tree: Path, target: Path
     assert (target / stamp.NAME).stat().st_mode & 0o7777 == 0o644
 
 
-def test_empty_directory(packed: Path, tree: Path, target: Path) -> None:
+def test_an_empty_directory_is_taken(packed: Path, tree: Path, target: Path) -> None:
     target.mkdir()
     assert boot(packed, target) == "unpacked"
     check(target, tree)
@@ -98,7 +98,9 @@ def test_link_to_a_directory(packed: Path, tree: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "bind"])
-def test_mount_root(packed: Path, tree: Path, target: Path, tmp_path: Path, mount: Mount, kind: str) -> None:
+def test_a_mount_root_is_filled_and_stays(
+    packed: Path, tree: Path, target: Path, tmp_path: Path, mount: Mount, kind: str
+) -> None:
     target.mkdir()
     (tmp_path / "volume").mkdir()
     mount(*(("-t", "tmpfs", "none") if kind == "tmpfs" else ("--bind", tmp_path / "volume")), target)
@@ -166,7 +168,7 @@ def test_directory_of_somebody_else_is_refused(packed: Path, target: Path) -> No
 # --- in place ------------------------------------------------------------------------------------
 
 
-def test_in_place(packed: Path, tree: Path, target: Path) -> None:
+def test_in_place_a_directory_keeps_what_it_has(packed: Path, tree: Path, target: Path) -> None:
     write_tree(target, {"package/__init__.py": "OLD", "package/old.py": "stays", "mine": "stays"})
     with (target / "package" / "__init__.py").open() as old:
         assert boot(packed, target, in_place=True) == "unpacked"
@@ -247,7 +249,7 @@ def test_link_that_leaves_the_target_is_refused(tmp_path: Path, target: Path, li
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can change its root")
-def test_root_directory(tmp_path: Path, mount: Mount) -> None:
+def test_the_root_directory_can_be_a_target(tmp_path: Path, mount: Mount) -> None:
     tree = write_tree(tmp_path / "tree", {"usr/local/lib/python/site-packages/app.py": "A = 1\n", "lib/b.py": "B"})
     archive = tmp_path / "packages.tar.xz"
     subprocess.run(["tar", "-C", tree, "-cJf", archive, "usr", "lib"], check=True)
@@ -330,7 +332,7 @@ def test_read_only_mount_without_a_tree(packed: Path, target: Path, mount: Mount
     assert "UNPACKENV_TARGET" in outcome
 
 
-def test_noexec_mount(tmp_path: Path, tree: Path, target: Path, mount: Mount) -> None:
+def test_a_noexec_mount_takes_pure_python_only(tmp_path: Path, tree: Path, target: Path, mount: Mount) -> None:
     native, pure = tmp_path / "native.tar.zst", tmp_path / "pure.tar.zst"
     pack_tree(native, tree, native="yes")
     pack_tree(pure, tree, native="no")

@@ -99,7 +99,7 @@ def test_every_frame_of_every_worker(tree: Path, tmp_path: Path, target: Path, p
 
 
 @pytest.mark.parametrize("option", ["", "--block-size=64KiB"], ids=["one stream", "blocks"])
-def test_foreign_archives(tree: Path, tmp_path: Path, target: Path, option: str) -> None:
+def test_the_trace_of_a_plain_tar_has_its_decoders(tree: Path, tmp_path: Path, target: Path, option: str) -> None:
     archive, trace = tmp_path / "a.tar.xz", tmp_path / "trace.json"
     env = {**os.environ, "XZ_OPT": f"-1 {option}"}
     subprocess.run(["tar", "-C", tree, TAR_FLAG["xz"], "-cf", archive, "."], env=env, check=True)

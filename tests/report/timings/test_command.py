@@ -90,7 +90,7 @@ def test_of_few_starts_only_what_says_something(tmp_path: Path) -> None:
         assert (found["count"], found["p99"]) == (count, found["largest"] - (count == 100))
 
 
-def test_json(log_of_all: Path, tmp_path: Path) -> None:
+def test_json_has_what_the_tables_say(log_of_all: Path, tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text(json.dumps(timing_logs.events()))
     done = timings("-", "--compare", log_of_all, "--trace", tmp_path / "trace.json", "--json",
                    stdin="something else\n" + log_of_all.read_text() + '{"unpackenv": "start", "sch')  # fmt: skip
@@ -150,7 +150,7 @@ def test_what_cannot_be_read(tmp_path: Path, log_of_all: Path) -> None:
     assert timings().returncode == 2
 
 
-def test_real_starts(tmp_path: Path) -> None:
+def test_real_starts_are_read_as_they_were(tmp_path: Path) -> None:
     """A cold one, warm ones, a crowd that wants one target, and one that fails, in the order in which they ended."""
     archive, log = tmp_path / "packages.tar.zst", tmp_path / "starts.log"
     pack_tree(archive, write_tree(tmp_path / "tree", {f"module_{number}.py": "x = 1\n" * 99 for number in range(50)}))
@@ -195,7 +195,7 @@ def test_real_starts(tmp_path: Path) -> None:
     assert began < found["last"] < log.stat().st_mtime
 
 
-def test_help() -> None:
+def test_the_help_names_every_option() -> None:
     shown = run([sys.executable, "-m", "unpackenv", "timings", "--help"], environment(COLUMNS=100)).stdout
     for option in ("--compare FILE", "--trace FILE", "--html OUT", "--json", "UNPACKENV_LOG=json"):
         assert option in shown

@@ -47,7 +47,7 @@ def change(before: list[float], after: list[float]) -> Change:
         ([100.0] * 50, [900.0] * 5, TOO_FEW),
     ],
 )
-def test_verdicts(before: list[float], after: list[float], verdict: str) -> None:
+def test_a_change_is_judged_by_its_size_and_number(before: list[float], after: list[float], verdict: str) -> None:
     assert change(before, after).verdict == verdict
 
 

@@ -177,7 +177,7 @@ def test_the_same_log_makes_the_same_page(tmp_path: Path, log_of_all: Path) -> N
     ],
     ids=["one", "failed", "off", "extremes", "bare", "many", "phases", "names"],
 )
-def test_odd_logs(tmp_path: Path, records: list[dict[str, object]]) -> None:
+def test_a_page_is_made_of_any_log(tmp_path: Path, records: list[dict[str, object]]) -> None:
     content = write(tmp_path / "page.html", timing_logs.write(tmp_path / "odd.log", records))
     Elements(content)
     assert len(content) < 600_000
@@ -190,7 +190,7 @@ def test_nothing_is_said_of_a_start_that_waited_for_nothing(tmp_path: Path) -> N
     assert "It waited for unpack" in write(tmp_path / "page.html", starts)
 
 
-def test_hostile_words(tmp_path: Path) -> None:
+def test_words_of_a_log_are_text_wherever_they_stand(tmp_path: Path) -> None:
     """What a log says is text, in tables, pictures and headings."""
     attack = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}"
     records = [

@@ -39,7 +39,7 @@ def test_nearest_rank_is_what_it_says(values: list[int], percent: int) -> None:
         (200, (100, 180, 198)),
     ],
 )
-def test_percentiles(count: int, expected: tuple[int, int, int]) -> None:
+def test_percentiles_are_figures_that_were_measured(count: int, expected: tuple[int, int, int]) -> None:
     found = Distribution.of(range(count, 0, -1))
     assert (found.p50, found.p90, found.p99) == expected
     assert (found.count, found.largest) == (count, count)
@@ -75,7 +75,7 @@ def test_outcomes_and_phases(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_times(tmp_path: Path) -> None:
+def test_the_summary_says_from_when_to_when(tmp_path: Path) -> None:
     found = summary_of(tmp_path, start(time=TIME + 5), start(time=None), error(time=TIME))
     assert (found.first, found.last) == (TIME, TIME + 5)
     found = summary_of(tmp_path, start(time=None))
