@@ -1,4 +1,4 @@
-"""Archives that are cut off, or have a bit flipped, anywhere: an error of ours, or the very same members."""
+"""Archives that are cut off, or have a bit flipped, anywhere: an `UnpackenvError`, or the very same members."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What to say of a path that was named as an archive and is none. Imported only where one is refused.
+"""Errors for a path that was named as an archive and is none. Imported only when one is refused.
 
-It imports nothing of `archive`: `trailer` imports it.
+It imports nothing of `archive`, since `trailer` imports it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HINT = "Name the file that `unpackenv pack` or tar wrote; in an image, check th
 
 
 def unreadable(error: OSError, path: str) -> ArchiveUnreadable:
-    """Return the error that says why the operating system does not give the bytes of the file at `path`."""
+    """Translate an `OSError` for the archive at `path`."""
     if error.errno == errno.EISDIR:
         return ArchiveUnreadable("is a directory, and an archive is a file", where=path, hint=_archive_in(path))
     if error.errno == errno.ESPIPE:
@@ -26,8 +26,8 @@ def unreadable(error: OSError, path: str) -> ArchiveUnreadable:
 
 
 def no_archive(head: bytes, path: str, suffixes: list[str]) -> ArchiveUnsupported:
-    """Return the error for a file that begins with `head`, as no archive does; those have these `suffixes`."""
-    what, hint = _described(head, suffixes), _HINT
+    """Return the error for a file whose `head` is not that of an archive; archives have these `suffixes`."""
+    what, hint = _description(head, suffixes), _HINT
     if head.startswith(_LFS_POINTER):
         what, hint = "is a pointer of Git LFS, and not the archive itself", "Fetch it with git lfs pull"
     return ArchiveUnsupported(what, where=path, hint=hint)
@@ -47,7 +47,7 @@ def _is_tar(name: str) -> bool:
     return suffix == ".tar" or os.path.splitext(stem)[1] == ".tar"
 
 
-def _described(head: bytes, suffixes: list[str]) -> str:
+def _description(head: bytes, suffixes: list[str]) -> str:
     if not head:
         return "is empty"
     for magic, what in _OTHERS.items():
