@@ -1,4 +1,4 @@
-"""Hostile archives, started: an error of ours, soon, in little memory, and nothing left or changed anywhere."""
+"""Hostile archives, started: an `UnpackenvError`, soon, in little memory, and nothing left or changed anywhere."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_nothing_done(tmp_path: Path, how: str, outcome: str) -> None:
 
 @pytest.mark.parametrize("how", ["bootstrap", "wrapper", "unpack", "hook"])
 def test_error(archive: Path, target: Path, tmp_path: Path, how: str) -> None:
-    """A directory that is not ours is in the way."""
+    """A directory of something else is in the way."""
     write_tree(target, {"mine": ""})
     log = tmp_path / "log"
     words = {
