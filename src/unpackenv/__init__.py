@@ -39,32 +39,31 @@ def bootstrap(
 ) -> Report:
     """Unpack the environment if it is not there yet, and make it importable.
 
-    Call it before the application's first import. Every argument left out is taken from
-    `UNPACKENV_<NAME>` in the environment, else from what `pack` recorded, else a default.
+    Call it before the application's first import. An argument that is left out is taken from
+    `UNPACKENV_<NAME>` in the environment, else from what `pack` recorded, else from the default.
 
     Args:
-        archive: the archive (default: site-packages, packages or venv with .tar.zst, .tar.xz, .tar.gz or .tar, beside
+        archive: the archive (default: site-packages, packages or venv with .tar.zst, .tar.xz, .tar.gz or .tar, next to
             the caller of bootstrap() or in /opt/unpackenv)
         target: the directory to unpack into (default: the one that `pack --target` recorded, else one named by the
             digest below /opt/unpackenv/env, the user's cache or the temporary directory)
-        digest: the digest of the only archive to accept, as `unpackenv inspect` prints it (default: any)
-        missing: what to do without an archive: error, or ignore, and then the start does nothing (default: error)
+        digest: accept only the archive with this digest, which `unpackenv inspect` prints (default: any)
+        missing: what to do without an archive: error, or ignore (the start does nothing) (default: error)
         in_place: replace files one by one in a target that is already in use (default: no)
-        force: unpack whatever the checks before it say of interpreter, mount, room and memory (default: no)
-        sync: wait until the tree is on the disk, so that a reboot needs no look at it (default: no)
+        force: unpack even if the checks of interpreter, mount, space and memory fail (default: no)
+        sync: sync the tree to the disk before it is published; it then needs no check after a reboot (default: no)
         workers: how many workers unpack; 0: as many as CPUs, CPU quota and memory allow (default: 0)
-        parallel: what the workers are: processes, threads, or auto, which takes what measures faster (default: auto)
+        parallel: kind of workers: processes, threads, or auto, the faster of the two (default: auto)
         memory: budget in bytes for the buffers of all workers together, such as 256M (default: 256M)
         lock_timeout: seconds to wait for another start that is unpacking the same target (default: 600)
         log: the timing line on stderr: text, json or off (default: text)
-        log_file: a file to which each line is appended as JSON, whatever log says (default: none)
-        imports: how many of the slowest imports mark("ready") tells; 0: imports are not measured (default: 0)
+        log_file: a file to append each line to as JSON, whatever log is set to (default: none)
+        imports: how many of the slowest imports mark("ready") lists; 0: imports are not measured (default: 0)
         trace: a file for a trace of the unpack, by worker and frame, in Chrome's format (default: none)
-        relocate: rewrite the scripts of a virtual environment that is unpacked elsewhere than it was made (default: no)
+        relocate: rewrite the scripts of a virtual environment for the path that it is unpacked to (default: no)
 
-    Returns a `Report`; a second call that names neither archive nor target returns the first one's. Raises
-    `UnpackenvError`: its subclasses in `unpackenv.errors` say what can go wrong. With
-    `UNPACKENV=off` in the environment it does nothing.
+    Returns a `Report`; a second call that names neither archive nor target returns that of the first. Raises
+    `UnpackenvError`; `unpackenv.errors` lists its subclasses. With `UNPACKENV=off` in the environment it does nothing.
     """
     arguments = dict(locals())
     import os
@@ -76,7 +75,7 @@ def bootstrap(
     try:
         return start(arguments, os.path.dirname(os.path.abspath(caller)) if caller else "")
     except (UnpackenvError, KeyboardInterrupt) as error:
-        # The application's own frames are what its reader needs; what the system said is in `__context__`.
+        # A reader needs only the application's frames; the error of the system stays in `__context__`.
         raise error.with_traceback(None) from None
 
 
@@ -84,8 +83,8 @@ def mark(name: str) -> None:
     """Log that the application has reached the point `name`, and when; "ready" is the last one.
 
     The line gives the milliseconds since the process started (the kernel counts them in steps of
-    10) and since its bootstrap ended, where there was one. Where `imports` is set, it also gives
-    how many of these were spent importing, and "ready" the slowest imports.
+    10) and since its bootstrap ended, if there was one. With `imports` set, it also gives how many
+    of these were spent importing, and "ready" lists the slowest imports.
     """
     from unpackenv.start.log.marks import mark as log_mark
 

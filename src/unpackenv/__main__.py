@@ -1,10 +1,10 @@
-"""`python -m unpackenv`: the wrapper if there is a command behind `--`, else the command line."""
+"""`python -m unpackenv`: the wrapper if a command follows `--`, else the command line."""
 
 import sys
 
 
 def main() -> None:
-    """Entry of `python -m unpackenv` and of the console script."""
+    """Entry point of `python -m unpackenv` and of the console script."""
     arguments = sys.argv[1:]
     if "--" in arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "-V", "--version"):
         at = arguments.index("--")
@@ -18,7 +18,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # `-m` puts the working directory first, and nothing in it may run in place of a module of ours.
+    # `-m` puts the working directory first on `sys.path`: a file in it could hide a module that unpackenv imports.
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         del sys.path[0]
     main()

@@ -1,7 +1,7 @@
-"""Every error that unpackenv raises, one class per thing that a user can do something about.
+"""Every error that unpackenv raises, one class for each problem that a user can solve.
 
-An error says what went wrong, where, and what to do; `reason` is a stable code for logs, and
-`facts` holds the figures behind the sentence. Nothing is imported here: the start path needs it.
+An error says what is wrong, where, and what to do; `reason` is a stable code for logs, and
+`facts` holds the figures of the message. This module imports nothing: every start loads it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class UnpackenvError(Exception):
     """
 
     reason = "error"
-    advice = ""  # what to do, where the one who raises it knows nothing better
+    advice = ""  # the hint, if the error is raised without one
 
     def __init__(self, what: str, *, where: str = "", hint: str = "", **facts: object) -> None:
         super().__init__(what)
@@ -32,13 +32,13 @@ class UnpackenvError(Exception):
 
 
 class SettingError(UnpackenvError):
-    """A setting has a value that it cannot have."""
+    """A setting has an invalid value."""
 
     reason = "setting"
 
 
 class ArchiveNotFound(UnpackenvError):
-    """No archive at the place that was named, or at any of the well-known ones."""
+    """There is no archive at the given path, or at any of the well-known ones."""
 
     reason = "archive-not-found"
 
@@ -50,7 +50,7 @@ class ArchiveUnreadable(UnpackenvError):
 
 
 class ArchiveUnsupported(UnpackenvError):
-    """Not an archive that this version, or this installation, can read."""
+    """The file is not an archive that this version, or this installation, can read."""
 
     reason = "archive-unsupported"
 
@@ -69,7 +69,7 @@ class ArchiveUnsafe(UnpackenvError):
 
 
 class DigestMismatch(UnpackenvError):
-    """The archive is sound but is not the one whose digest was asked for."""
+    """The archive is sound but does not have the required digest."""
 
     reason = "digest-mismatch"
 
@@ -81,7 +81,7 @@ class MemoryBudgetExceeded(UnpackenvError):
 
 
 class MemoryTooSmall(UnpackenvError):
-    """The container's memory limit does not leave what unpacking is estimated to need."""
+    """The container's memory limit leaves less than unpacking is estimated to need."""
 
     reason = "memory-limit"
 
@@ -99,7 +99,7 @@ class TargetRefused(UnpackenvError):
 
 
 class TargetNotWritable(UnpackenvError):
-    """The target, or every default place, cannot be written."""
+    """The target, or every default place, cannot be written to."""
 
     reason = "target-not-writable"
 
@@ -142,7 +142,7 @@ class UnpackFailed(UnpackenvError):
 
 
 class LockTimeout(UnpackenvError):
-    """Another start held the target's lock for longer than the waiter was willing to wait."""
+    """Another start held the lock of the target for longer than `lock_timeout`."""
 
     reason = "lock-timeout"
 
@@ -154,24 +154,24 @@ class PlatformUnsupported(UnpackenvError):
 
 
 class PackError(UnpackenvError):
-    """What was to be packed cannot be."""
+    """The environment cannot be packed, or its archive cannot be written."""
 
     reason = "pack"
 
 
 class TreeMismatch(UnpackenvError):
-    """A tree is not what its archive says."""
+    """A tree differs from its archive."""
 
     reason = "tree-mismatch"
 
 
 class TimingLogUnreadable(UnpackenvError):
-    """A timing log or a trace holds nothing that can be read."""
+    """A timing log or a trace has nothing that can be read."""
 
     reason = "timing-log-unreadable"
 
 
 class ExtraMissing(UnpackenvError):
-    """A library is missing that an extra of unpackenv would have installed."""
+    """A library is missing; an extra of unpackenv installs it."""
 
     reason = "extra-missing"

@@ -1,7 +1,7 @@
-"""`os` and `time` as the interpreter brings them, also where an application has replaced functions in them.
+"""`os` and `time` with the interpreter's own functions, even if an application has replaced some of them.
 
-gevent and eventlet put functions there that wait for their event loop, tests put mocks there. A start waits for no
-event loop and works on real files.
+gevent and eventlet replace them with functions that wait for an event loop, tests with mocks. A start must not wait for
+an event loop, and works on real files.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def _copy(module: ModuleType) -> ModuleType:
 
 
 def _unpatched_os() -> ModuleType:
-    """Return a copy of `os`; what is replaced in it by name, stands unchanged in the built-in module below it."""
+    """Return a copy of `os` with the functions of the built-in module below it, where nobody replaces them."""
     copy = _copy(_os)
-    below = vars(sys.modules[_os.name])
-    copy.__dict__.update([(name, value) for name, value in below.items() if callable(value)])
+    built_in = vars(sys.modules[_os.name])
+    copy.__dict__.update([(name, value) for name, value in built_in.items() if callable(value)])
     return copy
 
 
 def _unpatched_time() -> ModuleType:
-    """Return a copy of `time`, or a new instance of it where functions are replaced already."""
+    """Return a copy of `time`, or a new instance of it if functions in it are replaced already."""
     names = ("clock_gettime", "monotonic", "perf_counter", "process_time", "sleep", "time")
     if all(is_built_in(getattr(_time, name, len)) for name in names):
         return _copy(_time)

@@ -294,8 +294,8 @@ def test_options_win_over_the_environment(archive: Path, target: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--nonsense"], "--nonsense: is no option of the wrapper. There are --archive, --target, "),
-        (["--archive"], "--archive: wants a value"),
+        (["--nonsense"], "--nonsense: is no option of the wrapper. Its options are --archive, --target, "),
+        (["--archive"], "--archive: needs a value"),
         (["--workers", "many"], "workers: 'many' is not a whole number from 0"),
         (["--in-place=perhaps"], "in_place: 'perhaps' is not yes or no"),
         (["--target", "/tmp/x", "stray"], "stray: is no option of the wrapper"),
@@ -334,7 +334,7 @@ def test_an_empty_command(archive: Path, target: Path) -> None:
     """As Compose passes on one whose variable is not set."""
     done = run(started(archive, target, ""))
     assert (done.returncode, target.exists()) == (125, False)
-    assert done.stderr.startswith("unpackenv: error: the command behind `--` is empty")
+    assert done.stderr.startswith("unpackenv: error: the command after `--` is empty")
 
 
 # --- another interpreter -------------------------------------------------------------------------

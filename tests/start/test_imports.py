@@ -61,7 +61,7 @@ def modules() -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yield every module of ours that a file imports, at any place: also in functions, and for type checkers."""
+    """Yield every module of unpackenv that a file imports, at any place: also in functions, and for type checkers."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "unpackenv")

@@ -122,7 +122,7 @@ def test_a_start_that_does_nothing_says_why(tmp_path: Path, how: str, outcome: s
 
 @pytest.mark.parametrize("how", ["bootstrap", "wrapper", "unpack", "hook"])
 def test_an_error_is_a_line_with_its_reason(archive: Path, target: Path, tmp_path: Path, how: str) -> None:
-    """A directory that is not ours is in the way."""
+    """A directory of something else is in the way."""
     write_tree(target, {"mine": ""})
     log = tmp_path / "log"
     words = {

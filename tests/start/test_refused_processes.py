@@ -52,7 +52,7 @@ def any_archive(request: pytest.FixtureRequest, open_path: Path, site: Path) -> 
         (
             1,
             "auto",
-            "no process could be started (Resource temporarily unavailable), so that this one unpacked by itself",
+            "no process could be started (Resource temporarily unavailable): this one unpacked by itself",
         ),
         (2, "auto", "the system refused to start more workers"),
         (1, "threads", "no process could be started"),

@@ -230,7 +230,7 @@ def test_a_second_start(made: Environment, tmp_path: Path) -> None:
     unpacked(made, target)
     done = run(wrapper(*named, "--relocate", "--", "true"))
     assert done.stderr.endswith(
-        f"; warning: its scripts are for {made.root}: remove it, and the next start rewrites them\n"
+        f"; warning: its scripts are for {made.root}: remove the tree, and the next start rewrites them\n"
     )
     run(["rm", "-r", target])
     unpacked(made, target, "--relocate")

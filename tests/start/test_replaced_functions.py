@@ -96,5 +96,5 @@ def test_threads_of_an_application_are_named_as_the_reason(site: Path, target: P
     boot = f"unpackenv.bootstrap({str(archive)!r}, {str(target)!r}, parallel='threads', workers=2)"
     done = python(f"{GEVENT}\nimport unpackenv\n{boot}")
     assert done.returncode == 0
-    assert "; warning: the application has replaced threads, so that one worker unpacked" in done.stderr
+    assert "; warning: the application has replaced threads: only one worker unpacked" in done.stderr
     assert "the system refused" not in done.stderr

@@ -1,6 +1,6 @@
 """What an archive is: its layout and codecs, how it is read, written and verified.
 
-Nothing here knows of starts, trees or people: a module of `archive` imports only its neighbours and `errors`.
+Nothing here knows of starts, trees or users: a module of `archive` imports only its neighbours and `errors`.
 """
 
 RESERVED = ".unpackenv."

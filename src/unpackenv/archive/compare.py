@@ -1,4 +1,4 @@
-"""Comparing a tree with the archive that it came from, file by file; not on the start path."""
+"""Compare a tree with the archive that it came from, file by file; not on the start path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Rewrite = Callable[[bytes, bytes], bytes]
 
 
 class Difference(NamedTuple):
-    """One way in which a tree is not what its archive says.
+    """One difference between a tree and its archive.
 
     `kind` is "missing", "altered", "extra" or "bytecode" (Python would recompile it); `path` is
     relative to the root; `detail` is text.
@@ -41,17 +41,17 @@ def compare_tree(
     *,
     extra: bool = True,
     rewritten: Rewrite = lambda path, content: content,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda size: None,
 ) -> list[Difference]:
     """Return every difference between the tree at `root` and `archive`, ordered by path.
 
     Compared are types, permission bits, sizes, contents, mtimes of files, symlinks' targets and
     which names are hard links of one file. `cache_tag` names the interpreter whose bytecode is
-    looked at, by default the one that was packed for. `extra=False` leaves out what the archive
-    does not have, for a tree that was unpacked into a directory with other things. `rewritten` gets
-    path and content of a file as it was packed, and returns what a start has made of it. No symlink is
-    followed. `on_progress` gets the bytes of the tar stream that are done. Raises `TreeMismatch` if `root` is not a
-    directory, and what reading frames raises.
+    checked, by default the one that the archive is for. `extra=False` leaves out files that the archive
+    does not have, for a tree that was unpacked into a directory with other files. `rewritten` gets path
+    and content of a packed file, and returns the content that a start gave it. No symlink is followed.
+    `on_progress` gets the bytes of the tar stream compared so far. Raises `TreeMismatch` if `root` is not
+    a directory, and the errors of reading frames.
     """
     if not os.path.isdir(root):
         raise TreeMismatch("is not a directory", where=root)
@@ -59,8 +59,8 @@ def compare_tree(
     comparison.compare_contents(archive, rewritten, on_progress)
     comparison.compare_entries()
     comparison.check_bytecode(cache_tag or facts.first(archive.facts, "python"))
-    differences = [one for one in comparison.differences if extra or one.kind != "extra"]
-    return sorted(differences, key=lambda one: (one.path, one.kind))
+    differences = [each for each in comparison.differences if extra or each.kind != "extra"]
+    return sorted(differences, key=lambda each: (each.path, each.kind))
 
 
 class _Comparison:
@@ -70,8 +70,8 @@ class _Comparison:
         self.toc = toc
         self.root = root
         self.differences: list[Difference] = []
-        self.found = dict(_walk(root))
-        self.sizes = toc.file_size[:]  # as they are to be found
+        self.statuses = dict(_walk(root))
+        self.sizes = toc.file_size[:]  # as they should be in the tree
         self._directories = toc.dir_paths()
 
     def differs(self, kind: str, path: bytes, detail: str) -> None:
@@ -79,11 +79,11 @@ class _Comparison:
         self.differences.append(Difference(kind, os.fsdecode(path), detail))
 
     def compare_entries(self) -> None:
-        """Compare all that `lstat` and `readlink` tell."""
+        """Compare everything that `lstat` and `readlink` return."""
         listed = set()
         for kind, path, row in self.toc.paths():
             listed.add(path)
-            status = self.found.get(path)
+            status = self.statuses.get(path)
             if status is None:
                 self.differs("missing", path, f"a {kind}")
             elif _kind(status) != (FILE if kind == HARD_LINK else kind):
@@ -91,8 +91,8 @@ class _Comparison:
             else:
                 for detail in self._details(kind, path, row, status):
                     self.differs("altered", path, detail)
-        for path in self.found.keys() - listed:
-            self.differs("extra", path, f"a {_kind(self.found[path])}")
+        for path in self.statuses.keys() - listed:
+            self.differs("extra", path, f"a {_kind(self.statuses[path])}")
 
     def _details(self, kind: str, path: bytes, row: int, status: os.stat_result) -> Iterator[str]:
         toc = self.toc
@@ -113,7 +113,7 @@ class _Comparison:
                 yield f"points to {_quoted(target)}, was packed to point to {_quoted(toc.link_targets[row])}"
         if kind == HARD_LINK:
             file = self._file_path(toc.hard_file[row])
-            other = self.found.get(file)
+            other = self.statuses.get(file)
             if other is None or (other.st_dev, other.st_ino) != (status.st_dev, status.st_ino):
                 yield f"is no hard link of {_quoted(file)}"
 
@@ -122,22 +122,22 @@ class _Comparison:
 
     def compare_contents(self, archive: Archive, rewritten: Rewrite, on_progress: Callable[[int], None]) -> None:
         """Compare the bytes of every file that is there with its size, frame by frame."""
-        done: set[int] = set()  # rows of which nothing more is to be said
+        altered: set[int] = set()  # rows with a difference
         for start, raw in zip(self.toc.frame_starts(), decoded(archive)):
             for row, offset, piece in _pieces(self.toc, start, memoryview(raw)):
                 if len(piece) == self.sizes[row]:  # all of it
                     piece = memoryview(rewritten(self._file_path(row), piece.tobytes()))
                     self.sizes[row] = len(piece)
-                if row not in done:
+                if row not in altered:
                     detail = self._content_detail(row, offset, piece)
                     if detail:
                         self.differs("altered", self._file_path(row), detail)
-                        done.add(row)
+                        altered.add(row)
             on_progress(start + len(raw))
 
     def _content_detail(self, row: int, offset: int, piece: memoryview) -> str:
         path = self._file_path(row)
-        status = self.found.get(path)
+        status = self.statuses.get(path)
         if status is None or not stat.S_ISREG(status.st_mode) or status.st_size != self.sizes[row]:
             return ""
         try:
@@ -147,12 +147,12 @@ class _Comparison:
         return "" if at < 0 else f"content differs from byte {at} on"
 
     def check_bytecode(self, cache_tag: str) -> None:
-        """Find what the interpreter of `cache_tag` would compile anew (PEP 552)."""
+        """Find bytecode that the interpreter of `cache_tag` would compile again (PEP 552)."""
         if not cache_tag:
             return
-        for path, status in self.found.items():
+        for path, status in self.statuses.items():
             source = _source_of(path, os.fsencode(cache_tag)) if stat.S_ISREG(status.st_mode) else b""
-            source_status = self.found.get(source)
+            source_status = self.statuses.get(source)
             if source_status is None or not stat.S_ISREG(source_status.st_mode):
                 continue
             try:
@@ -165,11 +165,11 @@ class _Comparison:
     def _stale(self, path: bytes, source: bytes, status: os.stat_result, cache_tag: str) -> str:
         header = _head(os.path.join(self.root, path), pyc.HEADER_SIZE)
         magic = importlib.util.MAGIC_NUMBER
-        ours = magic if cache_tag == sys.implementation.cache_tag else b""
-        detail = pyc.stale(header, status.st_mtime, status.st_size, ours)
+        own = magic if cache_tag == sys.implementation.cache_tag else b""
+        detail = pyc.stale(header, status.st_mtime, status.st_size, own)
         if detail:
             return detail
-        # Which hash it is depends on the interpreter: that of another one cannot be computed here.
+        # The hash depends on the interpreter: only the hash of this one can be computed here.
         if pyc.flags(header) & pyc.CHECK_SOURCE and header[:4] == magic:
             content = _head(os.path.join(self.root, source), status.st_size)
             return "" if importlib.util.source_hash(content) == header[8:16] else "does not fit its source's content"
@@ -213,12 +213,12 @@ def _first_difference(path: bytes, offset: int, expected: memoryview) -> int:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         while expected:
-            found = os.pread(fd, min(len(expected), _READ), offset)
-            if not found or found != expected[: len(found)]:
-                same = (n for n, (a, b) in enumerate(zip(found, expected)) if a != b)
-                return offset + next(same, len(found))
-            expected = expected[len(found) :]
-            offset += len(found)
+            actual = os.pread(fd, min(len(expected), _READ), offset)
+            if not actual or actual != expected[: len(actual)]:
+                differing = (n for n, (a, b) in enumerate(zip(actual, expected)) if a != b)
+                return offset + next(differing, len(actual))
+            expected = expected[len(actual) :]
+            offset += len(actual)
         return -1
     finally:
         os.close(fd)

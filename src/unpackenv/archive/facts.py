@@ -1,8 +1,8 @@
 """Facts: short `key=value` text, used in an archive's trailer and in a tree's stamp.
 
-One line a fact, UTF-8 with surrogate escapes; a backslash, a newline and a carriage return in a
-value are written `\\\\`, `\\n` and `\\r`. A key may stand on several lines: its value is a list. It
-is read at every warm start, which is why it is not JSON: `json` alone costs milliseconds.
+One fact per line, UTF-8 with surrogate escapes; a backslash, a newline and a carriage return in a
+value are written `\\\\`, `\\n` and `\\r`. A key may be on several lines: its value is a list. Every
+warm start reads facts, so they are not JSON: importing `json` alone takes milliseconds.
 """
 
 from __future__ import annotations

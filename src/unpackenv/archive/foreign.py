@@ -1,7 +1,7 @@
 """Foreign archives: tars that plain tools made, compressed by a codec or gzip, or not at all.
 
-A codec cuts its files where they can be decoded alone, if it can, so that several workers decode at once. Everything
-else is one stream that is decoded in small chunks, one after the other.
+If a codec can split its file into pieces that decode alone, several workers decode at once. Everything else is one
+stream that is decoded in small chunks, one after the other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def open_pieces(fd: int, path: str, memory: int, *, serial: bool = False) -> Pie
 
     With `serial` it is one stream, which takes the least memory.
 
-    Raises `ArchiveUnsupported` for what is no archive, `ArchiveCorrupt`, or `MemoryBudgetExceeded`.
+    Raises `ArchiveUnsupported` if the file is no archive, `ArchiveCorrupt`, or `MemoryBudgetExceeded`.
     """
     head = os.pread(fd, tarstream.BLOCK, 0)
     if head.startswith(_GZIP_MAGIC):
@@ -47,17 +47,18 @@ def open_pieces(fd: int, path: str, memory: int, *, serial: bool = False) -> Pie
 
 
 def not_native(fd: int, path: str) -> ArchiveUnsupported:
-    """Return the error for an open file that is no native archive, where no other kind will do."""
+    """Return the error for an open file that is no native archive, but has to be one."""
     try:
         open_pieces(fd, path, 1 << 30)
     except ArchiveUnsupported as error:
         return error
-    except UnpackenvError:  # damaged, but of the kind
+    except UnpackenvError:  # a foreign archive that is damaged
         pass
     return ArchiveUnsupported(
         "it was not made by `unpackenv pack`, or its end is missing",
-        hint="An archive of plain tar can be started and unpacked; what its compression knows of its bytes is "
-        f"checked by `tar -tf {path} > /dev/null`. One that lost its end has to be copied again",
+        hint="An archive made by plain tar can be started and unpacked; "
+        f"`tar -tf {path} > /dev/null` checks it, as far as its compression has checksums. An archive that lost "
+        "its end has to be copied again",
     )
 
 

@@ -1,4 +1,4 @@
-"""All frames of an archive, one after the other, for who reads the whole tar stream."""
+"""All frames of an archive, one after the other, to read the whole tar stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unpackenv.archive.pooled import in_order
 from unpackenv.archive.reader import Archive
 from unpackenv.errors import ArchiveCorrupt
 
-# Frames that are decoded, or wait to be looked at, at one time.
+# Frames that are being decoded, or wait for the caller, at one time.
 _WINDOW = 3
 
 

@@ -1,7 +1,7 @@
-"""What an archive records about the interpreter that it is for, and a start compares with its own.
+"""The facts of an interpreter: an archive records them, and a start compares them with its own.
 
-This file stands alone, so that an interpreter which has no unpackenv can be asked by running it; also Python 2.7 reads
-its syntax.
+This file stands alone: an interpreter without unpackenv can run it to print its facts. Even Python 2.7 reads its
+syntax.
 """
 
 import os
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 NATIVE_FACTS = ("soabi", "machine", "system", "libc")
 """The facts that only matter to shared objects."""
 UNKNOWN = {"python": ""}
-"""The facts of an interpreter of which nothing is known, so that nothing can be said against it."""
+"""The facts of an interpreter of which nothing is known: no tree mismatches them."""
 
 
 def describe():  # type: () -> dict[str, str]
     """Return the facts of this interpreter.
 
-    python: what its bytecode files are called after, "cpython-39"; soabi: what its extension
-    modules are called after; machine and system as `uname` has them, system in lower case; libc:
+    python: the tag in the names of its bytecode files, "cpython-39"; soabi: the tag in the names of
+    its extension modules; machine and system as `uname` returns them, system in lower case; libc:
     "glibc 2.36" or "musl".
     """
     uname = os.uname()
@@ -36,18 +36,18 @@ def describe():  # type: () -> dict[str, str]
 
 def mismatch(facts, running=None):
     # type: (dict[str, list[str]], Optional[dict[str, str]]) -> Optional[tuple[str, str, str]]
-    """Return which fact speaks against a tree with `facts`, as it was packed and as `running` has it; None if none.
+    """Return a fact in which a tree with `facts` differs from `running`, and its value in each; None if none does.
 
     `running` are the facts of an interpreter, by default this one. A tree without shared objects runs
-    on every platform, one for another Python version on none. What is not known, on either side, is
+    on every platform, one for another Python version on none. A fact that is unknown on either side is
     no mismatch.
     """
     running = running or describe()
     native = facts.get("native") == ["yes"]
     for key in ("python",) + (NATIVE_FACTS if native else ()):
-        packed, found = facts.get(key, [""])[0], running.get(key, "")
-        if packed and found and packed != found and not (key == "libc" and _is_newer(found, packed)):
-            return key, packed, found
+        packed, own = facts.get(key, [""])[0], running.get(key, "")
+        if packed and own and packed != own and not (key == "libc" and _is_newer(own, packed)):
+            return key, packed, own
     return None
 
 
@@ -59,7 +59,7 @@ def _cache_tag():  # type: () -> str
 
 
 def _soabi():  # type: () -> str
-    """`sysconfig` knows it, too, for ten times the time."""
+    """`sysconfig` returns it, too, in ten times the time."""
     try:
         import _imp
     except ImportError:
@@ -68,11 +68,11 @@ def _soabi():  # type: () -> str
     return suffix[1] if len(suffix) == 3 else ""
 
 
-def _is_newer(found, needed):  # type: (str, str) -> bool
-    """Whether one version of a libc has all that was built for another one needs."""
-    found_name, _, found_version = found.partition(" ")
+def _is_newer(own, needed):  # type: (str, str) -> bool
+    """Whether a libc is the one that is needed, in the same version or a newer one."""
+    own_name, _, own_version = own.partition(" ")
     name, _, version = needed.partition(" ")
-    return found_name == name and _numbers(found_version) >= _numbers(version)
+    return own_name == name and _numbers(own_version) >= _numbers(version)
 
 
 def _numbers(version):  # type: (str) -> list[int]

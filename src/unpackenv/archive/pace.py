@@ -1,4 +1,4 @@
-"""How far frames are that are being encoded: at a high level one takes seconds, and says nothing until it is done."""
+"""Estimate how far encoding is: at a high level a frame takes seconds, and reports nothing before its end."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from contextlib import contextmanager
 
 from unpackenv.archive.codecs.base import Codec
 
-_NEVER_DONE = 0.95  # of a frame that takes longer than the others did
+_MOST_OF_RUNNING = 0.95  # of a frame that takes longer than the others did
 
 
 class Pace:
-    """The bytes that several threads have encoded; of a frame under way so many as its time makes likely."""
+    """The bytes that several threads have encoded; those of a running frame are estimated from its time."""
 
     def __init__(self, codec: Codec, level: int) -> None:
-        # Before anything is known: on the machine of docs/performance.md.
+        # Used until a frame has ended; measured on the machine of docs/performance.md.
         self._guess = codec.seconds_per_byte(level)
-        self._seconds = 0.0  # that frames took, and
-        self._bytes = 0  # how large those were
+        self._seconds = 0.0  # that the frames took that have ended
+        self._bytes = 0  # of these frames
         self._running: dict[int, tuple[float, int]] = {}
         self._begun = 0
-        self._most = 0
+        self._returned = 0
         self._lock = threading.Lock()
 
     @contextmanager
@@ -39,11 +39,11 @@ class Pace:
             self._bytes += size
 
     def done(self) -> int:
-        """Return the bytes that are done by now; never fewer than it returned before."""
+        """Return how many bytes are encoded by now; never fewer than before."""
         now = time.monotonic()
         with self._lock:
             seconds_a_byte = self._seconds / self._bytes if self._bytes else self._guess
             likely = ((int((now - began) / seconds_a_byte), size) for began, size in self._running.values())
-            done = self._bytes + sum(min(bytes_, int(size * _NEVER_DONE)) for bytes_, size in likely)
-            self._most = max(self._most, done)
-            return self._most
+            encoded = self._bytes + sum(min(bytes_, int(size * _MOST_OF_RUNNING)) for bytes_, size in likely)
+            self._returned = max(self._returned, encoded)
+            return self._returned

@@ -1,7 +1,7 @@
 """Threads that work ahead, for packing and verifying; a start has its own workers.
 
-They are daemons, and nobody waits for what is under way when the caller has no more use for it: a frame at a high level
-takes seconds, and what compresses it cannot be interrupted.
+They are daemons. A caller that stops early does not wait for running work: a frame at a high level takes seconds, and
+its compression cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def in_order(
         for future in pending:
             future.cancel()
         pool.end()
-    pool.join()  # all have done their work: at once
+    pool.join()  # at once, as all work has ended
 
 
 def aside(work: Callable[[], Result]) -> Result:
-    """Return what `work` returns in a thread of its own; meanwhile this one can be told to stop."""
+    """Run `work` in a thread of its own, and return its result; meanwhile this thread can be interrupted."""
     (result,) = in_order(lambda run: run(), [work], 1, 1)
     return result
 
@@ -59,9 +59,9 @@ def _result(future: Future[Result], on_wait: Callable[[], None]) -> Result:
 
 
 class _Pool(Generic[Item, Result]):
-    """`workers` threads that do `work`, begun when there is something for them.
+    """`workers` threads that do `work`, each started when there is a job for it.
 
-    They are fewer where a limit on processes refuses more; without any, the caller does it.
+    If a limit on processes refuses some, there are fewer; without any, the caller does the work.
     """
 
     def __init__(self, work: Callable[[Item], Result], workers: int) -> None:
@@ -90,7 +90,7 @@ class _Pool(Generic[Item, Result]):
             self._threads.append(thread)
 
     def end(self) -> None:
-        """Let each thread end with what it has under way."""
+        """Let each thread end after its job."""
         for _ in self._threads:
             self._jobs.put(None)
 
@@ -102,7 +102,7 @@ class _Pool(Generic[Item, Result]):
     def _serve(self) -> None:
         while job := self._jobs.get():
             self._do(*job)
-            del job  # not kept while there is nothing to do
+            del job  # frees its memory while the thread waits
 
     def _do(self, future: Future[Result], item: Item) -> None:
         if future.set_running_or_notify_cancel():

@@ -1,4 +1,4 @@
-"""The header of a bytecode file: whether Python takes it for that of its source (PEP 552)."""
+"""The header of a bytecode file: whether Python accepts it for its source (PEP 552)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def flags(header: bytes) -> int:
 
 
 def stale(header: bytes, mtime: float, size: int, magic: bytes = b"") -> str:
-    """Return why a source of this mtime and size would be compiled anew, or "".
+    """Return why a source of this mtime and size would be compiled again, or "".
 
-    `magic` is the interpreter's, if that is known. The content that a checked hash is of is not looked at.
+    `magic` is the interpreter's, if that is known. A hash is not compared with the content of the source.
     """
     if len(header) < HEADER_SIZE:
         return "is cut off"

@@ -1,4 +1,4 @@
-"""Reading a native archive: opened means checked, frame by frame means bounded memory."""
+"""Read a native archive: an open one is checked, and reading it frame by frame bounds the memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.archive.codecs.base import Decode
 
-# What is at most beside the bytes that count: of a frame that does not compress, of a member in the tar stream
-# (headers with a long name and a long link target, and padding), of the streams in which an xz archive keeps facts
-# and footer, and of the index record of a frame.
-_STORED_MORE = 1 << 20
-_MEMBER_MORE = 1 << 14
-_CONTAINER_MORE = 1 << 10
+# The largest overhead, in bytes: of a frame that does not compress, of a member in the tar stream (headers with a long
+# name and a long link target, and padding), of the streams in which an xz archive keeps facts and footer, and of the
+# index record of a frame.
+_STORED_OVERHEAD = 1 << 20
+_MEMBER_OVERHEAD = 1 << 14
+_CONTAINER_OVERHEAD = 1 << 10
 _RECORD = 18
 
 
@@ -120,7 +120,8 @@ def _open(fd: int, path: str, digest: str) -> Archive:
     if sha256(columns + text).digest() != footer.digest:
         raise ArchiveCorrupt("its table of contents does not have the sha256 that its footer names")
     if digest and digest.lower() != footer.digest.hex():
-        raise DigestMismatch(f"its digest is {footer.digest.hex()}, {digest} was asked for", digest=footer.digest.hex())
+        actual = footer.digest.hex()
+        raise DigestMismatch(f"its digest is {actual}, but {digest} is required", digest=actual)
     toc = Toc.decode(codecs.get(footer.codec).decode_columns(columns, footer.columns_raw))
     _check_frames(toc)
     _check_container(fd, identity.size, footer, toc, text)
@@ -128,12 +129,12 @@ def _open(fd: int, path: str, digest: str) -> Archive:
 
 
 def _check_frames(toc: Toc) -> None:
-    """Refuse frames that would be read, or decoded, for nothing: more than what the members can need."""
+    """Refuse frames with more bytes, stored or decoded, than the members can need."""
     if not toc.frame_raw or not min(toc.frame_raw):
         raise ArchiveCorrupt("it has no frames, or an empty one")
-    if max(toc.frame_stored) > FRAME_LIMIT + _STORED_MORE:
+    if max(toc.frame_stored) > FRAME_LIMIT + _STORED_OVERHEAD:
         raise ArchiveCorrupt("a frame is stored in more bytes than it can decode to")
-    if toc.raw_size > toc.unpacked_size + (1 + toc.member_count) * _MEMBER_MORE + END_OF_ARCHIVE_SIZE:
+    if toc.raw_size > toc.unpacked_size + (1 + toc.member_count) * _MEMBER_OVERHEAD + END_OF_ARCHIVE_SIZE:
         raise ArchiveCorrupt("its tar stream is longer than its members can make it")
 
 
@@ -145,7 +146,7 @@ def _check_container(fd: int, size: int, footer: trailer.Footer, toc: Toc, text:
     if not first <= end_of_frames <= footer.columns_offset or end_of_columns > size:
         raise ArchiveCorrupt("its frames and its table of contents overlap")
     before, after = footer.columns_offset - end_of_frames, size - end_of_columns
-    if before > _CONTAINER_MORE + len(toc.frame_raw) * _RECORD or after > _CONTAINER_MORE + footer.facts_size:
+    if before > _CONTAINER_OVERHEAD + len(toc.frame_raw) * _RECORD or after > _CONTAINER_OVERHEAD + footer.facts_size:
         raise ArchiveCorrupt("its container is damaged")
     codec.check_container(
         (os.pread(fd, first, 0), _read(fd, before, end_of_frames), _read(fd, after, end_of_columns)),
@@ -167,7 +168,7 @@ def _read(fd: int, size: int, offset: int) -> bytes:
 
 def _read_into(buffer: memoryview, fd: int, offset: int) -> None:
     at = 0
-    while at < len(buffer):  # not at once: over 2 GiB, or from a network file system
+    while at < len(buffer):  # one call may read less: over 2 GiB, or from a network file system
         got = os.preadv(fd, [buffer[at:]], offset + at)
         if not got:
             raise ArchiveCorrupt("it is truncated")

@@ -1,6 +1,6 @@
-"""What to say of a path that was named as an archive and is none. Imported only where one is refused.
+"""Errors for a path that was named as an archive and is none. Imported only when one is refused.
 
-It imports nothing of `archive`: `trailer` imports it.
+It imports nothing of `archive`, since `trailer` imports it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HINT = "Name the file that `unpackenv pack` or tar wrote; in an image, check th
 
 
 def unreadable(error: OSError, path: str, suffixes: tuple[str, ...]) -> ArchiveUnreadable:
-    """Return the error that says why the operating system does not give the bytes of the file at `path`.
+    """Translate an `OSError` for the archive at `path`.
 
     Names of archives end with one of the `suffixes`.
     """
@@ -31,8 +31,8 @@ def unreadable(error: OSError, path: str, suffixes: tuple[str, ...]) -> ArchiveU
 
 
 def no_archive(head: bytes, path: str, suffixes: tuple[str, ...]) -> ArchiveUnsupported:
-    """Return the error for a file that begins with `head`, as no archive does; those have these `suffixes`."""
-    what, hint = _described(head, suffixes), _HINT
+    """Return the error for a file whose `head` is not that of an archive; archives have these `suffixes`."""
+    what, hint = _description(head, suffixes), _HINT
     if head.startswith(_LFS_POINTER):
         what, hint = "is a pointer of Git LFS, and not the archive itself", "Fetch it with git lfs pull"
     return ArchiveUnsupported(what, where=path, hint=hint)
@@ -46,7 +46,7 @@ def _archive_in(directory: str, suffixes: tuple[str, ...]) -> str:
     return f"Name the archive in it: {os.path.join(directory, names[0])}" if names else _HINT
 
 
-def _described(head: bytes, suffixes: tuple[str, ...]) -> str:
+def _description(head: bytes, suffixes: tuple[str, ...]) -> str:
     if not head:
         return "is empty"
     for magic, what in _OTHERS.items():

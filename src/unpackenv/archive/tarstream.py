@@ -20,9 +20,9 @@ DIRECTORY, FILE, SYMLINK, HARD_LINK = "directory", "file", "symlink", "hard link
 _MARK = "made by unpackenv pack"
 # Members by their type: D is a directory of `tar --listed-incremental`, which has data.
 _KINDS = {"0": FILE, "\0": FILE, "7": FILE, "5": DIRECTORY, "D": DIRECTORY, "2": SYMLINK, "1": HARD_LINK}
-# Headers for the members behind them: pax's, Solaris' (X is pax's x, A an access control list), GNU's.
+# Headers for the members after them: pax's, Solaris' (X is pax's x, A an access control list), GNU's.
 _EXTENDED = "xgXALK"
-_LABEL = "V"  # of a volume, says nothing
+_LABEL = "V"  # of a volume; ignored
 _NEVER = {
     "3": "a character device",
     "4": "a block device",
@@ -35,7 +35,7 @@ _NEVER = {
 }
 _NEVER_HINTS = {"M": "Make the archive without tar's option --multi-volume", "S": "Make the archive without --sparse"}
 NATIVE_TYPES = "0125gLK"
-"""The types that a native archive has."""
+"""The member types of a native archive."""
 # Long names and extended headers of honest archives are far smaller.
 _EXTENDED_LIMIT = 1 << 20
 _ALL_EXTENDED_LIMIT = 1 << 30
@@ -62,7 +62,7 @@ def header(kind: str, path: bytes, mode: int, mtime: int, size: int = 0, link: b
 def mark() -> bytes:
     """Return what opens the tar stream of a native archive: a pax global header with a comment, which tar ignores.
 
-    An archive that lost its end is told by it from one that plain tar made.
+    It distinguishes an archive that lost its end from one that plain tar made.
     """
     import tarfile
 
@@ -96,8 +96,8 @@ class Scanner:
     needs from an earlier chunk is kept; file data never is. ustar, GNU (long names, base-256
     numbers) and pax (path, linkpath, size, mtime) are understood; members of other types
     than `types` are refused, and so are sparse ones. Of a mode, the bits of `mode_mask` are kept. As
-    for GNU tar and `tarfile`, one block of zeros ends the archive, and what follows it is not looked
-    at: `end` says where in the stream it is.
+    for GNU tar and `tarfile`, one block of zeros ends the archive, and the rest is ignored: `end` is
+    the position of that block in the stream.
     """
 
     def __init__(self, mode_mask: int = 0o777, types: str = "".join(_KINDS) + _EXTENDED + _LABEL) -> None:
@@ -131,11 +131,11 @@ class Scanner:
 
     @property
     def is_marked(self) -> bool:
-        """Whether a native archive's mark has come."""
+        """Whether the stream has the mark of a native archive."""
         return self._global_pax.get("comment") == _MARK.encode()
 
     def close(self) -> None:
-        """Say that the stream is over; raises `ArchiveCorrupt` if it ends too early."""
+        """End the stream; raises `ArchiveCorrupt` if it ends too early."""
         if not self.ended:
             raise _malformed("its tar stream is truncated, or was made without an end")
 
@@ -160,7 +160,7 @@ class Scanner:
     def _read_header(self, block: bytes) -> Member | None:
         if not is_header(block):
             if self._next == BLOCK and not begins_tar(block):
-                raise ArchiveUnsupported("what it holds is no tar", hint="Check the COPY, or make it anew with tar")
+                raise ArchiveUnsupported("what it holds is no tar", hint="Check the COPY, or make it again with tar")
             raise ArchiveCorrupt(f"the tar header at byte {self._next - BLOCK} of its stream has a wrong checksum")
         typeflag = chr(block[156])
         size = _number(block[124:136])
@@ -175,7 +175,7 @@ class Scanner:
         if not 0 <= size < _NUMBER_LIMIT:
             raise ArchiveCorrupt("a member has an impossible size", member=shown(path))
         kind = _KINDS.get(typeflag, "")
-        if kind == FILE and path.endswith(b"/"):  # as old tars have them
+        if kind == FILE and path.endswith(b"/"):  # as in old tars
             kind = DIRECTORY
         begin = self._next
         if kind == FILE or typeflag in "DV":
@@ -223,7 +223,7 @@ class Scanner:
             self._read_extended(b"")
 
     def _effective_pax(self) -> dict[str, bytes]:
-        """The records for the next member; one without a value takes back those before it."""
+        """Return the records for the next member; one without a value cancels those before it."""
         pax = {keyword: value for keyword, value in {**self._global_pax, **self._pax}.items() if value}
         if b"\0" in pax.get("path", b"") + pax.get("linkpath", b""):
             raise ArchiveCorrupt("a pax header has a name with a NUL byte")
@@ -251,9 +251,9 @@ def _pax_records(data: bytes) -> dict[str, bytes]:
         keyword, equals, value = record[space + 1 - at : -1].partition(b"=")
         if length <= 0 or len(record) != length or record[-1:] != b"\n" or not equals or keyword[:1] in (b" ", b"\t"):
             raise _malformed("a pax header is malformed")
-        known = "GNU.sparse" if keyword.startswith(b"GNU.sparse") else keyword.decode("utf-8", "replace")
-        if known in _PAX_KEYWORDS or known == "GNU.sparse":
-            records[known] = value
+        name = "GNU.sparse" if keyword.startswith(b"GNU.sparse") else keyword.decode("utf-8", "replace")
+        if name in _PAX_KEYWORDS or name == "GNU.sparse":
+            records[name] = value
         at += length
     return records
 
@@ -264,24 +264,24 @@ def begins_tar(block: bytes) -> bool:
 
 
 def is_header(block: bytes) -> bool:
-    """Whether a block is a tar header, which its checksum tells: all that every format since v7 has in common.
+    """Whether a block is a tar header, by its checksum: the only thing that all formats since v7 have in common.
 
-    It is the sum of the bytes, its own counted as spaces; some old tars took bytes for signed.
+    It is the sum of the bytes, with its own counted as spaces; some old tars took bytes as signed.
     """
     if len(block) != BLOCK:
         return False
     try:
-        said = _number(block[148:156])
+        recorded = _number(block[148:156])
     except ArchiveCorrupt:
         return False
-    summed = (block[:148] + block[156:]).translate(None, b"\0")  # without the NULs the sum is found sooner
-    found = sum(summed) + 8 * 0x20
-    return said == found or 0 <= said == found - 256 * len(summed.translate(None, _ASCII))
+    others = (block[:148] + block[156:]).translate(None, b"\0")  # without NULs the sum is faster
+    computed = sum(others) + 8 * 0x20
+    return recorded == computed or 0 <= recorded == computed - 256 * len(others.translate(None, _ASCII))
 
 
 @lru_cache(maxsize=4096)  # most members share their mode, mtime and owner with others
 def _number(field: bytes) -> int:
-    """A numeric header field: octal digits, or base-256 when its first bit is set (GNU)."""
+    """Parse a numeric header field: octal digits, or base-256 when its first bit is set (GNU)."""
     if field[0] & 0x80:
         number = int.from_bytes(field, "big", signed=False)
         bits = 8 * len(field)
@@ -293,7 +293,7 @@ def _number(field: bytes) -> int:
 
 
 def _whole(text: bytes) -> int:
-    """A whole number as pax writes them: decimal digits, as many zeros before them as there may be."""
+    """Parse a whole number of pax: decimal digits, with any number of leading zeros."""
     digits = text.lstrip(b"0")
     if not text.isdigit() or len(digits) > 20:
         raise _malformed("a number in a pax header is malformed")
@@ -301,7 +301,7 @@ def _whole(text: bytes) -> int:
 
 
 def _seconds(text: bytes) -> int:
-    """A time as pax writes them, a decimal number, rounded down to whole seconds."""
+    """Parse a time of pax, a decimal number, and round it down to whole seconds."""
     whole, _, fraction = text.partition(b".")
     if fraction and not fraction.isdigit():
         raise _malformed("a time in a pax header is malformed")
@@ -310,7 +310,7 @@ def _seconds(text: bytes) -> int:
 
 
 def _malformed(what: str) -> ArchiveCorrupt:
-    return ArchiveCorrupt(what, hint="Copy the archive again, or make it anew with tar")
+    return ArchiveCorrupt(what, hint="Copy the archive again, or make it again with tar")
 
 
 def shown(path: bytes) -> str:

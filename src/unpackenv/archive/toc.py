@@ -1,8 +1,8 @@
 """The table of contents (TOC): what is in an archive and where its bytes are.
 
 It is stored as columns, not as a list of records, so that tens of thousands of members load in
-milliseconds. Directories are a tree: each names its parent by number, and the parent comes first,
-so that an absolute path, or one that leaves the target, cannot even be written down.
+milliseconds. Directories are a tree: each names its parent by number, and the parent comes first.
+An absolute path, or one that leaves the target, cannot be expressed.
 
     counts         frames, directories, files, symlinks, hard links, bytes of names: 6 x u64
     frames         stored size u64 | raw size u64 | sha256 of the stored bytes, 32 bytes
@@ -13,7 +13,7 @@ so that an absolute path, or one that leaves the target, cannot even be written 
     names          of directories but the first, files, symlinks, hard links; each ends in NUL
     targets        of symlinks; each ends in NUL
 
-Each column is stored whole, little-endian, one behind the other. Frames follow each other without
+Each column is stored whole, little-endian, one after the other. Frames follow each other without
 a gap, so their offsets are sums. A position is that of a file's first byte in the tar stream, to
 which the frames decode one after the other. docs/format.md has the byte tables.
 """
@@ -38,9 +38,9 @@ SHA256_SIZE = 32
 PERMISSIONS = 0o777
 _RESERVED = RESERVED.encode()
 FRAME_LIMIT = 1 << 27
-"""The most bytes that a frame may decode to: what a reader has to have room for."""
+"""The most bytes that a frame may decode to: a reader needs memory for them."""
 MEMBER_LIMIT = 1 << 20
-"""The most members that an archive may have: what a start has to have memory for."""
+"""The most members that an archive may have: a start needs memory for them."""
 PATH_LIMIT = 4096
 """The most bytes that Linux takes as a path (PATH_MAX)."""
 USUAL_PATH = 256
@@ -113,7 +113,7 @@ class Toc:
 
         Raises `ArchiveCorrupt`, `ArchiveUnsupported` for too many members, or `ArchiveUnsafe` for a
         name that no directory entry may have.
-        That no two members share one path is left to who creates them (`O_EXCL`).
+        It does not check that paths are unique: a start sees that when it creates them (`O_EXCL`).
         """
         if len(raw) < COUNTS.size:
             raise _corrupt("it is shorter than its counts")
@@ -158,7 +158,7 @@ class Toc:
         for _, path, _ in self.paths():
             if path.startswith(_RESERVED):
                 raise ArchiveUnsafe(
-                    f"a member is named {_shown(path)!r}, a name that unpackenv keeps for itself", member=_shown(path)
+                    f"a member is named {_shown(path)!r}, a name that is reserved for unpackenv", member=_shown(path)
                 )
 
     def _check_columns(self) -> None:
@@ -203,11 +203,11 @@ class Toc:
 
     @property
     def member_count(self) -> int:
-        """Number of inodes and names that a tree of it has, without the root."""
+        """Number of members, and so of names in its tree, without the root."""
         return len(self.dir_mode) - 1 + len(self.file_size) + len(self.link_names) + len(self.hard_names)
 
     def frame_starts(self) -> list[int]:
-        """Return where each frame begins in the tar stream, and at last where that ends."""
+        """Return where each frame begins in the tar stream, and last where the stream ends."""
         return [0, *accumulate(self.frame_raw)]
 
     def dir_paths(self) -> list[bytes]:
@@ -240,7 +240,7 @@ class Toc:
                 yield kind, of[parent] + name, row
 
     def check_unique(self) -> None:
-        """Raise `ArchiveUnsafe` if two members share one path; for who cannot rely on `O_EXCL`."""
+        """Raise `ArchiveUnsafe` if two members share one path; for callers that cannot rely on `O_EXCL`."""
         seen = set()
         for _, path, _ in self.paths():
             if path in seen:
@@ -254,7 +254,7 @@ def _joined(names: list[bytes]) -> bytes:
 
 def _split(text: bytes, count: int) -> list[bytes]:
     if text.count(b"\0") != count or text[-1:] not in (b"", b"\0"):
-        raise _corrupt("it has not as many names as its counts say")
+        raise _corrupt("it has more or fewer names than its counts say")
     return text.split(b"\0")[:-1]
 
 

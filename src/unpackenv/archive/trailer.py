@@ -23,7 +23,7 @@ MAGIC = b"unpkenv\n"
 LAYOUT = struct.Struct("<QQQQIHH32sI8s")
 FOOTER_SIZE = LAYOUT.size
 
-# The registration of every codec: its number in the footer; its name, which is that of its module in `codecs`; how the
+# Every codec: its number in the footer; its name, which is that of its module in `codecs`; how the
 # names of its files end, the usual suffix first; and how many bytes of its container follow the footer.
 CODECS = {
     1: ("zstd", (".zst", ".tzst"), 0),
@@ -106,7 +106,7 @@ class Footer:
 
 
 class Identity:
-    """What one archive file is, told from its size, times and last bytes: enough for a warm start.
+    """The identity of an archive file, from its size, mtime and last bytes: enough for a warm start.
 
     `digest` is the hex digest of a native archive and "" for a foreign one (made by plain tar);
     `facts` is empty for a foreign one; `key` names the archive in default places and stamps.
@@ -126,7 +126,7 @@ class Identity:
 def identify(path: str) -> Identity:
     """Read the tail of the archive at `path` and return its `Identity`.
 
-    Hashes nothing and imports no codec: who unpacks the archive verifies it. Raises
+    Hashes nothing and imports no codec: the archive is verified when it is unpacked. Raises
     `ArchiveUnreadable`, `ArchiveUnsupported` or `ArchiveCorrupt`.
     """
     try:
@@ -143,7 +143,7 @@ def identify(path: str) -> Identity:
 
 
 def unreadable(error: OSError, path: str) -> ArchiveUnreadable:
-    """Return the error that says why the operating system does not give the bytes of the file at `path`."""
+    """Translate an `OSError` for the archive at `path`."""
     try:
         from unpackenv.archive import refusals
     except OSError:  # too many files are open for an import
@@ -181,7 +181,7 @@ def _find_footer(tail: bytes) -> Footer | None:
 
 
 def _foreign_key(status: os.stat_result, tail: bytes) -> str:
-    """A foreign archive carries no digest: its size, its time and its last bytes stand for it."""
+    """Return the key of a foreign archive, which has no digest: its size, mtime and last bytes stand for it."""
     import zlib
 
     return f"foreign-{status.st_size:x}-{status.st_mtime_ns:x}-{zlib.crc32(tail):08x}"

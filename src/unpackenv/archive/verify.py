@@ -1,7 +1,7 @@
-"""Verifying an archive against itself.
+"""Verify an archive against itself.
 
-A start trusts the TOC alone; stock tar trusts the headers in the tar stream alone. What
-`verify_archive` passes, both unpack to the same tree. It is not on the start path.
+A start trusts the TOC alone; stock tar trusts the headers in the tar stream alone. Both unpack an
+archive that `verify_archive` passes to the same tree. This is not on the start path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ALL_MODE_BITS = 0o7777
 
 
 class Checked(NamedTuple):
-    """What `verify_archive` found sound; sizes are in bytes."""
+    """The figures of an archive that is sound; sizes are in bytes."""
 
     digest: str
     frames: int
@@ -39,11 +39,11 @@ class Checked(NamedTuple):
     unpacked_size: int
 
 
-def verify_archive(path: str, digest: str = "", on_progress: Callable[[int], None] = lambda done: None) -> Checked:
+def verify_archive(path: str, digest: str = "", on_progress: Callable[[int], None] = lambda size: None) -> Checked:
     """Check every byte of the native archive at `path`, and that TOC, tar headers and facts agree.
 
     With `digest` (hex) it must be that archive. `on_progress` gets the bytes of the tar
-    stream that are done. Raises what `open_archive` raises, for the first difference that is found.
+    stream checked so far. Raises the errors of `open_archive`, for the first difference.
     """
     with open_archive(path, digest) as archive:
         try:
@@ -68,9 +68,9 @@ def _check_facts(archive: Archive) -> None:
         "unpacked-size": toc.unpacked_size,
     }
     for key, value in counted.items():
-        said = facts.first(archive.facts, key)
-        if said != str(value):
-            raise ArchiveCorrupt(f"its facts say {key}={said}, its table of contents {value}")
+        recorded = facts.first(archive.facts, key)
+        if recorded != str(value):
+            raise ArchiveCorrupt(f"its facts say {key}={recorded}, its table of contents {value}")
 
 
 def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
@@ -79,15 +79,15 @@ def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
     scanner = Scanner(_ALL_MODE_BITS, NATIVE_TYPES)
     listed = _Listed(archive.toc)
     tail = b""
-    done = 0
+    size = 0
     head = b""
     for raw in decoded(archive):
         head += raw[: len(mark) - len(head)]
         for member in scanner.feed(memoryview(raw)):
             listed.compare(member)
         tail = (tail + raw[-len(END_OF_ARCHIVE) :])[-len(END_OF_ARCHIVE) :]
-        done += len(raw)
-        on_progress(done)
+        size += len(raw)
+        on_progress(size)
     listed.close()
     if head != mark:
         raise ArchiveCorrupt("its tar stream does not begin with the mark of unpackenv")
@@ -96,7 +96,7 @@ def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
 
 
 def _check_container(archive: Archive) -> None:
-    """Check where each frame ends by what stock tools go by."""
+    """Check that each frame ends where stock tools find its end."""
     toc = archive.toc
     identity = trailer.identify_open(archive.fd, archive.path)
     footer = identity.footer
@@ -107,9 +107,9 @@ def _check_container(archive: Archive) -> None:
 
 
 class _Listed:
-    """The members that a TOC lists, crossed off as the tar stream brings them.
+    """The members that a TOC lists, crossed off as they come in the tar stream.
 
-    Rows of one kind stand in the stream's order, so one cursor a kind is all that is needed.
+    Rows of one kind are in the order of the stream, so one cursor for each kind is enough.
     """
 
     def __init__(self, toc: Toc) -> None:
@@ -130,19 +130,19 @@ class _Listed:
         if expected is None:
             raise _differs(member.path, f"its tar stream has a {member.kind} that its table of contents does not list")
         for field, value in expected.items():
-            found = getattr(member, field)
-            if found != value:
+            actual = getattr(member, field)
+            if actual != value:
                 path = expected["path"]
                 raise _differs(
                     path if isinstance(path, bytes) else member.path,
-                    f"its table of contents says {field} {_text(value)}, its tar header {_text(found)}",
+                    f"its table of contents says {field} {_text(value)}, its tar header {_text(actual)}",
                 )
         if member.kind == HARD_LINK and self._hard_file[self._seen[HARD_LINK]] >= self._seen[FILE]:
             raise _differs(member.path, "a hard link comes before the file that it names")
         self._seen[member.kind] += 1
 
     def close(self) -> None:
-        """Raise `ArchiveCorrupt` if the TOC lists members that did not come."""
+        """Raise `ArchiveCorrupt` if the TOC lists members that the stream does not have."""
         for kind, rows in self._rows.items():
             for expected in rows:
                 path = expected["path"]

@@ -1,4 +1,4 @@
-"""Writing an archive: members in, frames, TOC and trailer out.
+"""Write an archive: members in, frames, TOC and trailer out.
 
     members -> tar stream -> frames of a bounded raw size -> encoded in parallel -> written in order
 
@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 
-from unpackenv.archive import codecs, facts, tarstream, trailer
+from unpackenv.archive import codecs, tarstream, trailer
+from unpackenv.archive import facts as facts_text
 from unpackenv.archive.codecs.base import Codec
 from unpackenv.archive.pace import Pace
 from unpackenv.archive.pooled import aside, in_order
@@ -27,7 +28,7 @@ _READ = 1 << 20
 
 
 class Input:
-    """One member to be written; `link` is what a link names. A file's data is in `source`, behind `offset` bytes."""
+    """One member to be written; `link` is what a link names. A file's data is in `source`, from `offset` on."""
 
     __slots__ = ("kind", "link", "mode", "mtime", "offset", "path", "size", "source")
 
@@ -66,21 +67,21 @@ class Written:
 def write(
     path: str,
     members: Iterable[Input],
-    described: dict[str, list[str]],
+    facts: dict[str, list[str]],
     *,
     codec: str,
     level: int,
     frame_size: int,
     workers: int,
     size: int = 0,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda size: None,
 ) -> Written:
     """Write an archive of `members` to `path`, atomically, and return what was written.
 
-    Members come parents first. `described` are the facts that the caller knows; counts are added
-    here. `size` is how long the tar stream will be, about, if that is known; `on_progress` gets its bytes
-    that are done, several times a second and estimated within a frame. Raises `PackError` if a file cannot
-    be read or shrinks meanwhile, `NoSpace` if the disk is full.
+    Members come parents first. `facts` are those that the caller knows; counts are added here. `size` is
+    the approximate length of the tar stream, if that is known; `on_progress` gets the bytes of it encoded
+    so far, several times a second, estimated within a frame. Raises `PackError` if a file cannot be read
+    or shrinks meanwhile, `NoSpace` if the disk is full.
     """
     toc = Toc()
     encoding = codecs.get(codec)
@@ -97,7 +98,7 @@ def write(
                 digests.append(sha256(stored).digest())
                 unpadded.append(encoding.unpadded_size(stored))
             toc.frame_sha256 = b"".join(digests)
-            digest = _write_trailer(out.write, out.tell(), encoding, toc, unpadded, described)
+            digest = _write_trailer(out.write, out.tell(), encoding, toc, unpadded, facts)
             out.flush()
             os.fsync(out.fileno())
             written = out.tell()
@@ -106,12 +107,12 @@ def write(
         if os.path.exists(partial):
             os.unlink(partial)
         if isinstance(error, OSError):
-            raise _unwritten(error, path, toc, size) from error
+            raise _write_error(error, path, toc, size) from error
         raise
     return Written(digest, written, toc)
 
 
-def _unwritten(error: OSError, path: str, toc: Toc, size: int) -> UnpackenvError:
+def _write_error(error: OSError, path: str, toc: Toc, size: int) -> UnpackenvError:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return PackError(f"cannot be written ({error.strerror})", where=path)
     stored, raw = sum(toc.frame_stored), sum(toc.frame_raw)
@@ -132,7 +133,7 @@ def tar_stream(members: Iterable[Input], piece: int) -> Iterator[bytes]:
 
 
 def _tar_stream(members: Iterable[Input], toc: Toc) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """Yield each member as its size in the stream and its bytes, and write it down in `toc`."""
+    """Yield each member as its size in the stream and its bytes, and add it to `toc`."""
     numbers = {b"": 0}
     files: dict[bytes, int] = {}
     toc.dir_parent.append(0)
@@ -225,11 +226,11 @@ def _encoded(
             stored = local.encode(raw)
         return len(raw), stored
 
-    def look() -> None:
+    def report() -> None:
         on_progress(pace.done())
 
-    for encoded in in_order(encode, frames, workers, 2 * workers + 1, look):
-        look()
+    for encoded in in_order(encode, frames, workers, 2 * workers + 1, report):
+        report()
         yield encoded
 
 
@@ -239,15 +240,15 @@ def _write_trailer(
     codec: Codec,
     toc: Toc,
     unpadded: list[int],
-    described: dict[str, list[str]],
+    facts: dict[str, list[str]],
 ) -> str:
     """Write what follows the frames (see `codecs.base`) and return the archive's digest in hex."""
     raw = toc.encode()
     columns = aside(lambda: codec.encode_columns(raw))
-    text = facts.encode(
+    text = facts_text.encode(
         {
             "codec": [codec.name],
-            **described,
+            **facts,
             "frames": [str(len(toc.frame_raw))],
             "files": [str(len(toc.file_names))],
             "members": [str(toc.member_count)],

@@ -56,7 +56,7 @@ class _Watched(Unpack):
         from unpackenv.archive import trailer
         from unpackenv.pack import progress
 
-        self.attempt.has_said = sys.stderr.isatty()  # a bar does
+        self.attempt.is_announced = sys.stderr.isatty()  # a bar does
         try:
             size = trailer.identify(self.settings.archive).facts.get("unpacked-size")
         except UnpackenvError:  # the start says it better

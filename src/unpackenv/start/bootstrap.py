@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def bootstrap(arguments: Mapping[str, object], beside: str = "") -> Report:
-    """See `unpackenv.bootstrap`; `arguments` are its arguments by name, `beside` the caller's directory."""
-    return Bootstrap(arguments, beside).run()
+def bootstrap(arguments: Mapping[str, object], caller_directory: str = "") -> Report:
+    """See `unpackenv.bootstrap`; `arguments` are its arguments by name."""
+    return Bootstrap(arguments, caller_directory).run()
 
 
 def begin(log: Log) -> Attempt:
-    """Begin a start; what it uses of the machine is measured for lines in JSON only: a warm one takes less long."""
+    """Begin a start; CPU and memory are measured for JSON lines only: that takes longer than a whole warm start."""
     attempt = Attempt(log)
     if log.is_json:
         from unpackenv.start.machine.usage import Usage
@@ -37,23 +37,23 @@ def begin(log: Log) -> Attempt:
 
 
 class Start:
-    """One start: `run` goes through its steps. The ways into a start override the steps in which they differ.
+    """One start: `run` goes through its steps. Each kind of start overrides the steps in which it differs.
 
-    `attempt` is what is known of it so far, and `settings` how its arguments and the environment want it.
+    `attempt` holds what is known of the start so far, `settings` its arguments and environment, resolved.
     """
 
     is_last_word = False
-    """Whether nobody else tells people of an error that `run` raises."""
+    """Whether the start itself must show an error to people, because no caller will."""
 
     settings: Settings
 
     def __init__(self, arguments: Mapping[str, object], log: Log | None = None) -> None:
-        """`arguments` are those of `unpackenv.bootstrap()` by name; `log` is by default as they say."""
+        """`arguments` are those of `unpackenv.bootstrap()` by name; `log` follows from them by default."""
         self.arguments = arguments
         self.attempt = begin(log or Log(arguments))
 
     def run(self) -> Report:
-        """Bring the tree to its place, make it importable, and log how that went; raises `UnpackenvError`."""
+        """Find or unpack the tree, make it importable, and log the result; raises `UnpackenvError`."""
         try:
             report = self.earlier_report()
             if report:
@@ -72,7 +72,7 @@ class Start:
     # --- the steps ---
 
     def earlier_report(self) -> Report | None:
-        """Return the report of this start where it has nothing to do: starts are turned off."""
+        """Return a report if this start has nothing to do, for example because starts are turned off."""
         return self.do_nothing(OFF) if is_off() else None
 
     def read_settings(self) -> Settings:
@@ -80,7 +80,7 @@ class Start:
         return Settings(self.arguments)
 
     def provide_tree(self) -> Report:
-        """Find the tree, or bring it to its place."""
+        """Find the tree, or unpack it."""
         return provide_tree(self.settings, self.attempt)
 
     def finish(self, report: Report) -> None:
@@ -99,13 +99,13 @@ class Start:
         """Make the tree importable in child processes, and its scripts callable; return warnings."""
         settings, warnings = self.settings, []
         if report.import_paths != this_process.hooked:
-            # Forced on an interpreter that it was not packed for, it is that one which is to find it.
+            # With `force`, the tree may be for another Python than the one that will import it.
             python = _running(settings) if settings.force else report.python
             warnings += importpaths.for_children(report.import_paths, report.plain_paths, python, os.environ)
         if report.bin:
             warnings += importpaths.add_scripts(report.bin, os.environ)
         is_unusual = any(settings.command.flags()) if settings.command else sys.flags.optimize or sys.pycache_prefix
-        if is_unusual and report.outcome != UNPACKED:  # else it has been said
+        if is_unusual and report.outcome != UNPACKED:  # else a warning is there already
             from unpackenv.start.python import bytecode
 
             warnings += bytecode.warnings(settings, report, self.attempt.identity)
@@ -114,7 +114,7 @@ class Start:
     # --- the log ---
 
     def do_nothing(self, outcome: str) -> Report:
-        """Log a start that had nothing to do; of several in one process, the first."""
+        """Log a start that has nothing to do, once in a process."""
         if this_process.idle is None:
             this_process.idle = Report(outcome)
             self.log_end(this_process.idle)
@@ -128,8 +128,8 @@ class Start:
         if log.is_json:
             from unpackenv.start.log import json_lines
 
-            json_lines.write_start(log, report, this_process.told)
-        if log.form == "text" and report.target:  # a machine without an archive wants to hear nothing
+            json_lines.write_start(log, report, this_process.log_warnings)
+        if log.form == "text" and report.target:  # without an archive, people need no line
             write_line(report.text())
 
     def log_error(self, error: UnpackenvError) -> None:
@@ -140,9 +140,9 @@ class Start:
 class Bootstrap(Start):
     """The start of `unpackenv.bootstrap()`."""
 
-    def __init__(self, arguments: Mapping[str, object], beside: str) -> None:
+    def __init__(self, arguments: Mapping[str, object], caller_directory: str) -> None:
         super().__init__(arguments)
-        self._beside = beside
+        self._caller_directory = caller_directory
 
     def run(self) -> Report:
         report = super().run()
@@ -151,21 +151,21 @@ class Bootstrap(Start):
         return report
 
     def earlier_report(self) -> Report | None:
-        """A call that names neither archive nor target returns the report of the first one."""
+        """Return the first report to a call that names neither archive nor target."""
         idle, first = super().earlier_report(), this_process.first
         if idle or first is None or any(self.arguments.get(name) is not None for name in ("archive", "target")):
             return idle
-        wanted = Settings({"digest": self.arguments.get("digest")}, {}).digest
-        if wanted:
-            _check_digest(wanted, first.digest, first.archive or first.target)
+        digest = Settings({"digest": self.arguments.get("digest")}, {}).digest
+        if digest:
+            _check_digest(digest, first.digest, first.archive or first.target)
         return first
 
     def read_settings(self) -> Settings:
-        return Settings(self.arguments, beside=self._beside)
+        return Settings(self.arguments, caller_directory=self._caller_directory)
 
 
 class Unpack(Start):
-    """The start that only brings a tree to its place: for any interpreter, and also where starts are turned off."""
+    """The start that only unpacks a tree: for any interpreter, and even if starts are turned off."""
 
     def earlier_report(self) -> None:
         return None
@@ -178,12 +178,12 @@ class Unpack(Start):
 
 
 def log_error(error: UnpackenvError, attempt: Attempt, *, is_last_word: bool) -> None:
-    """Write the line of a start that failed; also for people where this `is_last_word`."""
+    """Write the line of a start that failed; in text only if this `is_last_word`."""
     if attempt.log.is_json:
         from unpackenv.start.log import json_lines
 
-        json_lines.write_error(attempt.log, error, attempt, this_process.told)
-    if is_last_word and attempt.log.form != "json":  # no start fails without a word
+        json_lines.write_error(attempt.log, error, attempt, this_process.log_warnings)
+    if is_last_word and attempt.log.form != "json":  # even if the log is off: no start fails silently
         write_line(f"unpackenv: error: {error}")
 
 
@@ -191,14 +191,14 @@ def log_error(error: UnpackenvError, attempt: Attempt, *, is_last_word: bool) ->
 
 
 def provide_tree(settings: Settings, attempt: Attempt) -> Report:
-    """Find the tree, or bring it to its place."""
+    """Find the tree, or unpack it."""
     attempt.warnings += settings.warnings
     if sys.platform != "linux":
-        return _elsewhere(settings)
+        return _on_other_system(settings)
     try:
         archive = locations.find_archive(settings)
     except ArchiveNotFound:
-        report = _tree_without_archive(settings)
+        report = _find_tree_without_archive(settings)
         if report is None and settings.missing == "ignore":
             return Report(MISSING)
         if report is None:
@@ -221,8 +221,8 @@ def provide_tree(settings: Settings, attempt: Attempt) -> Report:
     return report
 
 
-def _tree_without_archive(settings: Settings) -> Report | None:
-    """A tree may have come without its archive, for example from an init container."""
+def _find_tree_without_archive(settings: Settings) -> Report | None:
+    """Return the report of a tree whose archive is not here, as an init container may leave it; None without one."""
     if not settings.target:
         return None
     candidate = locations.named(settings)
@@ -234,13 +234,13 @@ def _tree_without_archive(settings: Settings) -> Report | None:
             raise TreeMismatch(
                 "files are missing or cut off since the machine restarted, and there is no archive to unpack again",
                 where=candidate.path,
-                hint="Unpack it again, with --sync if a power loss is to leave it whole",
+                hint="Unpack it again, with --sync if it must survive a power loss",
             )
     return report
 
 
-def _elsewhere(settings: Settings) -> Report:
-    """A laptop that has the packages installed, and no archive, may do without."""
+def _on_other_system(settings: Settings) -> Report:
+    """Do nothing on a laptop that has the packages installed, and no archive; else raise `PlatformUnsupported`."""
     if settings.missing == "ignore":
         try:
             locations.find_archive(settings)
@@ -253,11 +253,14 @@ def _elsewhere(settings: Settings) -> Report:
     )
 
 
-def _check_digest(wanted: str, found: str, where: str) -> None:
-    """The digest of a foreign archive costs a read of it all, and is checked when it is unpacked."""
-    if found and wanted.lower() != found:
+def _check_digest(required: str, actual: str, where: str) -> None:
+    """Raise `DigestMismatch` unless the digests agree.
+
+    `actual` is "" for a foreign archive: its digest costs a read of the whole file, and is checked when it is unpacked.
+    """
+    if actual and required.lower() != actual:
         raise DigestMismatch(
-            f"its digest is {found}, and {wanted} was asked for",
+            f"its digest is {actual}, but {required} is required",
             where=where,
             hint="Deploy the archive that was pinned, or pin the one that is deployed",
         )

@@ -27,7 +27,7 @@ def run(options: list[str], command: list[str]) -> NoReturn:
     """Bootstrap as `options` say and execute `command`; on failure exit with 125, 126 or 127."""
     try:
         if not command[0]:
-            raise SettingError("the command behind `--` is empty", hint="Look for a variable in it that is not set")
+            raise SettingError("the command after `--` is empty", hint="Check it for a variable that is not set")
         start = Wrapper({} if is_off() else _arguments(options), Command(command))
     except UnpackenvError as error:
         fail(error, bootstrap.begin(Log({})))
@@ -51,7 +51,7 @@ def fail(error: UnpackenvError, attempt: Attempt) -> NoReturn:
 def _arguments(options: list[str]) -> dict[str, object]:
     """Parse `--name value`, `--name=value` and switches by the table of settings.
 
-    `argparse` would serve, for as long as a whole warm start takes.
+    `argparse` would take as long as a whole warm start.
     """
     arguments: dict[str, object] = {}
     table = {setting.option: setting for setting in TABLE}
@@ -61,18 +61,18 @@ def _arguments(options: list[str]) -> dict[str, object]:
         setting = table.get(name)
         if setting is None:
             meant = nearest(name, table)
-            hint = f"Did you mean {meant}?" if meant else f"There are {', '.join(table)}"
+            hint = f"Did you mean {meant}?" if meant else f"Its options are {', '.join(table)}"
             raise SettingError("is no option of the wrapper", where=option, hint=hint)
         if not equals and not setting.is_switch:
             if (following := next(rest, None)) is None:
-                raise SettingError("wants a value", where=option)
+                raise SettingError("needs a value", where=option)
             value = following
         arguments[setting.name] = value if equals or not setting.is_switch else True
     return arguments
 
 
 class Wrapper(Start):
-    """The start before a command, which will be this process: nothing is made importable here."""
+    """The start of the wrapper. Its command replaces this process, so nothing is made importable in it."""
 
     is_last_word = True
 
@@ -93,7 +93,7 @@ class Wrapper(Start):
         return blind + self.make_importable_in_children(report)
 
     def prepare_command(self) -> None:
-        """Let the command, and `bootstrap()` and `mark()` in it, find what the wrapper has found and was told."""
+        """Pass settings, times and trees on to the command, for `bootstrap()` and `mark()` in it."""
         self._pass_on()
         for fd in this_process.stamps():
             os.set_inheritable(fd, True)  # the command uses the tree as long as it runs
@@ -114,7 +114,7 @@ class Wrapper(Start):
 
 
 def _execute(command: list[str], missing: bool) -> NoReturn:
-    """Become the command, unless its interpreter is known to be `missing`: `env` would not say of which script."""
+    """Become the command, unless its interpreter is known to be `missing`: `env` would not name the script."""
     _restore_process()
     try:
         if missing:

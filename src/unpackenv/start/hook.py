@@ -1,4 +1,4 @@
-"""What the `.pth` file that `unpackenv hook` writes does, at the start of every interpreter.
+"""What the `.pth` file of `unpackenv hook` runs at the start of every interpreter.
 
 It makes a published tree importable, quietly and with the precedence of `bootstrap()`. With `auto`
 it also bootstraps where there is no tree yet, unless a tool such as pip is starting.
@@ -20,19 +20,19 @@ from unpackenv.start.settings import Settings, is_off
 from unpackenv.start.shim import unpackenv_site
 from unpackenv.unpatched import os
 
-# Interpreters that build or repair an environment, and must not depend on one.
+# Tools that build or repair an environment must not depend on one.
 _TOOLS = {
     "build", "compileall", "conda", "ensurepip", "pip", "pipx", "poetry", "py_compile", "setuptools",
     "unpackenv", "uv", "venv", "virtualenv", "wheel",
 }  # fmt: skip
-# Of these, some run applications, which want their packages: what they start decides for itself.
+# These tools also run applications, which need their packages: each process that they start decides for itself.
 _RUNNERS = {"conda", "pipx", "poetry", "uv"}
 
 
 def run(*, auto: bool, archive: str = "", target: str = "") -> None:
-    """Make the tree importable, if it is there or, with `auto`, can be brought there.
+    """Make the tree importable if it is there; with `auto`, unpack it if it is not.
 
-    `archive` and `target` serve where the environment names none. With `auto` a failure ends the
+    `archive` and `target` are used if the environment names none. With `auto` a failure ends the
     interpreter with exit code 125: an application must not start without its packages.
     """
     if sys.platform != "linux":
@@ -50,22 +50,22 @@ def run(*, auto: bool, archive: str = "", target: str = "") -> None:
             _bootstrap()
     except UnpackenvError as error:
         if isinstance(error, SettingError) and not auto:
-            write_line(f"unpackenv: warning: {error}")  # whoever wrote it has to know why nothing is found
+            write_line(f"unpackenv: warning: {error}")  # else nobody could tell why imports fail
         if auto and not tool_in(_command_line()):
             FirstStart({}).log_error(error)
             os._exit(EXIT_BOOTSTRAP_FAILED)
-    except KeyboardInterrupt:  # told to stop while it unpacked; raised from here it would be "Fatal Python error"
+    except KeyboardInterrupt:  # stopped while unpacking; raised from here it would be "Fatal Python error"
         os._exit(128 + _signal.SIGINT)
     except SystemExit as stop:
         os._exit(stop.code if isinstance(stop.code, int) else EXIT_BOOTSTRAP_FAILED)
 
 
 def _bootstrap() -> None:
-    """Bring the tree to its place, unless a tool is starting that builds environments."""
+    """Unpack the tree, unless a tool that builds environments is starting."""
     arguments = _command_line()
     tool = tool_in(arguments)
     if tool:
-        is_wrapper = tool == "unpackenv" and "--" in arguments  # it bootstraps, for a command that wants it
+        is_wrapper = tool == "unpackenv" and "--" in arguments  # it bootstraps for its command
         if not is_wrapper and tool not in _RUNNERS:
             os.environ["UNPACKENV"] = "off"  # for the processes that it starts, too
         return
@@ -76,7 +76,7 @@ def _bootstrap() -> None:
 
 
 class FirstStart(Start):
-    """The start of an interpreter that finds no tree, by a hook with `auto`."""
+    """The start by a hook with `auto`, in an interpreter that finds no tree."""
 
     is_last_word = True
 
@@ -111,7 +111,7 @@ def _add_published(settings: Settings) -> bool:
 
 
 def _add_inherited() -> bool:
-    """Add what the process that started this one has unpacked, and made known in the environment."""
+    """Add the tree that the environment names for the children of a process that unpacked it."""
     tag, directories = unpackenv_site.inherited()
     if not directories or not unpackenv_site.is_for_this_python(tag):
         return False
@@ -120,7 +120,7 @@ def _add_inherited() -> bool:
 
 
 def tool_in(arguments: list[str]) -> str:
-    """Return the tool that builds environments which the command line `arguments` of an interpreter starts, or ""."""
+    """Return which of `_TOOLS` an interpreter with the command line `arguments` starts, or ""."""
     rest = iter(arguments[1:])
     for argument in rest:
         if argument == "--check-hash-based-pycs":

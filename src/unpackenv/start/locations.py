@@ -16,7 +16,7 @@ NAMES = tuple(stem + suffix for stem in _STEMS for suffix in SUFFIXES)
 def find_archive(settings: Settings) -> str:
     """Return the path of the archive: the one that was named, or the first well-known one.
 
-    Well-known names are looked for beside the caller and then in /opt/unpackenv, never in the
+    Well-known names are looked for next to the caller and then in /opt/unpackenv, never in the
     working directory. Raises `ArchiveNotFound`.
     """
     if settings.archive:
@@ -27,7 +27,7 @@ def find_archive(settings: Settings) -> str:
             where=os.path.abspath(settings.archive),
             hint="Check UNPACKENV_ARCHIVE and the COPY of the image build",
         )
-    directories = [directory for directory in (settings.beside, HOME) if directory]
+    directories = [directory for directory in (settings.caller_directory, HOME) if directory]
     for directory in directories:
         for name in NAMES:
             path = os.path.join(directory, name)
@@ -41,9 +41,9 @@ def find_archive(settings: Settings) -> str:
 
 
 class TargetCandidate:
-    """A directory that may hold the tree; `is_default` if nobody named it, so that it must be safe to share.
+    """A directory that may hold the tree. A default (`is_default`) was not named, and must be safe to share.
 
-    `why` says who named it: "argument", "environment" or "recorded", or which default it is.
+    `why` says what named it: "argument", "environment" or "recorded"; or which default it is.
     """
 
     __slots__ = ("is_default", "path", "shared_root", "why")
@@ -77,15 +77,15 @@ def named(settings: Settings) -> TargetCandidate:
 
 
 def roots() -> dict[str, str]:
-    """Return the directories below which default places are, in the order in which they are tried, by what they are."""
+    """Return the roots of the default places, by what they are, in the order in which they are tried."""
     directory = os.environ.get("TMPDIR", "")
     temporary = os.path.join(directory if os.path.isabs(directory) else "/tmp", f"unpackenv-{os.geteuid()}")
-    found = {"default": HOME, "default-cache": _cache_home(), "default-temporary": temporary}
-    return {why: root for why, root in found.items() if root}
+    by_kind = {"default": HOME, "default-cache": _cache_home(), "default-temporary": temporary}
+    return {why: root for why, root in by_kind.items() if root}
 
 
 def trees_of(root: str) -> str:
-    """Return the directory that holds the trees of one such directory."""
+    """Return the directory that holds the trees below one of the `roots`."""
     return os.path.join(root, "env")
 
 
@@ -102,7 +102,7 @@ def is_safe(directory: str) -> bool:
 
 
 def is_open(directory: str) -> bool:
-    """Whether everybody may rename what is in a directory, whoever it belongs to: a sticky bit forbids that."""
+    """Whether any user may rename the files of others in a directory: a sticky bit forbids that."""
     return os.stat(directory).st_mode & 0o1002 == 0o002
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Log:
     """Where lines go: to stderr in one `form` ("text", "json" or "off"), and to a `file` or none ("").
 
-    It takes the settings as they are: also a start whose settings are wrong has its line.
+    It takes the settings unchecked: a start with invalid settings must write its line, too.
     """
 
     __slots__ = ("file", "form")
@@ -25,9 +25,9 @@ class Log:
         self.file = str(arguments.get("log_file") or environ.get("UNPACKENV_LOG_FILE", ""))
         try:
             self.file = path(self.file)
-        except ValueError:  # the settings say what is wrong with it
+        except ValueError:  # `Settings` reports it
             self.file = ""
-        if sys.platform == "win32":  # nothing of what the lines in JSON tell is there
+        if sys.platform == "win32":  # it has no figures for lines in JSON
             self.form, self.file = self.form.replace("json", "text"), ""
 
     @property
@@ -37,7 +37,7 @@ class Log:
 
 
 def write_line(text: str) -> None:
-    """Write one line to stderr, in one write; a closed stderr is none of our business."""
+    """Write one line to stderr, in one write; a closed stderr is no error."""
     try:
         os.write(2, (text + "\n").encode("utf-8", "backslashreplace"))
     except OSError:

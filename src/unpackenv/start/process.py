@@ -1,4 +1,4 @@
-"""What this process knows of its own starts."""
+"""The state that the starts of this process share."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 class Process:
     """The starts of one process.
 
-    `trees` are those in use, by their real paths: of each the report, and the descriptor of its stamp, which is locked
-    shared and never closed: the lock tells that the tree is in use. `first` is the report of the first bootstrap, for
-    calls that name nothing; `idle` that of the first one that had nothing to do. `hooked` are the import paths that
-    the hook has added here and adds in every other interpreter. `ended` is when the last bootstrap ended, in seconds of
-    the monotonic clock, 0 if there was none, and `log` where its line went. `watch` measures imports, if anything does;
-    `points` are those that the application has reached, in their order, until it `is_ready`. `told` are warnings about
-    the log itself.
+    `trees` are those in use, by real path: the report of each, and the descriptor of its stamp. The descriptor has a
+    shared lock and is never closed: the lock shows that the tree is in use. `first` is the report of the first
+    bootstrap, for calls that name nothing; `idle` that of the first one that had nothing to do. `hooked` are the import
+    paths that the hook has added here and adds in every other interpreter. `ended` is when the last bootstrap ended, in
+    seconds of the monotonic clock, 0 if there was none; `log` is where its line went. `watch` measures imports, if
+    that is turned on; `points` are those that the application has reached, in order, until it `is_ready`.
+    `log_warnings` are warnings about the log itself that were written already.
     """
 
-    __slots__ = ("ended", "first", "hooked", "idle", "is_ready", "log", "points", "told", "trees", "watch")
+    __slots__ = ("ended", "first", "hooked", "idle", "is_ready", "log", "log_warnings", "points", "trees", "watch")
 
     def __init__(self) -> None:
         self.trees: dict[str, tuple[Report, int]] = {}
@@ -35,19 +35,19 @@ class Process:
         self.watch: Watch | None = None
         self.points: list[dict[str, object]] = []
         self.is_ready = False
-        self.told: set[str] = set()
+        self.log_warnings: set[str] = set()
 
     def stamps(self) -> list[int]:
         """Return the descriptors of the stamps of all trees in use."""
         return [fd for _, fd in self.trees.values()]
 
     def bootstrap_ended(self, log: Log, imports: int) -> None:
-        """Remember for `mark` that a bootstrap has ended, and measure imports, to tell the `imports` slowest."""
+        """Remember for `mark` that a bootstrap has ended, and measure imports, to report the `imports` slowest."""
         self.ended, self.log = time.monotonic(), log
         self.watch_imports(imports)
 
     def watch_imports(self, count: int) -> None:
-        """Measure imports from now on, to tell the `count` slowest; 0: do not."""
+        """Measure imports from now on, to report the `count` slowest; 0: do not measure."""
         if count:
             from unpackenv.start.log.import_times import Watch
 

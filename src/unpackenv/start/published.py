@@ -1,4 +1,4 @@
-"""Trees that are there: which of them a start can use."""
+"""Find a published tree that a start can use."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from unpackenv.unpatched import os
 def find_tree(candidates: list[TargetCandidate], key: str, settings: Settings) -> Report | None:
     """Return the report of the first candidate whose stamp says that it holds the tree of archive `key`.
 
-    With an empty key any complete tree will do. Where a digest is asked for, the tree must have been
-    unpacked from an archive that was checked against it: a foreign archive's key is no such check.
-    The tree is in use from now on: its stamp stays open and locked. Raises `InterpreterMismatch` if
-    it is for another interpreter.
+    With an empty key any complete tree will do. If the settings have a digest, the tree must come from
+    an archive that was checked against it: a foreign archive's key is no such check. The tree is in
+    use from now on: its stamp stays open and locked. Raises `InterpreterMismatch` if it is for another
+    interpreter.
     """
     digest = settings.digest.lower()
     for candidate in candidates:
-        used = this_process.trees.get(candidate.path)
-        if used and key in ("", used[0].key) and digest in ("", used[0].digest):
-            return used[0]
+        in_use = this_process.trees.get(candidate.path)
+        if in_use and key in ("", in_use[0].key) and digest in ("", in_use[0].digest):
+            return in_use[0]
         stamped = stamp.read(candidate.path)
         if stamped is None:
             continue
@@ -62,7 +62,7 @@ def _use(candidate: TargetCandidate, facts: dict[str, list[str]], stamp_fd: int,
     report.bin = os.path.join(target, first(facts, "bin")) if first(facts, "bin") else ""
     scripts = first(facts, "scripts")
     if settings.relocate and scripts not in ("", target):
-        report.warnings = [f"its scripts are for {scripts}: remove it, and the next start rewrites them"]
+        report.warnings = [f"its scripts are for {scripts}: remove the tree, and the next start rewrites them"]
     this_process.trees[target] = (report, stamp_fd)
     return report
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unpackenv.start.machine.usage import Usage
     from unpackenv.start.output import Log
 
-# What a start comes to, and its phases: the words of the log. What they mean is in report/timings/words.py.
+# The outcomes of a start and its phases, as the log names them; report/timings/words.py says what they mean.
 UNPACKED, REUSED, WAITED, OFF, MISSING, FAILED = "unpacked", "reused", "waited", "off", "missing", "error"
 OUTCOMES = (UNPACKED, REUSED, WAITED, OFF, MISSING, FAILED)
 CHECK, LOCK, OPEN, UNPACK, PUBLISH, FORK = "check", "lock", "open", "unpack", "publish", "fork"
@@ -25,18 +25,18 @@ class Report:
     """What one bootstrap did.
 
     `outcome` is "unpacked" (this start wrote the tree), "reused" (it was there), "waited" (another
-    start wrote it meanwhile), "off" or "missing" (nothing was asked for, or no archive is there).
-    `phases` are milliseconds by name, in their order; `milliseconds` is the whole, and `lock_wait_ms`
-    what of it was spent waiting for another start. `archive_size` and `size`, that of the unpacked files, are in
-    bytes. `target_why` says who named the target, `workers_why` what decided their number. `tried` are
-    places that could not be used, each with the reason; `warnings` say what speaks against the one
-    that was named. `key` names the archive in stamps and default places: its digest, or for one made
-    by plain tar its size and time. `plain_paths` are those of `import_paths` that hold no name of the
-    standard library, so that PYTHONPATH may name them. `python` is the cache tag of the interpreter
-    that it was packed for, where that is known.
+    start wrote it meanwhile), "off" (starts are turned off) or "missing" (there is no archive).
+    `phases` are milliseconds by name, in their order; `milliseconds` is the total, and `lock_wait_ms`
+    the part of it that was spent waiting for another start. `archive_size` and `size`, that of the unpacked files, are
+    in bytes. `target_why` says what named the target, `workers_why` what decided the number of workers. `tried` are
+    places that could not be used, each with the reason; `warnings` are sentences about what may be
+    wrong. `key` names the archive in stamps and default places: its digest, or for one made by plain
+    tar its size, time and last bytes. `plain_paths` are those of `import_paths` that hold no name of
+    the standard library: PYTHONPATH may name them. `python` is the cache tag of the interpreter
+    that it was packed for, if that is known.
 
     `cpu_ms`, `throttled_ms` (held back by a CPU quota) and `peak_rss` (bytes, of the largest process)
-    are None where nobody looked: after a warm start without a log in JSON, and where the kernel does not say.
+    are None if they were not measured: after a warm start without a log in JSON, or if the kernel does not count them.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Report:
         return line + (f"; warning: {' and '.join(self.warnings)}" if self.warnings else "")
 
     def fields(self) -> dict[str, object]:
-        """Return everything that a line of the log tells, as plain values."""
+        """Return the fields of the line in a log, as plain values."""
         return {name: getattr(self, name) for name in self.__slots__ if name != "plain_paths"}
 
 
@@ -105,9 +105,9 @@ class Clock:
         self.phases: dict[str, float] = {}
 
     def end_phase(self, name: str, parts: Mapping[str, float] | None = None) -> None:
-        """Account the time since the last phase ended to the phases `parts`, and what they leave of it to `name`.
+        """Split the time since the last phase ended: the phases `parts` get their milliseconds, `name` gets the rest.
 
-        That may be one of the parts, and then has both.
+        If `name` is one of the parts, it gets both.
         """
         now = time.perf_counter()
         parts = parts or {}
@@ -122,14 +122,14 @@ class Clock:
 
 
 class Attempt(Clock):
-    """A start on its way: its phases, and what is known of it when its line is due, however it ends.
+    """A start in progress: its phases, and what its line needs, however it ends.
 
-    `candidate` is the one of the `candidates` where it is at work, if it is. `usage` measures what only a line in JSON
-    and a cold start tell: a whole warm start takes less long.
+    `candidate` is the one of the `candidates` that it is trying, if any. `usage` is measured for lines in JSON and cold
+    starts only: it takes longer than a whole warm start.
     """
 
     __slots__ = (
-        "candidate", "candidates", "has_said", "identity", "lock_wait_ms", "log", "tried", "usage", "warnings"
+        "candidate", "candidates", "identity", "is_announced", "lock_wait_ms", "log", "tried", "usage", "warnings"
     )  # fmt: skip
 
     def __init__(self, log: Log) -> None:
@@ -141,11 +141,11 @@ class Attempt(Clock):
         self.tried: list[str] = []
         self.lock_wait_ms = 0.0
         self.warnings: list[str] = []
-        self.has_said = False  # that it takes long
+        self.is_announced = False  # whether people know that it takes long
         self.usage: Usage | None = None
 
     def complete(self, report: Report) -> None:
-        """Put into a report what this start has measured and noted."""
+        """Copy what this start has measured and noted into a report."""
         report.phases = self.phases
         report.milliseconds = self.milliseconds
         report.lock_wait_ms = self.lock_wait_ms

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from unpackenv.start.command import Command
 
 PREFIX = "UNPACKENV_"
-# Tells the program that the wrapper becomes when that was: its process, and seconds of the monotonic clock.
+# When the bootstrap of the wrapper ended, for its command: the process, and seconds of the monotonic clock.
 END_VARIABLE = "UNPACKENV_BOOTSTRAPPED"
 
 
 def path(value: str) -> str:
-    """Return a path; `~`, `~user`, and variables at its beginning or in braces are put in, which no shell has done."""
+    """Return a path, with `~`, `~user`, and variables at its beginning or in braces expanded, as no shell has done."""
     if value[:1] not in ("~", "$") and "${" not in value:
         return value
     expanded = os.path.expandvars(os.path.expanduser(value))
@@ -82,17 +82,17 @@ def _choice(*choices: str) -> Callable[[str], str]:
     return check
 
 
-# Where a value is remembered that outlives its start: the wrapper hands it on to the command that it becomes, `pack`
-# records it in the archive, `hook` writes it into its file.
+# Where a value is kept after its start: the wrapper passes it on to its command, `pack` records it in the archive,
+# `hook` writes it into its file.
 COMMAND, ARCHIVE, HOOK = "command", "archive", "hook"
 
 
 class Setting:
     """One setting: its name everywhere, how its text is read, its default, and what it means.
 
-    `parse` makes a value of a text; its type is that of the `default`. Help calls the value `placeholder` ("" for a
-    switch, which has none), says what it is `meaning`, and `otherwise` of a default that does not speak for itself.
-    `remembered` are the places where it is remembered: COMMAND, ARCHIVE, HOOK.
+    `parse` turns a text into a value of the type of `default`. In help, `placeholder` stands for the value ("" for a
+    switch), `meaning` says what the setting is, and `otherwise` describes a default that needs words. `remembered` are
+    the places where the value is kept after a start: COMMAND, ARCHIVE, HOOK.
     """
 
     __slots__ = ("default", "meaning", "name", "otherwise", "parse", "placeholder", "remembered")
@@ -136,11 +136,11 @@ class Setting:
         return self.parse is path
 
 
-# `--help`, the table in README.md and the docstring of `unpackenv.bootstrap` say what is written here.
+# `--help`, the table in README.md and the docstring of `unpackenv.bootstrap` take their texts from here.
 TABLE = (
     Setting(
         "archive", path, "", "FILE", "the archive",
-        "site-packages, packages or venv with .tar.zst, .tar.xz, .tar.gz or .tar, beside the caller of bootstrap() or "
+        "site-packages, packages or venv with .tar.zst, .tar.xz, .tar.gz or .tar, next to the caller of bootstrap() or "
         "in /opt/unpackenv",
         (COMMAND, HOOK),
     ),
@@ -151,23 +151,26 @@ TABLE = (
         (COMMAND, ARCHIVE, HOOK),
     ),
     Setting(
-        "digest", _digest, "", "SHA256", "the digest of the only archive to accept, as `unpackenv inspect` prints it",
+        "digest", _digest, "", "SHA256", "accept only the archive with this digest, which `unpackenv inspect` prints",
         "any",
     ),
     Setting(
         "missing", _choice("error", "ignore"), "error", "HOW",
-        "what to do without an archive: error, or ignore, and then the start does nothing",
+        "what to do without an archive: error, or ignore (the start does nothing)",
     ),
     Setting("in_place", _switch, False, "", "replace files one by one in a target that is already in use"),
     Setting(
         "force", _switch, False, "",
-        "unpack whatever the checks before it say of interpreter, mount, room and memory",
+        "unpack even if the checks of interpreter, mount, space and memory fail",
     ),
-    Setting("sync", _switch, False, "", "wait until the tree is on the disk, so that a reboot needs no look at it"),
+    Setting(
+        "sync", _switch, False, "",
+        "sync the tree to the disk before it is published; it then needs no check after a reboot",
+    ),
     Setting("workers", _count, 0, "N", "how many workers unpack; 0: as many as CPUs, CPU quota and memory allow"),
     Setting(
         "parallel", _choice("auto", "processes", "threads"), "auto", "HOW",
-        "what the workers are: processes, threads, or auto, which takes what measures faster",
+        "kind of workers: processes, threads, or auto, the faster of the two",
     ),
     Setting(
         "memory", size, 256 << 20, "SIZE", "budget in bytes for the buffers of all workers together, such as 256M",
@@ -182,12 +185,12 @@ TABLE = (
         remembered=(COMMAND,),
     ),
     Setting(
-        "log_file", path, "", "FILE", "a file to which each line is appended as JSON, whatever log says", "none",
+        "log_file", path, "", "FILE", "a file to append each line to as JSON, whatever log is set to", "none",
         (COMMAND,),
     ),
     Setting(
         "imports", _count, 0, "N",
-        'how many of the slowest imports mark("ready") tells; 0: imports are not measured',
+        'how many of the slowest imports mark("ready") lists; 0: imports are not measured',
         remembered=(COMMAND,),
     ),
     Setting(
@@ -195,7 +198,7 @@ TABLE = (
     ),
     Setting(
         "relocate", _switch, False, "",
-        "rewrite the scripts of a virtual environment that is unpacked elsewhere than it was made",
+        "rewrite the scripts of a virtual environment for the path that it is unpacked to",
     ),
 )  # fmt: skip
 
@@ -203,10 +206,10 @@ TABLE = (
 class Settings:
     """The value of each setting of `TABLE`, as attributes.
 
-    Beside them, what is no setting: the caller's directory (`beside`), the facts of the interpreter
-    that will import the tree (`interpreter`), if that is not this one, the program that the wrapper will
-    become (`command`), where the name of the target came from, if it has one (`target_why`), and what
-    is odd in the environment (`warnings`).
+    Besides these: the directory of the caller (`caller_directory`), the facts of the interpreter that
+    will import the tree, if it is not this one (`interpreter`), the program that the wrapper will
+    become (`command`), what named the target, if it is named (`target_why`), and warnings about the
+    environment (`warnings`).
     """
 
     archive: str
@@ -231,17 +234,17 @@ class Settings:
         arguments: Mapping[str, object],
         environ: Mapping[str, str] = os.environ,
         *,
-        beside: str = "",
+        caller_directory: str = "",
         interpreter: dict[str, str] | None = None,
     ) -> None:
-        """Resolve every setting; raises `SettingError` for a value that it cannot have."""
-        self.beside = beside
+        """Resolve every setting; raises `SettingError` for an invalid value."""
+        self.caller_directory = caller_directory
         self.interpreter = interpreter
         self.command: Command | None = None
         for setting in TABLE:
             value = arguments.get(setting.name)
             if value is None:
-                text = environ.get(setting.variable)  # "" is what Compose passes on of a variable that is not set
+                text = environ.get(setting.variable)  # Compose passes a variable that is not set on as ""
                 value = _parsed(setting, text, setting.variable) if text else setting.default
             else:
                 value = _parsed(setting, _as_text(value), setting.name)
@@ -249,11 +252,11 @@ class Settings:
         self.target_why = "environment" if arguments.get("target") is None else "argument"
         self.warnings = list(_misspelled(environ))
         if environ.get("UNPACKENV_DIGEST") == "" and arguments.get("digest") is None:
-            self.warnings.append("UNPACKENV_DIGEST is empty, so that any archive is accepted")
+            self.warnings.append("UNPACKENV_DIGEST is empty: any archive is accepted")
 
 
 def is_off(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether `UNPACKENV=off` turns every bootstrap into a no-op; raises `SettingError` for what says neither."""
+    """Whether `UNPACKENV=off` turns every bootstrap into a no-op; raises `SettingError` for a value that is neither."""
     try:
         return not _switch(environ.get("UNPACKENV") or "on")
     except ValueError:
@@ -261,24 +264,24 @@ def is_off(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 VARIABLES = {*(setting.variable for setting in TABLE), END_VARIABLE, unpackenv_site.VARIABLE}
-"""Every variable that begins with `PREFIX` and means something."""
+"""Every variable with `PREFIX` that unpackenv reads or sets."""
 
 
 def _misspelled(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each variable that is almost called like a setting; others may have a use elsewhere."""
+    """Yield a warning for each variable that is named almost like a setting; other programs may use the rest."""
     for name in environ:
         if name.startswith(PREFIX) and name not in VARIABLES and (meant := nearest_variable(name)):
             yield f"{name} is no setting: did you mean {meant}?"
 
 
 def nearest_variable(name: str) -> str:
-    """Return the variable that the name of another one may be a slip for, or ""."""
+    """Return the variable that `name` may be a misspelling of, or ""."""
     meant = nearest(name[len(PREFIX) :], [variable[len(PREFIX) :] for variable in VARIABLES])
     return meant and PREFIX + meant
 
 
 def nearest(name: str, names: Iterable[str], alike: float = 0.8) -> str:
-    """Return the one of `names` that `name` may be a slip for, or ""; `alike` is from 0, as all are, to 1."""
+    """Return the one of `names` that `name` may be a misspelling of, or ""; at least `alike`, from 0 (any) to 1."""
     import difflib
 
     return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=alike)), "")

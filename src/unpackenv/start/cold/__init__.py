@@ -1,4 +1,4 @@
-"""A start that finds no tree: choose a place, lock it, check what speaks against it, and run the unpack in a child.
+"""A start that finds no tree: choose a place, lock it, check it, and run the unpack in a child.
 
-How bytes become files is in `unpack`, what a tree may look like in `tree`.
+`unpack` turns an archive into files, `tree` writes and publishes them.
 """

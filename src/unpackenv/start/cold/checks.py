@@ -1,4 +1,4 @@
-"""Whether a place can be used for a tree, and trusted, before anything is made there."""
+"""Check that a place can be used for a tree, and trusted, before anything is made there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Signature: 8a477f597d28d172789f06886806bc55
 
 
 def check_writable(directory: str) -> None:
-    """Raise `TargetReadOnly` if the file system of `directory`, or of what exists above it, is read-only."""
+    """Raise `TargetReadOnly` if the file system of `directory`, or of its nearest parent that exists, is read-only."""
     while not os.path.exists(directory):
         directory = os.path.dirname(directory)
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
@@ -40,26 +40,26 @@ def who_named(candidate: TargetCandidate) -> str:
 
 
 def doubts(target: str) -> list[str]:
-    """Return what speaks against a target that was named: others may have put something into it."""
-    found = []
+    """Return why a target that was named may not be safe: others may have put something into it."""
+    reasons = []
     for directory, what in ((os.path.dirname(target), "its parent"), (target, "it")):
         try:
             status = os.stat(directory)
         except OSError:
             continue
         if status.st_uid not in (0, os.geteuid()):
-            found.append(f"{what} belongs to uid {status.st_uid}")
+            reasons.append(f"{what} belongs to uid {status.st_uid}")
         elif status.st_mode & 0o022:
-            found.append(f"{what} may be written by others")
-    return found
+            reasons.append(f"{what} may be written by others")
+    return reasons
 
 
 def check_trusted(candidate: TargetCandidate) -> None:
-    """Raise `TargetUntrusted` if others may put something into a default place; what is not there yet will be ours."""
+    """Raise `TargetUntrusted` if others may put something into a default place; missing directories are safe."""
     above = os.path.dirname(candidate.shared_root)
     if os.path.isdir(above) and is_open(above):
         raise TargetUntrusted(
-            "may be written by everybody and has no sticky bit, so that others could put something else there",
+            "may be written by everybody and has no sticky bit: others could replace what is in it",
             where=above,
             hint="Set the sticky bit (chmod +t), or name a target with UNPACKENV_TARGET",
         )
@@ -73,7 +73,7 @@ def check_trusted(candidate: TargetCandidate) -> None:
 
 
 def prepare_default(candidate: TargetCandidate) -> None:
-    """Make the directories above a default place, ours alone; raises `TargetUntrusted` if they are not."""
+    """Make the directories above a default place; raises `TargetUntrusted` if others may write to them."""
     check_trusted(candidate)
     for directory in (candidate.shared_root, os.path.dirname(candidate.path)):
         if not os.path.isdir(directory):
@@ -90,7 +90,7 @@ def _tag(directory: str) -> None:
     """Mark a directory of trees as a cache, which backups leave out (https://bford.info/cachedir/)."""
     path = os.path.join(directory, CACHE_TAG)
     try:
-        if os.lstat(path).st_size:  # else a start was killed before it wrote it
+        if os.lstat(path).st_size:  # else a start was killed before it wrote the tag
             return
     except FileNotFoundError:
         pass

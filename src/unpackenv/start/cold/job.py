@@ -46,10 +46,10 @@ def unpack(staging: Staging, settings: Settings, identity: Identity, attempt: At
 
 
 def discard(staging: Staging) -> None:
-    """Remove what was begun; what cannot be removed now, the next start removes."""
+    """Remove the unfinished tree; what cannot be removed now, the next start removes."""
     try:
         staging.discard()
-    except OSError:  # what went wrong before is the news
+    except OSError:  # the error before this one is reported
         pass
 
 
@@ -60,18 +60,18 @@ def _trace_to(path: str) -> Trace:
 
 
 def _run(job: _Job, attempt: Attempt) -> dict[str, Any]:
-    """Run the job in a child, or here where a fork is not safe, or refused."""
-    says = notice.is_wanted(attempt)
+    """Run the job in a child, or in this process if a fork is not safe, or refused."""
+    with_notice = notice.is_wanted(attempt)
     text, delay = notice.unpacking(job.identity, job.staging.target), notice.AFTER_MS - attempt.milliseconds
 
     def work() -> dict[str, Any]:
-        return notice.run(job.run, text, delay, isolated=job.isolated) if says else job.run()
+        return notice.run(job.run, text, delay, isolated=job.isolated) if with_notice else job.run()
 
     if child.is_single_threaded():
         try:
             return child.run(work)
         except child.ForkRefused as refused:
-            attempt.warnings.append(f"no process could be started ({refused}), so that this one unpacked by itself")
+            attempt.warnings.append(f"no process could be started ({refused}): this one unpacked by itself")
     job.isolated = False
     return work()
 
@@ -96,7 +96,7 @@ class _Job:
     def run(self) -> dict[str, Any]:
         """Unpack and publish; return the workers, the milliseconds of each phase, and what the child has used."""
         clock = Clock()
-        umask, effective = self._own_process()
+        umask, effective = self._prepare_process()
         imported_before = set(sys.modules)
         try:
             count, why, warnings = self._unpack(clock, effective, 0o755 & ~umask)
@@ -107,7 +107,7 @@ class _Job:
                 self.trace.add_phases(clock)
             if not self.isolated:
                 _forget_codecs(imported_before)
-        used = usage.usage_of_tree() if self.isolated else (0.0, 0)  # else it is this process that has used it
+        used = usage.usage_with_children() if self.isolated else (0.0, 0)  # else it counts as used by this process
         return {
             "workers": count,
             "workers_why": why,
@@ -117,8 +117,8 @@ class _Job:
             "used": used,
         }
 
-    def _own_process(self) -> tuple[int, int]:
-        """Return the umask of the application and that under which the work is done."""
+    def _prepare_process(self) -> tuple[int, int]:
+        """Return the umask of the application, and the one that is in effect during the work."""
         if self.isolated:
             gc.disable()
             return os.umask(0), 0
@@ -138,11 +138,11 @@ class _Job:
             clock.end_phase(OPEN)
             if source.key != self.identity.key:
                 raise UnpackFailed(
-                    "is another archive than the one that this start began with: it was replaced meanwhile",
+                    "was replaced by another archive since this start began",
                     where=self.identity.path,
                     hint="Start again",
                 )
-            staging.discard()  # what a killed start left takes room
+            staging.discard()  # what a killed start left takes space
             source.check(os.path.dirname(staging.lock), staging.space_freed_first())
             fd = staging.open()
             try:
@@ -162,11 +162,11 @@ class _Job:
             return source.workers, source.workers_why, source.warnings
 
     def _settle(self, writer: TreeWriter, facts: dict[str, list[str]]) -> list[str]:
-        """See to the scripts of a virtual environment, add what its stamp has to say of them, and return warnings."""
+        """Rewrite or check the scripts of a virtual environment; add facts for its stamp, and return warnings."""
         from unpackenv.start.python import relocation
 
-        of_archive, settings = self.identity.facts, self.settings
-        stamped, warnings, files, size = relocation.settle(writer, self.staging.target, of_archive, settings.relocate)
+        packed, settings = self.identity.facts, self.settings
+        stamped, warnings, files, size = relocation.settle(writer, self.staging.target, packed, settings.relocate)
         facts.update(stamped)
         for key, more in (("files", files), ("unpacked-size", size)):
             facts[key] = [str(int(facts[key][0]) + more)]
@@ -174,7 +174,7 @@ class _Job:
 
 
 def open_source(identity: Identity, settings: Settings) -> Source:
-    """Open an archive, checked but for what it holds; raises `UnpackenvError`."""
+    """Open an archive and check all but its contents; raises `UnpackenvError`."""
     if identity.footer:
         from unpackenv.start.unpack.native import NativeSource
 
@@ -185,9 +185,9 @@ def open_source(identity: Identity, settings: Settings) -> Source:
 
 
 def _shadows_standard_library(root_fd: int, path: str) -> bool:
-    """Whether a directory of the tree has a name of the standard library: before it, it would be imported instead.
+    """Whether a directory of the tree would hide a module of the standard library, if it came first on `sys.path`.
 
-    Nothing but the interpreter's own tests imports `test`.
+    `test` does not count: only the interpreter's own tests import it.
     """
     fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
     try:
@@ -205,14 +205,14 @@ def _shadows_standard_library(root_fd: int, path: str) -> bool:
 
 
 def _forget_codecs(before: set[str]) -> None:
-    """Take back our import of zstandard, so that the application imports its own."""
+    """Undo the import of zstandard: the application may have its own."""
     for name in list(sys.modules):
         if name.partition(".")[0] == "zstandard" and name not in before:
             del sys.modules[name]
 
 
 def _read_umask() -> int:
-    """Return the umask without changing it, which would be seen by all threads; all bits if it is unknown."""
+    """Return the umask, or all bits if it is unknown; `os.umask` would change it for all threads."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))

@@ -1,4 +1,4 @@
-"""One line while a start takes long, so that nobody takes it for dead: after a second, and only among lines of text."""
+"""One line for people if a start takes longer than a second: it shows that the start is alive. In text logs only."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ AFTER_MS = 1000.0
 
 
 def waiting(attempt: Attempt, holder: Callable[[], str], target: str) -> None:
-    """Say for whom this start has been waiting, once it has lasted that long; `holder` is only asked then."""
+    """Write which process this start is waiting for, if it has lasted that long; only then is `holder` called."""
     if is_wanted(attempt) and attempt.milliseconds >= AFTER_MS:
-        attempt.has_said = True
+        attempt.is_announced = True
         write_line(f"unpackenv: waiting for {holder()}, which is unpacking to {target}")
 
 
 def is_wanted(attempt: Attempt) -> bool:
-    """Whether the log is for people, and they have heard nothing of this start yet."""
-    return attempt.log.form == "text" and not attempt.has_said
+    """Whether the log is for people, and has no line of this start yet."""
+    return attempt.log.form == "text" and not attempt.is_announced
 
 
 def unpacking(identity: Identity, target: str) -> str:
-    """Return what there is to say of an unpack that takes long."""
-    size = identity.facts.get("unpacked-size", [""])[0]  # nobody has checked it yet
+    """Return the line for an unpack that takes long."""
+    size = identity.facts.get("unpacked-size", [""])[0]  # not checked yet
     what = f"{int(size) / 1e6:.1f} MB" if size.isdecimal() and len(size) < 20 else identity.path
     return f"unpackenv: unpacking {what} to {target}"
 
@@ -42,7 +42,7 @@ def unpacking(identity: Identity, target: str) -> str:
 def run(work: Callable[[], T], text: str, delay_ms: float, *, isolated: bool) -> T:
     """Return what `work` returns; write `text` to stderr if that takes longer than `delay_ms` milliseconds.
 
-    In a process of our own (`isolated`) an alarm signal interrupts the work; in an application's a thread waits.
+    In a process of its own (`isolated`) an alarm signal interrupts the work; in the application's, a thread waits.
     """
     return _with_alarm(work, text, delay_ms / 1e3) if isolated else _with_thread(work, text, delay_ms / 1e3)
 
@@ -68,7 +68,7 @@ def _with_thread(work: Callable[[], T], text: str, delay: float) -> T:
     working.acquire()
     try:
         watcher = workers.start(watch, processes=False)
-    except (OSError, RuntimeError):  # no thread is to be had, and so no line
+    except (OSError, RuntimeError):  # no thread can be started: there is no line
         watcher = None
     try:
         return work()

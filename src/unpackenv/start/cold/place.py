@@ -1,4 +1,4 @@
-"""A cold start finds its place: the first candidate that can be used, under its lock; `job` unpacks there."""
+"""Find the place of a cold start: the first candidate that can be used. Lock it, and let `job` unpack there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from unpackenv.start.tree.staging import Sibling, Staging, choose_staging
 from unpackenv.start.tree.writer import target_error
 from unpackenv.unpatched import os, time
 
-# What makes a default place unusable and the next one worth a try.
+# Errors after which the next default place is tried.
 NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, TargetRefused, NoSpace)
 
 
@@ -64,13 +64,13 @@ def _unpack_at(candidate: TargetCandidate, settings: Settings, identity: Identit
     try:
         attempt.end_phase(LOCK)
         report = published.find_tree([candidate], identity.key, settings)
-        if report:  # another start has published it since we looked
+        if report:  # another start has published it meanwhile
             report.outcome = WAITED if waited else REUSED
             return report
         result = job.unpack(_staging(candidate, in_place), settings, identity, attempt)
         report = published.find_tree([candidate], identity.key, settings)
         if report is None:
-            raise UnpackFailed("vanished as soon as it was complete", where=candidate.path)
+            raise UnpackFailed("disappeared as soon as it was complete", where=candidate.path)
     finally:
         os.close(lock_fd)
     report.outcome = UNPACKED
@@ -79,13 +79,13 @@ def _unpack_at(candidate: TargetCandidate, settings: Settings, identity: Identit
     report.workers, report.workers_why = result["workers"], result["workers_why"]
     if attempt.usage:
         attempt.usage.add_child(*result["used"])
-    # What the phases of the job leave is what the process of its own cost, if there was one.
+    # The time that the phases of the job leave is the cost of its process, if it had its own.
     attempt.end_phase(FORK if result["isolated"] else PUBLISH, result["phases"])
     return report
 
 
 def _prepare(candidate: TargetCandidate, settings: Settings, attempt: Attempt) -> tuple[int, bool, bool]:
-    """Make what is above a place, and lock it; return lock, whether it had to wait, and whether it is in place."""
+    """Make the parents of a place, and lock it; return lock, whether it had to wait, and whether it is in place."""
     try:
         checks.check_writable(candidate.path)
         if candidate.is_default:
@@ -105,7 +105,7 @@ def _prepare(candidate: TargetCandidate, settings: Settings, attempt: Attempt) -
 
 
 def _lock(candidate: TargetCandidate, in_place: bool, settings: Settings, attempt: Attempt) -> tuple[int, bool]:
-    """Lock what the target is, and still is when the lock is ours: another start may have made it a directory."""
+    """Lock the target, and check under the lock that it is the right one: another start may have made a directory."""
 
     def on_wait(fd: int) -> None:
         notice.waiting(attempt, lambda: lock.holder_of(fd), candidate.path)
@@ -142,7 +142,7 @@ def is_site_directory(path: str) -> bool:
 
 
 def tidy(tree: str) -> None:
-    """Remove what a start of another version left beside a tree when it was killed, unless it is still at work."""
+    """Remove the unfinished tree that another start left next to this one, unless that start is still at work."""
     child.with_stop_signals(lambda: _tidy(tree))
 
 

@@ -1,1 +1,1 @@
-"""What a start tells beyond its one line: lines in JSON, marks of the application, times of imports."""
+"""The log beyond the one line of text: lines in JSON, marks of the application, times of imports."""

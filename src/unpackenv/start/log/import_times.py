@@ -1,9 +1,8 @@
-"""How long imports take, as `-X importtime` tells it: in this process, from when it is asked for.
+"""How long imports take in this process, measured as `-X importtime` does, but from any moment on.
 
-Every import that finds its module not yet loaded passes one function of the interpreter's own,
-`_frozen_importlib._find_and_load`. While imports are watched, another one is in its place that
-looks at the clock before and after. Nothing of this happens, and this module is not loaded, unless
-asked for.
+Every import of a module that is not loaded yet calls `_frozen_importlib._find_and_load`. While
+imports are measured, another function takes its place and reads the clock before and after. This
+module is loaded only if imports are to be measured.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _find_and_load: Callable[[str, object], ModuleType] = _importlib._find_and_load
 
 
 class Watch:
-    """The times of all imports from when this is made; one that was made before ends."""
+    """Measures all imports from its creation on; an earlier one ends."""
 
     def __init__(self, count: int) -> None:
-        """`count` is how many of the slowest will be told."""
+        """`count` is how many of the slowest `end` will return."""
         self._count = count
         self._alone: dict[str, float] = {}  # seconds of each module without what it imported, by name
         self._together: dict[str, float] = {}  # and with it
-        self._outermost = 0.0  # seconds of those that no other import asked for
+        self._outermost = 0.0  # seconds of the imports that are not inside another one
         self._thread = _Thread()
         self._installed = self._timer()
         _importlib._find_and_load = self._installed
@@ -39,7 +38,7 @@ class Watch:
     def milliseconds(self) -> float:
         """Return the time that was spent importing, by all threads together.
 
-        Of a module that is being imported now, such as the one that calls this, counts what it imported.
+        Of a module whose import has not ended, such as the caller, only the imports inside it count.
         """
         return (self._outermost + sum(self._thread.imports)) * 1e3
 
@@ -65,13 +64,13 @@ class Watch:
             try:
                 return _find_and_load(name, import_)
             finally:
-                self._count_in(name, time.perf_counter() - began)
+                self._add(name, time.perf_counter() - began)
 
         # Where a module fails to import, the interpreter leaves frames of this file out of the traceback.
         timed.__code__ = timed.__code__.replace(co_filename="<frozen importlib._bootstrap>")
         return timed
 
-    def _count_in(self, name: str, spent: float) -> None:
+    def _add(self, name: str, spent: float) -> None:
         imports = self._thread.imports
         self._alone[name] = self._alone.get(name, 0.0) + spent - imports.pop()
         self._together[name] = self._together.get(name, 0.0) + spent
@@ -82,7 +81,7 @@ class Watch:
 
 
 class _Thread(_thread._local):
-    """The imports that a thread is in the middle of: of each, the seconds of those that it asked for."""
+    """The imports of a thread that have not ended: for each, the seconds of the imports inside it."""
 
     def __init__(self) -> None:
         self.imports: list[float] = []

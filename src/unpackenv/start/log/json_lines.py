@@ -1,6 +1,6 @@
-"""The lines of the log in JSON, loaded only where somebody asked for them.
+"""The lines of the log in JSON; loaded only if such a log is wanted.
 
-docs/timing-log.md says what is in the lines, docs/timing-log.schema.json as a JSON Schema.
+docs/timing-log.md describes the lines, docs/timing-log.schema.json is their JSON Schema.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from unpackenv.unpatched import os, time
 SCHEMA = 1
 # Not blocking, because a FIFO that nobody reads must not stop a start.
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-# Windows, where an application's `mark()` must not fail either, has none of these.
+# Windows has none of these, and an application's `mark()` must not fail there.
 _APPEND |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 
-def write_start(log: Log, report: Report, told: set[str]) -> None:
-    """Write the line of a start that went well; `told` are warnings that are not said again."""
-    _write(log, {**_common("start"), **_plain({"outcome": report.outcome, **report.fields()})}, told)
+def write_start(log: Log, report: Report, log_warnings: set[str]) -> None:
+    """Write the line of a start that went well; `log_warnings` are those that are not repeated."""
+    _write(log, {**_common("start"), **_plain({"outcome": report.outcome, **report.fields()})}, log_warnings)
 
 
-def write_error(log: Log, error: UnpackenvError, attempt: Attempt, told: set[str]) -> None:
+def write_error(log: Log, error: UnpackenvError, attempt: Attempt, log_warnings: set[str]) -> None:
     """Write the line of a start that failed."""
     if attempt.usage:
         attempt.usage.add_lost_child()
@@ -35,23 +35,23 @@ def write_error(log: Log, error: UnpackenvError, attempt: Attempt, told: set[str
     if len(candidates) == 1:
         report.target, report.target_why = candidates[0].path, candidates[0].why
     fields = {name: value for name, value in report.fields().items() if name not in _OF_TREES}
-    of_error = {
+    error_fields = {
         "reason": error.reason, "what": error.what, "where": error.where, "hint": error.hint, "facts": error.facts
     }  # fmt: skip
-    _write(log, {**_common("error"), **_plain({"outcome": report.outcome, **of_error, **fields})}, told)
+    _write(log, {**_common("error"), **_plain({"outcome": report.outcome, **error_fields, **fields})}, log_warnings)
 
 
-# What a start that failed has nothing of.
+# Fields that a start that failed has no values for.
 _OF_TREES = ("bin", "files", "import_paths", "python", "size", "workers", "workers_why")
 
 
-def write_mark(log: Log, fields: dict[str, object], told: set[str]) -> None:
+def write_mark(log: Log, fields: dict[str, object], log_warnings: set[str]) -> None:
     """Write the line of a point that the application has reached."""
-    _write(log, {**_common("mark"), "warnings": [], **_plain(fields)}, told)
+    _write(log, {**_common("mark"), "warnings": [], **_plain(fields)}, log_warnings)
 
 
 def _common(kind: str) -> dict[str, object]:
-    """What every line begins with."""
+    """Return the fields that every line begins with."""
     return {
         "unpackenv": kind,
         "schema": SCHEMA,
@@ -63,7 +63,7 @@ def _common(kind: str) -> dict[str, object]:
 
 
 def _plain(fields: dict[str, object]) -> dict[str, object]:
-    """Round milliseconds to microseconds, and say null for what has no value."""
+    """Round milliseconds to microseconds, and replace empty texts with null."""
     return {name: _rounded(value) for name, value in fields.items()}
 
 
@@ -78,11 +78,11 @@ def _rounded(value: object) -> object:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _write(log: Log, fields: dict[str, object], told: set[str]) -> None:
+def _write(log: Log, fields: dict[str, object], log_warnings: set[str]) -> None:
     problem = append(log.file, encoded(fields) + "\n", "the log file") if log.file else ""
-    if problem and problem not in told:  # once a process: there may be many marks
-        told.add(problem)
-        if log.form == "json":  # what reads lines of JSON is to find nothing else
+    if problem and problem not in log_warnings:  # once a process: there may be many marks
+        log_warnings.add(problem)
+        if log.form == "json":  # a reader of JSON lines must find nothing else
             fields["warnings"] = [*_list(fields["warnings"]), problem]
         else:
             write_line(f"unpackenv: warning: {problem}")
@@ -95,7 +95,7 @@ def _list(value: object) -> list[object]:
 
 
 def append(path: str, text: str, what: str) -> str:
-    """Append to a file in one write, with which no other one mixes; return "", or why `what` cannot be written."""
+    """Append to a file in one write, so that no other one mixes in; return "", or why `what` cannot be written."""
     data = text.encode("ascii")
     try:
         fd = os.open(path, _APPEND, 0o644)
@@ -106,13 +106,13 @@ def append(path: str, text: str, what: str) -> str:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "that is no path"
         return f"{what} {path} cannot be written ({why})"
-    return "" if written == len(data) else f"{what} {path} took only a part of what there was to write"
+    return "" if written == len(data) else f"{what} {path} was written only in part"
 
 
 def encoded(value: object) -> str:
     """Return the JSON of plain values, in ASCII.
 
-    Importing `json` takes 9 ms, since it imports `re`; loading its encoder in C alone a quarter of what a line costs.
+    Importing `json` takes 9 ms, since it imports `re`; its encoder in C alone takes a quarter of the time of a line.
     """
     if isinstance(value, str):
         if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:

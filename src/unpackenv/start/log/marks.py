@@ -22,7 +22,7 @@ def mark(name: str) -> None:
     if log.is_json:
         fields = {"name": name, "process_ms": process_ms, "bootstrap_ms": bootstrap_ms, "import_ms": import_ms}
         points = list(this_process.points)
-        json_lines.write_mark(log, {**fields, "imports": imports, "points": points}, this_process.told)
+        json_lines.write_mark(log, {**fields, "imports": imports, "points": points}, this_process.log_warnings)
     if log.form not in ("json", "off"):
         write_line(_text(name, process_ms, bootstrap_ms, import_ms, imports))
     if name == READY:
@@ -32,10 +32,10 @@ def mark(name: str) -> None:
 
 
 def _imports(name: str) -> tuple[float | None, list[dict[str, object]]]:
-    """Return the milliseconds spent importing and, once ready, the slowest imports; nothing if nobody measures them."""
+    """Return the milliseconds spent importing and, once ready, the slowest imports; none if not measured."""
     watch = this_process.watch
     if watch is None:
-        # What the wrapper has become need not call `bootstrap`: its first mark does instead.
+        # The command of the wrapper need not call `bootstrap`: its first mark begins to measure.
         count = os.environ.get("UNPACKENV_IMPORTS", "")
         if name != READY and not this_process.is_ready and count.isdigit():
             this_process.watch_imports(int(count))
@@ -64,7 +64,7 @@ def _text(
 
 
 def _end_of_wrapper() -> float:
-    """Return when the wrapper that this process was before had done its part; 0 without one."""
+    """Return when the bootstrap of the wrapper ended, if this process was the wrapper before; else 0."""
     pid, _, end = os.environ.get(END_VARIABLE, "").partition(" ")
     try:
         return float(end) if pid == str(os.getpid()) else 0.0

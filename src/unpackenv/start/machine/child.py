@@ -1,16 +1,16 @@
-"""Work in a child process, so that the application's process stays as it was; and stop signals meanwhile.
+"""Run work in a child process, and handle stop signals meanwhile: the application's process stays as it was.
 
-The child imports codecs, sets its umask, allocates, and is gone; the parent only waits. Where the
-caller has several threads a fork is not safe, and the work runs in its process.
+The child imports codecs, sets its umask, allocates memory, and exits; the parent only waits. If the
+caller has several threads, a fork is not safe, and the work runs in its process.
 
-Stop signals (SIGTERM, SIGINT, SIGHUP) that the program left at their default end the work
-promptly, as PID 1 too, where the kernel would drop them; handlers of the program's own are left
-alone, and those of ours are gone when the work is done.
+A stop signal (SIGTERM, SIGINT, SIGHUP) ends the work promptly if the program left it at its default;
+for PID 1 too, where the kernel would drop it. The program's own handlers are left alone. The handlers
+that are set here are removed after the work.
 """
 
 from __future__ import annotations
 
-import _signal  # `signal` imports enum, which a warm start must not pay and a cold one must not leave
+import _signal  # `signal` imports enum: too slow for a warm start, and a cold one must not leave it loaded
 import marshal
 
 from unpackenv.errors import UnpackFailed
@@ -33,7 +33,7 @@ class ForkRefused(Exception):
 
 
 def is_single_threaded() -> bool:
-    """Whether this process has one thread, so that a fork takes along all there is."""
+    """Whether this process has only one thread: then a fork is safe."""
     try:
         return len(os.listdir("/proc/self/task")) == 1
     except OSError:
@@ -45,8 +45,8 @@ def is_single_threaded() -> bool:
 def with_stop_signals(work: Callable[[], T]) -> T:
     """Run `work` and return its result; meanwhile a stop signal raises KeyboardInterrupt or SystemExit(128 + n).
 
-    From then on the others are ignored, until this is left: cleaning up is quick, and ends. No context manager:
-    between its calls and its block a signal would find handlers that nobody takes back.
+    After the first one, stop signals are ignored until this returns: cleaning up is quick. This is no context manager:
+    after a signal between its entry and its block, nothing would restore the handlers.
     """
     previous: dict[int, object] = {}
 
@@ -72,7 +72,7 @@ def with_stop_signals(work: Callable[[], T]) -> T:
         try:
             for signum in previous:
                 _signal.signal(signum, previous[signum])
-        except BaseException:  # told to stop just now
+        except BaseException:  # a stop signal came just now
             for signum in previous:
                 _signal.signal(signum, previous[signum])
             raise
@@ -81,7 +81,7 @@ def with_stop_signals(work: Callable[[], T]) -> T:
 def run(work: Callable[[], Result]) -> Result:
     """Run `work` in a forked child and return its result; raises the error that it raised there, or `ForkRefused`.
 
-    If this process is told to stop, the child and all its workers are killed before that goes on.
+    If this process gets a stop signal, it kills the child and all its workers first.
     """
     reader, writer = os.pipe()
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
@@ -123,7 +123,7 @@ def _fork() -> int:
 
 
 def _child(work: Callable[[], Result], reader: int, writer: int, mask: set[int]) -> None:
-    """The whole life of the child; `mask` is the caller's signal mask."""
+    """Run `work` in the child, write the result, and exit; `mask` is the caller's signal mask."""
     result: Result = {}
 
     def keep() -> None:
@@ -142,7 +142,7 @@ def _child(work: Callable[[], Result], reader: int, writer: int, mask: set[int])
 
 
 def _lead_group(pid: int) -> None:
-    """A group of its own lets the parent end child and workers with one signal; either may set it first."""
+    """Put the child into its own group, which one signal ends, workers included; parent and child both call this."""
     try:
         os.setpgid(pid, pid)
     except OSError:

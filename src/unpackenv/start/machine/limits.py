@@ -1,6 +1,6 @@
 """What this process may use: CPUs and memory. A container's limits are in its cgroup files (cgroups(7)).
 
-Both versions of cgroups are read; a limit may stand at the own cgroup or at any above it.
+Both versions of cgroups are read; a limit may be set on the own cgroup or on any above it.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 UNLIMITED = 1 << 62
 PROCESSES = "processes"
-"""What decided the number of workers where the system refused to start more of them."""
-# What a start takes beside the buffers of its workers and what it has when it asks (an interpreter,
-# its codec, the table of contents): for the paths of 30,000 files, and for each worker what it
-# changes of the memory that it was forked with. Measured as the lowest limit under which a start ends.
+"""The reason for the number of workers if the system refused to start more of them."""
+# What a start takes besides the buffers of its workers and what it already has (interpreter, codec,
+# table of contents): memory for the paths of 30,000 files, and for each worker the pages that it
+# changes after the fork. Measured as the lowest limit under which a start succeeds.
 _OVERHEAD = 8 << 20
 _WORKER_OVERHEAD = 4 << 20
 
 
-def worker_count(asked: int, budget: int, left: int, memory_each: int, jobs: int) -> tuple[int, str]:
+def worker_count(requested: int, budget: int, left: int, memory_each: int, jobs: int) -> tuple[int, str]:
     """Return how many workers to start, and which bound decided.
 
-    These are as many as were `asked` for ("setting"), else as the CPUs ("cpus"), the CPU quota ("quota")
-    and the memory ("memory") allow, and never more than there are jobs ("frames"). `budget` is for the
+    That is the number `requested` ("setting"), or if it is 0, what the CPUs ("cpus"), the CPU quota ("quota")
+    and the memory ("memory") allow; never more than there are jobs ("frames"). `budget` is for the
     buffers of all workers, `left` is what the memory limit leaves, and `memory_each` what the buffers of
-    one need, in bytes.
+    one worker need, in bytes.
     """
-    bounds = {"setting": asked} if asked else worker_bounds(budget, left, memory_each)
+    bounds = {"setting": requested} if requested else worker_bounds(budget, left, memory_each)
     bounds["frames"] = jobs
     decided = min(bounds, key=bounds.__getitem__)  # the first of those that are equal
     return bounds[decided], decided
@@ -112,13 +112,13 @@ def _upwards(mount: str, path: str) -> Iterator[str]:
 
 def _cgroup_mounts(proc: str, controller: str) -> dict[str, tuple[str, str]]:
     """Return root and mount point of the v2 hierarchy ("") and of the v1 one that has `controller`."""
-    found = {}
+    points = {}
     for mount in mounts.read(os.path.join(proc, "mountinfo")):
         if mount.kind == "cgroup2":
-            found[""] = (mount.root, mount.point)
+            points[""] = (mount.root, mount.point)
         elif mount.kind == "cgroup" and controller in mount.options:
-            found[controller] = (mount.root, mount.point)
-    return found
+            points[controller] = (mount.root, mount.point)
+    return points
 
 
 def _read(path: str) -> str:

@@ -37,12 +37,12 @@ def read(path: str = MOUNTINFO) -> list[Mount]:
 
 def holding(path: str) -> Mount | None:
     """Return the mount on which the directory `path`, free of links, lies; None where /proc is missing."""
-    found = None
+    deepest = None
     for mount in read():
         below = mount.point.rstrip("/") + "/"
-        if (path + "/").startswith(below) and (found is None or len(mount.point) >= len(found.point)):
-            found = mount
-    return found
+        if (path + "/").startswith(below) and (deepest is None or len(mount.point) >= len(deepest.point)):
+            deepest = mount
+    return deepest
 
 
 def is_mount(path: str) -> bool:

@@ -1,15 +1,15 @@
-"""What a start used of the machine: CPU time, throttling, memory; and how old this process is."""
+"""What a start used of the machine: CPU time, throttled time, memory; and the age of this process."""
 
 from __future__ import annotations
 
 from unpackenv.unpatched import os, time
 
-# Windows, where an application's `mark()` must not fail either, has none.
+# Windows has none, and an application's `mark()` must not fail there.
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
 
 class Usage:
-    """CPU time, throttling and peak memory, from when this is made."""
+    """CPU time, throttled time and peak memory, measured from its creation on."""
 
     __slots__ = ("_child_cpu_ms", "_child_rss", "_children", "_cpu", "_stat", "_throttled")
 
@@ -21,12 +21,12 @@ class Usage:
         self._child_rss = 0
 
     def add_child(self, cpu_ms: float, peak_rss: int) -> None:
-        """Add what a child said of itself with `usage_of_tree`."""
+        """Add what a child measured with `usage_with_children`."""
         self._child_cpu_ms += cpu_ms
         self._child_rss = max(self._child_rss, peak_rss)
 
     def add_lost_child(self) -> None:
-        """Add what is known of a child that ended without a word: the largest that this process ever had."""
+        """Add a child that ended without a result: its peak is taken to be that of the largest child so far."""
         self.add_child(0.0, _used_by_children()[1])
 
     def so_far(self) -> tuple[float, float | None, int | None]:
@@ -36,7 +36,7 @@ class Usage:
         counts none; the memory is that of the largest process, None where /proc is missing.
         """
         cpu_ms = (time.process_time() - self._cpu) * 1e3
-        # Of all children the kernel's count has steps of 10 ms, and none where the program ignores SIGCHLD.
+        # The kernel counts all children, but in steps of 10 ms, and not at all if the program ignores SIGCHLD.
         cpu_ms += max(self._child_cpu_ms, _children_ms() - self._children)
         throttled = _throttled_ms(self._stat) if self._throttled is not None else None
         if throttled is not None and self._throttled is not None:
@@ -44,7 +44,7 @@ class Usage:
         return cpu_ms, throttled, max(_peak_rss(), self._child_rss) or None
 
 
-def usage_of_tree() -> tuple[float, int]:
+def usage_with_children() -> tuple[float, int]:
     """Return the CPU time in milliseconds of this process and its children, and the peak of the largest in bytes."""
     cpu_ms, peak_rss = _used_by_children()
     return time.process_time() * 1e3 + cpu_ms, max(_peak_rss(), peak_rss)
@@ -71,10 +71,10 @@ def _peak_rss() -> int:
 
 
 def _used_by_children() -> tuple[float, int]:
-    """Return CPU time in milliseconds, and the peak of the largest, of all that this process and they waited for."""
+    """Return CPU time in milliseconds and the largest peak in bytes, of all children that ended, and of theirs."""
     try:
         import resource
-    except ImportError:  # some interpreters come without
+    except ImportError:  # some interpreters lack it
         return _children_ms(), 0
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (used.ru_utime + used.ru_stime) * 1e3, used.ru_maxrss << 10
@@ -84,10 +84,10 @@ def _used_by_children() -> tuple[float, int]:
 
 
 def find_throttled(root: str = "/") -> tuple[str, float | None]:
-    """Return the file that counts how long the own cgroup was throttled, and its count so far, as `_throttled_ms` does.
+    """Return the cpu.stat of the own cgroup, and the milliseconds in it so far; "" and None if there is none.
 
-    Cgroups are looked for where every system mounts them: reading the list of mounts, as `limits` does, would take
-    longer than all else here. Seen from inside a container the path may be the host's; then its own is the root.
+    Cgroups are looked for at their usual mount points: reading the list of mounts, as `limits` does, would take longer
+    than all else here. Inside a container the path may be the host's; then the own cgroup is the root.
     """
     for line in _read(f"{root}proc/self/cgroup").splitlines():
         number, controllers, path = os.fsdecode(line).split(":", 2)
@@ -102,7 +102,7 @@ def find_throttled(root: str = "/") -> tuple[str, float | None]:
 
 
 def _throttled_ms(stat: str) -> float | None:
-    """Return the milliseconds in a cpu.stat for which its cgroup was throttled, summed over CPUs; None without such."""
+    """Return the milliseconds, over all CPUs, for which the cgroup of a cpu.stat was throttled; None if unknown."""
     for line in _read(stat).splitlines():
         name, _, count = line.partition(b" ")
         if name == b"throttled_usec":  # cgroups v2

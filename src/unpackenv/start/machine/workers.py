@@ -1,7 +1,7 @@
-"""Workers around one loop, as forked processes or as threads, the caller being one of them.
+"""Workers that run one loop, as forked processes or as threads; the caller is one of them.
 
-Jobs are numbers in a pipe that all workers read from, so that whoever is free takes the next; to
-stop everybody, the pipe is emptied.
+Jobs are numbers in a pipe that all workers read from: the next free worker takes the next job. To
+stop all workers, the pipe is emptied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PIPE_NUMBERS = 8192  # half of what fits a pipe of the usual 64 KiB
 def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, processes: bool) -> int:
     """Do the jobs 0 to `jobs` - 1 with `workers` workers, each calling `work(number, take, ready)`.
 
-    Returns how many workers there were: fewer than asked for where the system refused to start more.
+    Returns how many workers there were: fewer if the system refused to start more.
 
     `take()` returns the next job, or -1; `ready()` returns when `prepare()`, which the caller runs
     meanwhile, has ended. Raises the first error, after all workers have stopped.
@@ -58,7 +58,7 @@ def run(prepare: Callable[[], None], work: Work, jobs: int, workers: int, proces
 
 
 def _start(others: list[Worker], work: Work, count: int, queue: _Queue, prepared: _Latch, processes: bool) -> None:
-    """Start all of `count` workers but the caller; where a limit on processes forbids more, those will do."""
+    """Start all of `count` workers but the caller; if a limit on processes forbids more, fewer will do."""
     try:
         others.extend(start(_body(work, number, queue, prepared, processes), processes) for number in range(1, count))
     except (OSError, RuntimeError):  # what a fork, or the start of a thread, raises
@@ -66,17 +66,16 @@ def _start(others: list[Worker], work: Work, count: int, queue: _Queue, prepared
 
 
 def why_fewer(processes: bool) -> str:
-    """Return why there were fewer workers than were asked for, where that was so."""
+    """Return why there were fewer workers than planned."""
     if processes or _has_threads():
         return "the system refused to start more workers"
-    return "the application has replaced threads, so that one worker unpacked"
+    return "the application has replaced threads: only one worker unpacked"
 
 
 def _has_threads() -> bool:
     """Whether threads are the interpreter's own.
 
-    One that an application has put in their place, such as a greenlet, would run only while the caller waits for an
-    event loop.
+    A replacement by the application, such as a greenlet, would run only while the caller waits for an event loop.
     """
     import _thread
 
@@ -105,7 +104,7 @@ class _Queue:
             yield from range(start, min(start + self._stride, self._count))
 
     def drain(self) -> None:
-        """Take all numbers that are left, so that every worker ends after the one it has."""
+        """Take all numbers that are left: every worker ends after the job that it has."""
         while os.read(self._reader, 1 << 16):
             pass
 
@@ -133,13 +132,13 @@ class _Latch:
 
 
 def _body(work: Work, number: int, queue: _Queue, prepared: _Latch, processes: bool) -> Callable[[], None]:
-    """The life of one worker: it works until the queue is empty, and empties it if it fails."""
+    """Return the body of one worker: it works until the queue is empty, and empties it if it fails."""
     caller = os.getpid()
 
     def body() -> None:
         take = queue.taker()
         try:
-            if processes:  # a forked one leaves with its parent
+            if processes:  # a forked worker ends if its parent has ended
                 prepared.open()
                 work(number, lambda: take() if os.getppid() == caller else -1, prepared.wait)
             else:
@@ -152,7 +151,7 @@ def _body(work: Work, number: int, queue: _Queue, prepared: _Latch, processes: b
 
 
 class Worker:
-    """What runs beside the caller, in a process or a thread."""
+    """A worker other than the caller, in a process or a thread."""
 
     def stop(self) -> None:
         """End it as soon as that is possible; it still has to be joined."""
@@ -164,9 +163,9 @@ class Worker:
 
 
 def start(body: Callable[[], None], processes: bool) -> Worker:
-    """Run `body` beside the caller, in a forked process or in a thread.
+    """Run `body` concurrently with the caller, in a forked process or in a thread.
 
-    Raises `OSError` or `RuntimeError` where the system, or the application, starts no more of them.
+    Raises `OSError` or `RuntimeError` if the system, or the application, does not let it start.
     """
     return _Process(body) if processes else _Thread(body)
 
@@ -186,7 +185,7 @@ class _Process(Worker):
             try:
                 os.close(self._reader)
                 os.write(writer, caught(body) or _DONE)
-            finally:  # also where nobody is left to read it: it must not go on in the place of the caller
+            finally:  # even if the write fails: this process must not go on with the code of the caller
                 os._exit(0)
         os.close(writer)
 
@@ -199,7 +198,7 @@ class _Process(Worker):
         status = wait(self._pid)
         if data == _DONE:
             return None
-        return error_of(data, status) or UnpackFailed("a worker ended without a word")
+        return error_of(data, status) or UnpackFailed("a worker ended without a result")
 
 
 class _Thread(Worker):
@@ -256,7 +255,7 @@ def caught(work: Callable[[], object]) -> bytes:
 
 
 def error_of(data: bytes, status: int) -> UnpackenvError | None:
-    """Return the error that `caught` wrote, or that a wait status means; None if all went well."""
+    """Return the error that `caught` encoded, or the one for a wait status; None if there is none."""
     if data:
         name, what, where, hint, facts = marshal.loads(data)
         error: UnpackenvError = getattr(errors, name)(what, where=where, hint=hint, **facts)
@@ -265,7 +264,7 @@ def error_of(data: bytes, status: int) -> UnpackenvError | None:
         signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         how = f"was killed by signal {signal}" if signal else f"ended with status {status}"
         return UnpackFailed(
-            f"a worker {how}" + (", which is how the kernel ends what exceeds a memory limit" if signal == 9 else ""),
+            f"a worker {how}" + (", as the kernel does when a memory limit is exceeded" if signal == 9 else ""),
             hint="Raise the memory limit, or lower UNPACKENV_WORKERS" if signal == 9 else "",
             signal=signal,
         )
@@ -273,9 +272,9 @@ def error_of(data: bytes, status: int) -> UnpackenvError | None:
 
 
 def wait(pid: int) -> int:
-    """Wait for a child and return its wait status; 0 where somebody else has taken it.
+    """Wait for a child and return its wait status; 0 if something else has taken it.
 
-    A program that ignores SIGCHLD, or waits for any child in a handler, does so.
+    That happens in a program that ignores SIGCHLD, or waits for any child in a handler.
     """
     try:
         return os.waitpid(pid, 0)[1]
@@ -284,7 +283,7 @@ def wait(pid: int) -> int:
 
 
 def read_all(fd: int) -> bytes:
-    """Read a pipe until its writers are gone."""
+    """Read a pipe until all its writers have closed it."""
     parts = []
     while part := os.read(fd, 1 << 16):
         parts.append(part)

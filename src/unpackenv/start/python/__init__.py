@@ -1,4 +1,4 @@
-"""Questions about interpreters that few starts have: other ones, missing ones, scripts and bytecode that do not fit.
+"""Checks of interpreters that few starts need: other or missing ones, scripts and bytecode that do not fit.
 
-What every start asks of an interpreter is in `archive.interpreter`.
+What every start needs is in `archive.interpreter`.
 """

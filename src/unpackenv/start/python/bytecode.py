@@ -1,6 +1,6 @@
-"""Whether an interpreter uses the bytecode of a tree, which it looks for by name and believes by its header.
+"""Whether an interpreter will use the bytecode of a tree: it looks for a name, and checks the header.
 
-Imported by cold starts, and where an interpreter looks for other bytecode than what was packed.
+Imported by cold starts, and if an interpreter looks for other bytecode than was packed.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
     from unpackenv.start.report import Report
     from unpackenv.start.settings import Settings
 
-_COMPILED = ("unchecked-hash", "checked-hash", "timestamp")  # by `pack`, all of it
-_ENOUGH = 64
-_AT_MOST = 1000
+_COMPILED = ("unchecked-hash", "checked-hash", "timestamp")  # modes in which `pack` compiles all modules
+_SAMPLE = 64  # modules with bytecode
+_LARGEST_SEARCH = 1000  # modules
 
 
-def warnings(settings: Settings, done: Report, identity: Identity | None) -> list[str]:
-    """Return what the line of a start has to say: that the interpreter which imports the tree compiles its modules."""
+def warnings(settings: Settings, report: Report, identity: Identity | None) -> list[str]:
+    """Return a warning if the interpreter that imports the tree will compile its modules."""
     optimize, prefix = 0, ""
     if settings.command:
         optimize, prefix = settings.command.flags()
     elif not settings.interpreter:
         optimize, prefix = sys.flags.optimize, sys.pycache_prefix or ""
     mode = first(identity.facts, "bytecode") if identity else ""
-    tag = (settings.interpreter or {}).get("python", sys.implementation.cache_tag) or done.python
-    why, _ = unused(mode, done.import_paths, tag, optimize, prefix)
+    tag = (settings.interpreter or {}).get("python", sys.implementation.cache_tag) or report.python
+    why, _ = unused(mode, report.import_paths, tag, optimize, prefix)
     return [f"{why}: modules are compiled when they are imported"] if why else []
 
 
 def unused(mode: str, import_paths: list[str], tag: str, optimize: int, prefix: str) -> tuple[str, str]:
-    """Return why an interpreter compiles modules that were packed, and what to do about it; "" if it does not.
+    """Return why an interpreter will not use packed bytecode, and what to do about it; "" if it will.
 
     `mode` is how bytecode was packed, "" where that is not known. `import_paths` are those of a tree, none if it is
     not there yet. `tag` is the interpreter's cache tag, `optimize` its level of optimization, `prefix` where it keeps
-    bytecode ("": beside the source).
+    bytecode ("": next to the source).
     """
     if mode == "none":
         return "no bytecode was packed", "Pack without --bytecode none"
@@ -62,7 +62,7 @@ def unused(mode: str, import_paths: list[str], tag: str, optimize: int, prefix: 
 
 
 def look(import_paths: list[str], tag: str, optimize: int, prefix: str) -> tuple[int, int]:
-    """Return how many of some modules have bytecode for the Python of `tag`, and how many have what it would use."""
+    """Return how many modules of a sample have bytecode for the Python of `tag`, and how many have what it will use."""
     packed = used = 0
     name_end = f".{tag}.opt-{optimize}.pyc" if optimize else f".{tag}.pyc"
     magic = _importlib.MAGIC_NUMBER if tag == sys.implementation.cache_tag else b""
@@ -73,31 +73,31 @@ def look(import_paths: list[str], tag: str, optimize: int, prefix: str) -> tuple
             packed += 1
             path = os.path.join(directory, "__pycache__", stem + name_end)
             used += not prefix and stem + name_end in names and _fits(path, source, magic)
-            if packed >= _ENOUGH:
+            if packed >= _SAMPLE:
                 break
     return packed, used
 
 
 def _modules(directories: list[str]) -> Iterator[tuple[str, set[str]]]:
-    """Yield sources, each with the names of all bytecode beside it; no more than it takes to know how it is."""
+    """Yield sources, each with the names in the `__pycache__` next to it; only as many as a sample needs."""
     count = 0
     directories = directories[:]
-    for directory in directories:  # grows as they are found
+    for directory in directories:  # grows meanwhile
         names: set[str] = set()
-        found: list[tuple[str, bool]] = []
+        listing: list[tuple[str, bool]] = []
         try:
             with os.scandir(directory) as entries:
-                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+                listing = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
             names.update(os.listdir(os.path.join(directory, "__pycache__")))
         except OSError:
             pass
-        for name, is_directory in found:
+        for name, is_directory in listing:
             if is_directory and name != "__pycache__":
                 directories.append(os.path.join(directory, name))
             elif name.endswith(".py"):
                 count += 1
                 yield os.path.join(directory, name), names
-        if count > _AT_MOST:
+        if count > _LARGEST_SEARCH:
             return
 
 

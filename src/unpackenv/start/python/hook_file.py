@@ -20,8 +20,8 @@ def install(*, auto: bool, archive: str = "", target: str = "", site_directory: 
     # In ASCII, because the interpreter reads the file in the encoding of its locale.
     arguments = f"auto={auto!r}, archive={archive and os.path.abspath(archive)!a}"
     arguments += f", target={target and os.path.abspath(target)!a}"
-    find = _importable(os.path.dirname(path))
-    line = f"import sys; {find}import unpackenv.start.hook; unpackenv.start.hook.run({arguments})\n"
+    make_importable = _importable(os.path.dirname(path))
+    line = f"import sys; {make_importable}import unpackenv.start.hook; unpackenv.start.hook.run({arguments})\n"
     partial = path + ".partial"
     try:
         with open(partial, "w", encoding="ascii") as file:
@@ -50,7 +50,7 @@ def hook_path(site_directory: str = "") -> str:
 
 
 def _importable(directory: str) -> str:
-    """Code that makes unpackenv importable where it is not in the site directory of the hook."""
+    """Return code that makes unpackenv importable, or "" if it is in the site directory of the hook."""
     home = os.path.abspath(__file__).rpartition("/unpackenv/start/")[0]
     own = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     if home == directory or (home in own and directory in own):

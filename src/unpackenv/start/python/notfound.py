@@ -1,4 +1,4 @@
-"""Why a command cannot be executed: what is missing, by its name. Imported when that has happened."""
+"""Why a command cannot be executed: it names what is missing. Imported only after a failure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from unpackenv.unpatched import os
 
 _LOADER = re.compile(rb"(/[^\0]*/ld[-.][^\0/]*)\0")  # in the first bytes of a program
 _HEAD = 4096
-_PYTHON_HINT = "Make the environment with the Python of the image that runs it, or copy that one to there"
+_PYTHON_HINT = "Make the environment with the Python of the image that runs it, or copy that Python into it"
 _SCRIPT_HINT = (
-    "Run its module with `python -m`; if the environment was made elsewhere, unpack it to there, or with --relocate"
+    "Run its module with `python -m`; if the environment was made at another path, unpack it to that one, or with "
+    "--relocate"
 )
 
 
 def reason(command: str, problem: str) -> str:
-    """Return a sentence that says why executing `command` failed; `problem` is what the operating system said."""
+    """Return a sentence that says why executing `command` failed; `problem` is the message of the system."""
     path = _first(command)
-    if os.path.islink(path) and not os.path.lexists(os.path.realpath(path)):  # nor is it a loop
+    if os.path.islink(path) and not os.path.lexists(os.path.realpath(path)):  # and it is no loop
         hint = f". {_PYTHON_HINT}" if commands.is_python(path) else ""
         return f"{command}: leads to {os.path.realpath(path)}, which is not there{hint}"
     words = commands.words_of_script(path)
@@ -44,7 +45,7 @@ def _wrong_with(words: list[str]) -> str:
 
 
 def _first(command: str) -> str:
-    """Return the file that was to be executed: the first of that name on PATH, executable or a link to nothing."""
+    """Return the file that was to be executed: the first of that name on PATH, executable or a dangling link."""
     if "/" in command:
         return command
     paths = [os.path.join(directory, command) for directory in os.get_exec_path()]
@@ -52,7 +53,7 @@ def _first(command: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """A script with lines of Windows names an interpreter that ends in a carriage return."""
+    """Return a name for a message: in a script with Windows line ends, it ends in a carriage return."""
     return name if name.isprintable() else repr(name)
 
 

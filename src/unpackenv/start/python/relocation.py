@@ -1,6 +1,6 @@
-"""Scripts of a virtual environment name its Python by an absolute path, which is wrong at every other place.
+"""Rewrite the scripts of a virtual environment: they name its Python by an absolute path, which is wrong elsewhere.
 
-A cold start of such an environment imports this, and what compares its tree with the archive.
+Imported by cold starts of such an environment, and to compare its tree with the archive.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     Facts = dict[str, list[str]]
 
 STAMPED = "scripts"
-"""The fact of a stamp that says for which directory the scripts of a tree are written."""
+"""The fact of a stamp for the directory that the scripts of a tree are written for."""
 
 LARGEST = 1 << 20
-"""The most bytes of what is taken for a script."""
+"""The largest file that is taken for a script, in bytes."""
 _KERNEL = 127  # the most bytes of a `#!` line that every kernel takes
 _SIMPLE = re.compile(rb"#!(?P<python>/[^ \t\r\n]+)(?P<options>[ \t][^\n]*)?\n")
-# How pip writes it where the path has a space or is long: a program of `sh` that Python takes for a string.
+# As pip writes it if the path has a space or is long: a command for `sh`, and a string for Python.
 _QUOTED = re.compile(
     rb"""#!/bin/sh\n'''exec' (?P<quote>["']?)(?P<python>/[^"'\n]+?)(?P=quote)(?P<options> -[^\n]*?)? """
     rb""""\$0" "\$@"\n' '''\n"""
@@ -40,19 +40,19 @@ def made_at(facts: Facts) -> str:
 
 
 def place_of_scripts(tree: str) -> str:
-    """Return the directory for which the scripts of a tree are written, as its stamp says; "" if that says nothing."""
-    found = stamp.read(tree)
-    if not found:
+    """Return the directory that the scripts of a tree are written for, as its stamp says; "" if it does not."""
+    stamped = stamp.read(tree)
+    if not stamped:
         return ""
-    os.close(found[1])
-    return first(found[0], STAMPED)
+    os.close(stamped[1])
+    return first(stamped[0], STAMPED)
 
 
 def settle(writer: TreeWriter, target: str, facts: Facts, relocate: bool) -> tuple[Facts, list[str], int, int]:
-    """Rewrite the scripts of a tree for its place, if asked to `relocate`, and say what is the matter with them if not.
+    """Rewrite the scripts of a tree for its place if `relocate` is set; else warn of those that name another place.
 
-    The tree of an archive with these facts was written by `writer`, and will be at `target`. Returns facts for its
-    stamp, warnings, and how many files and bytes it has more than before.
+    `writer` has written the tree of an archive with these `facts`; it will be at `target`. Returns facts for its stamp,
+    warnings, and how many files and bytes this has added.
     """
     old, directory = made_at(facts), first(facts, "bin")
     if not old or not directory or os.path.realpath(old) == target:
@@ -74,7 +74,7 @@ def settle(writer: TreeWriter, target: str, facts: Facts, relocate: bool) -> tup
             os.utime(fd, ns=(times.st_atime_ns, times.st_mtime_ns))
     finally:
         os.close(fd)
-    # One of several names of a file has become a file of its own.
+    # A name that was a hard link is a file of its own now.
     size = sum(now if links > 1 else now - before for links, now, before in changed)
     return {STAMPED: [new]}, _warnings(left, directory, old, relocate), sum(links > 1 for links, _, _ in changed), size
 
@@ -91,7 +91,7 @@ def _warnings(left: int, directory: str, old: str, relocate: bool) -> list[str]:
 
 
 def rewritten(name: bytes, content: bytes, old: bytes, new: bytes) -> bytes | None:
-    """Return a file of `bin` with `new` in place of the directory `old`; None if that cannot be written into it.
+    """Return a file of `bin` with `new` in place of the directory `old`; None if `new` cannot be written into it.
 
     A `#!` line is written as pip writes it; in a script to be sourced the path is replaced where it needs no quotes.
     """
@@ -113,7 +113,7 @@ def rewritten(name: bytes, content: bytes, old: bytes, new: bytes) -> bytes | No
 
 
 def rewriter(facts: Facts, place: str) -> Callable[[bytes, bytes], bytes]:
-    """Return what makes of path and content of a file of an archive what is in a tree whose scripts are for `place`."""
+    """Return a function that turns path and content of a packed file into its content in a tree for `place`."""
     old, new, directory = os.fsencode(made_at(facts)), os.fsencode(place), os.fsencode(first(facts, "bin"))
 
     def of_file(path: bytes, content: bytes) -> bytes:
@@ -135,7 +135,7 @@ def _small_files(fd: int) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
 
 
 def _replace(writer: TreeWriter, fd: int, name: bytes, status: os.stat_result, content: bytes) -> None:
-    """Write a file anew, with mode and time of the one that goes."""
+    """Replace a file; its mode and mtime stay."""
     if not writer.replaces:
         os.unlink(name, dir_fd=fd)
     mode, mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns // 10**9

@@ -1,7 +1,7 @@
-"""The Python that a command of a packed virtual environment will run, known before the environment is unpacked.
+"""Find the Python that a command of a packed virtual environment will run, before the environment is unpacked.
 
-Its `python` is a link to an interpreter of the image. The archive's table of contents says where the link leads;
-what is there can be asked. Imported by cold starts of the wrapper only.
+Its `python` is a link to an interpreter of the image. The archive's table of contents says where the link leads; that
+interpreter can be run for its facts. Imported by cold starts of the wrapper only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.start.command import Command
 
-HINT = "Make the environment with the interpreter of the image that runs it, or copy that interpreter to there"
+HINT = "Make the environment with the interpreter of the image that runs it, or copy that interpreter into it"
 _LINKS = 40  # as many as the kernel follows
 
 
@@ -27,7 +27,7 @@ def interpreter_of(command: Command, archive: Archive, target: str) -> tuple[dic
     """Return the facts of the Python that `command` will run (None: this one), and a warning or "".
 
     `target` is where the environment will be, if that is not where the archive records it. Raises
-    `InterpreterMismatch` if the Python of the environment is the one, and is not there.
+    `InterpreterMismatch` if that is the Python of the environment, and it is not there.
     """
     directory = first(archive.facts, "bin")
     at = os.path.join(os.path.realpath(target or first(archive.facts, "target")), directory)
@@ -39,11 +39,11 @@ def interpreter_of(command: Command, archive: Archive, target: str) -> tuple[dic
         return command.interpreter(""), ""
     is_python = commands.is_python(name)
     python = _leads_to(name if is_python else "python", links, (at, _made_at(archive)))
-    if not python:  # a copy, which is what it was when it was packed
+    if not python:  # a copy: it is as it was packed
         return interpreter.UNKNOWN, ""
     if os.access(python, os.X_OK):
         return commands.facts_of(python), ""
-    if not is_python:  # a script may have another one, and a program none: executing it will tell
+    if not is_python:  # a script may run another Python, a program none: executing it will show
         return command.interpreter(""), ""
     missing = _missing(os.path.join(directory, name), python)
     instead = "" if "/" in command.name else commands.find(name)
@@ -60,7 +60,7 @@ def interpreter_of(command: Command, archive: Archive, target: str) -> tuple[dic
 
 
 def missing_python(archive: Archive, target: str) -> str:
-    """Return which Python the virtual environment that will be at `target` lacks, in words; "" if it is there."""
+    """Return a sentence about the Python that a virtual environment at `target` will lack; "" if it is there."""
     directory = first(archive.facts, "bin")
     links, _ = _entries(archive.toc, os.fsencode(directory))
     python = _leads_to("python", links, (os.path.join(target, directory), _made_at(archive)))
@@ -87,9 +87,9 @@ def _entries(toc: Toc, directory: bytes) -> tuple[dict[str, str], set[str]]:
 
 
 def _leads_to(name: str, links: dict[str, str], own: tuple[str, ...]) -> str:
-    """Return the path at which the link `name` leaves the directory with these links; "" if it does not.
+    """Follow the link `name` until it leaves the directory with these links, and return that path; "" if it stays.
 
-    The directory is known by the paths `own`, of which the first is where it will be.
+    `own` are the paths of the directory; it will be at the first.
     """
     for _ in range(_LINKS):
         if name not in links:

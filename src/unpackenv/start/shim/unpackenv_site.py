@@ -1,8 +1,8 @@
 """Makes the site directories that unpackenv unpacked importable, in an application and in its children.
 
-In children, `sitecustomize` or `usercustomize` beside this file calls `run`. The child may be any Python, also one
-that has no unpackenv, or 2.7: this file stands alone, in syntax that they all read. Where the child is another Python
-than the tree is for, nothing is added.
+In children, `sitecustomize` or `usercustomize` next to this file calls `run`. The child may be any Python, even 2.7 or
+one without unpackenv: this file stands alone, in syntax that all of them read. If the tree is for another Python than
+the child, nothing is added.
 """
 
 import os
@@ -13,13 +13,13 @@ VARIABLE = "UNPACKENV_SITE"
 
 
 def joined(tag, directories):  # type: (str, list[str]) -> str
-    """Return the value of `VARIABLE`: for which Python (cache tag) the directories are, and these."""
+    """Return the value of `VARIABLE`: the cache tag of the Python that the directories are for, and the directories."""
     parts = [tag] + directories  # noqa: RUF005 - for Python 2.7
     return os.pathsep.join([part.replace("%", "%25").replace(os.pathsep, "%3A") for part in parts])
 
 
 def inherited():  # type: () -> tuple[str, list[str]]
-    """Return cache tag and site directories that an application has left in the environment; both empty without one."""
+    """Return cache tag and site directories from the environment, as an application has set them; both may be empty."""
     parts = os.environ.get(VARIABLE, "").split(os.pathsep)
     parts = [part.replace("%3A", os.pathsep).replace("%25", "%") for part in parts]
     return parts[0], parts[1:]
@@ -31,9 +31,9 @@ def is_for_this_python(tag):  # type: (str) -> bool
 
 
 def add_site_directories(directories):  # type: (list[str]) -> None
-    """Add site directories to `sys.path` as `site` does, `.pth` files included, each once in the life of a process.
+    """Add site directories to `sys.path` as `site` does, `.pth` files included, each once in a process.
 
-    They go before the interpreter's own, so that what was packed wins over what the image has.
+    They go before the interpreter's own: packed modules win over those of the image.
     """
     added_before = vars(site).setdefault("_added_by_unpackenv", set())
     # While `site` runs, as for the hook, it does not know the prefix of a virtual environment yet.
@@ -50,9 +50,9 @@ def add_site_directories(directories):  # type: (list[str]) -> None
 
 
 def run(name):  # type: (str) -> None
-    """Do what `name`, "sitecustomize" or "usercustomize", is here for; then import the one that it hides, if any."""
+    """Add the directories, as "sitecustomize" or "usercustomize" (`name`); then import the module that it hides."""
     tag, directories = inherited()
-    # PYTHONPATH names them, too, before the standard library: for children in which neither file gets to run.
+    # PYTHONPATH names them, too, for children in which neither file runs; there they precede the standard library.
     sys.path[:] = [path for path in sys.path if path not in directories]
     if is_for_this_python(tag):
         add_site_directories(directories)

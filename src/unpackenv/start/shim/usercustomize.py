@@ -1,4 +1,4 @@
-"""Found on the PYTHONPATH of an application's children where another `sitecustomize` hides the one beside this."""
+"""Found on the PYTHONPATH of an application's children where another `sitecustomize` hides the one next to this."""
 
 if __name__ == "usercustomize":
     import unpackenv_site  # type: ignore[import-not-found,unused-ignore]

@@ -1,4 +1,4 @@
-"""Trees on the disk: how one is written, published, found whole after a reboot, removed and pruned.
+"""Trees on the disk: write, publish, check after a reboot, remove, prune.
 
-What is in a tree, and where its bytes come from, is known to `unpack`.
+`unpack` knows what is in a tree, and where its bytes come from.
 """

@@ -1,9 +1,9 @@
 """One unpack for many starts: an exclusive `flock`, waited for with a timeout.
 
 `flock`, because a POSIX record lock is dropped when any descriptor of the file is closed. It
-belongs to the open file, so the processes that do the work inherit it, and it is free only when
-the last of them is gone. The file stays, with the name of the last holder in it: who removes it
-(`prune`) holds the lock, and who got the lock of a file that was removed takes the new one.
+belongs to the open file: the processes that do the work inherit it, and it is free only when the
+last of them has ended. The file stays, with the name of the last holder in it. Only `prune` removes
+it, and holds the lock meanwhile; a start that gets the lock of a removed file locks the new one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def acquire(path: str, timeout: float, on_wait: Callable[[int], None] | None = None) -> tuple[int, bool]:
-    """Lock the file at `path`, made if need be; return its descriptor and whether it had to wait.
+    """Lock the file at `path`, which is made if it is missing; return its descriptor and whether it had to wait.
 
     `timeout` is in seconds; `on_wait` is called again and again meanwhile, with a descriptor for `holder_of`. Raises
     `LockTimeout`, `TargetRefused` if something else is at `path`, or `OSError` if the file cannot be made.
@@ -51,12 +51,12 @@ def acquire(path: str, timeout: float, on_wait: Callable[[int], None] | None = N
 
 
 def holder_of(fd: int) -> str:
-    """Return who holds a lock that was opened, as its file tells it."""
+    """Return the name of the holder of an open lock, as it is in the file."""
     return os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another process"
 
 
 def _pauses(timeout: float) -> Iterator[bool]:
-    """Sleep before each item, a little longer each time, until `timeout` seconds have passed.
+    """Sleep before each yield, a little longer each time, until `timeout` seconds have passed.
 
     flock has no timeout of its own, and an alarm signal would be the application's.
     """
@@ -69,7 +69,7 @@ def _pauses(timeout: float) -> Iterator[bool]:
 
 
 def _open(path: str) -> int:
-    """Open the lock, and refuse what others may have put there so that we write to it: a link, or a device."""
+    """Open the lock; refuse a link or a device, which others may have put there to redirect the write."""
     try:
         fd = os.open(path, _FLAGS, 0o644)
     except OSError as error:
@@ -85,14 +85,14 @@ def _open(path: str) -> int:
 
 def _in_the_way(path: str) -> TargetRefused:
     return TargetRefused(
-        "is where the lock should be, and is no file of its own",
+        "is in the place of the lock, and is a link or no regular file",
         where=path,
         hint="Remove it, or name another target with UNPACKENV_TARGET",
     )
 
 
 def _try(fd: int, path: str) -> bool:
-    """Whether the lock is this process's now."""
+    """Try to lock; return whether this process has the lock."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,7 @@
-"""Removing trees that nobody uses: a tree is in use while a process holds the shared lock on its stamp.
+"""Remove unused trees: a tree is in use while a process holds the shared lock on its stamp.
 
-A tree goes under the lock of its staging, its stamp first and held exclusively until all is gone: a
-start that comes meanwhile finds no tree, waits for the place and unpacks again.
+A tree is removed under the lock of its staging. Its stamp is removed first, and locked exclusively
+until the end: a start that comes meanwhile finds no tree, waits for the place and unpacks again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# To look at a stamp is no use of its tree: its time of access stays.
+# Looking at a stamp is no use of its tree: the access time stays.
 _STAMP = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
 REMOVED, LEFTOVER, IN_USE, RECENT = "removed", "removed what a killed start left", "in use", "used recently"
 
 
 class Pruned:
-    """One tree and what became of it; `size` is its unpacked size in bytes, where that is known."""
+    """One tree and its outcome; `size` is its unpacked size in bytes, where that is known."""
 
     __slots__ = ("outcome", "path", "size")
 
@@ -42,22 +42,22 @@ def caches() -> list[str]:
 
 
 def prune(directory: str, unused_for: float, dry_run: bool) -> Iterator[Pruned]:
-    """Remove the trees in a cache that no process uses or has begun to use for `unused_for` seconds.
+    """Remove the trees in a cache that no process uses, or has begun to use in the last `unused_for` seconds.
 
-    When it was last used is told from the stamp's times: to the day, and not at all on a mount
-    with noatime, where the time of the unpack counts. Raises `TargetRefused` for a directory that
-    is no cache of ours. What the operating system refuses is a finding, and the next tree is looked at.
+    The time of the last use comes from the stamp. It is exact to the day; on a mount with noatime it is
+    the time of the unpack. Raises `TargetRefused` for a directory that is no cache of
+    unpackenv. If the system does not let a tree be removed, that is its outcome, and the next one follows.
     """
     if not os.path.isdir(directory):
         raise TargetRefused("is no directory", where=directory)
     if not _is_cache(directory):
         raise TargetRefused(
-            f"has no {locations.CACHE_TAG} of unpackenv, so what it holds may be somebody else's",
+            f"has no {locations.CACHE_TAG} of unpackenv, so its contents may be of another program",
             where=directory,
             hint="Name the directory that holds the trees, such as /opt/unpackenv/env",
         )
     for name in sorted(_names(directory)):
-        staging = Sibling(os.path.join(directory, name), ours=True)
+        staging = Sibling(os.path.join(directory, name), is_cache=True)
         had_lock = os.path.lexists(staging.lock)
         try:
             lock_fd, _ = lock.acquire(staging.lock, timeout=0)
@@ -82,7 +82,7 @@ def _refused(error: OSError) -> str:
 
 
 def _is_cache(directory: str) -> bool:
-    """Whether a directory has the tag that a start writes: caches of other programs have one, too."""
+    """Whether a directory has the tag of unpackenv; other programs tag their caches, too."""
     try:
         fd = os.open(os.path.join(directory, locations.CACHE_TAG), _STAMP & ~os.O_NOATIME)
     except OSError:
@@ -100,7 +100,7 @@ def _names(directory: str) -> set[str]:
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
             names.add(entry.name)
         else:
-            names.add(stamp.tree_beside(entry.name))
+            names.add(stamp.tree_of(entry.name))
     return names - {"", ".", ".."}
 
 

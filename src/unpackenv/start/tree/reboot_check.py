@@ -1,7 +1,7 @@
-"""What a crash of the machine leaves of a tree: the names are there, the bytes perhaps not.
+"""Check a tree after a crash of the machine: the names are there, but bytes may be missing.
 
-A file system writes data long after the rename that published a tree, so after a power loss files
-may be empty that the stamp vouches for. The stamp therefore carries the id of the boot in which
+A file system writes data long after the rename that published a tree, so after a power loss some
+files of a stamped tree may be empty. The stamp therefore carries the id of the boot in which
 the tree was written. In another boot the tree is counted before it is trusted: its files and the
 sum of their sizes (a journaling file system cuts a file off where its data was lost). Then the
 stamp gets the new id, if it can be written. With the setting `sync` the file system is synced
@@ -19,7 +19,7 @@ from unpackenv.unpatched import os
 
 
 def facts(fd: int, sync: bool) -> dict[str, list[str]]:
-    """Return what the stamp of the tree in the open directory `fd` says of its safety; sync it if asked for."""
+    """Return the fact `boot` for the stamp of the tree in the open directory `fd`; with `sync`, sync it first."""
     if sync:
         _sync(fd)
         return {"boot": [stamp.SYNCED]}
@@ -27,10 +27,10 @@ def facts(fd: int, sync: bool) -> dict[str, list[str]]:
 
 
 def survived(tree: str, stamped: dict[str, list[str]], stamp_fd: int) -> bool:
-    """Whether a tree that another boot wrote is all there; `stamped` are the facts of its stamp, which is open.
+    """Whether a tree of another boot is complete; `stamped` are the facts of its stamp, which is open.
 
-    What an application added to it does not matter. One that was filled in place cannot be counted,
-    nor one that another start is just replacing, or in which this user may not look everywhere.
+    Files that an application added do not matter. A tree cannot be counted, and counts as incomplete, if
+    it was filled in place, if another start is replacing it, or if this user may not read all of it.
     """
     if stamp.is_shared(tree):
         return False
@@ -49,7 +49,7 @@ def count(tree: str) -> tuple[int, int]:
     files = size = 0
     linked = set()
     directories = [tree]
-    for directory in directories:  # grows as they are found
+    for directory in directories:  # grows meanwhile
         with os.scandir(directory) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):

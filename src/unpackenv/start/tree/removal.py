@@ -1,4 +1,4 @@
-"""Removing trees that others may have a hand in: no link is followed, and no depth is too much."""
+"""Remove trees that other users may change meanwhile: no link is followed, and any depth will do."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def remove_tree(path: str) -> None:
-    """Remove a file, or a directory and all below it, without following links; gone already is fine.
+    """Remove a file, or a directory and all below it, without following links; a missing path is fine.
 
-    A directory is closed to others first, and what is below it is found from its descriptor, name
-    by name, so that nobody can put a link in the way.
+    A directory is closed to others first. Its entries are reached from its descriptor, name by name:
+    nobody can put a link in the way.
     """
     try:
         os.unlink(path)
@@ -35,10 +35,10 @@ def _remove_directory(name: str, above: int | None = None) -> None:
 
 
 def _empty(root: int) -> None:
-    """Remove all that is below an open directory.
+    """Remove everything below an open directory.
 
-    What is in a directory of it is first moved to the top, so that nothing is ever found by a path: no
-    link can be put on the way, and a tree may be as deep as it likes.
+    The directories in a subdirectory are first moved to the top. So every path is a single name: no link
+    can be put in the way, and a tree may have any depth.
     """
     waiting = _remove_files(root)
     taken, number = set(waiting), 0
@@ -60,7 +60,7 @@ def _empty(root: int) -> None:
 
 
 def _remove_files(fd: int) -> list[str]:
-    """Remove all in a directory that is no directory itself; return the names of those that are."""
+    """Remove all in a directory but its subdirectories; return the names of these."""
     directories = []
     os.fchmod(fd, 0o700)
     with os.scandir(fd) as entries:
@@ -76,7 +76,7 @@ def _move(name: str, above: int, to: str, root: int) -> bool:
     """Move a directory; return whether that is possible: overlayfs does not move one of a lower layer."""
     try:
         os.rename(name, to, src_dir_fd=above, dst_dir_fd=root)
-    except PermissionError:  # who moves a directory has to be able to write to it, for its `..`
+    except PermissionError:  # a move changes its `..`, which needs the right to write to it
         fd = _open_own(name, above)
         os.fchmod(fd, 0o700)
         os.close(fd)
@@ -89,13 +89,13 @@ def _move(name: str, above: int, to: str, root: int) -> bool:
 
 
 def _open_own(name: str, above: int | None = None) -> int:
-    """Open a directory, no link, also if its mode keeps out its owner."""
+    """Open a directory, but no link, even if its mode keeps out its owner."""
     try:
         return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
     except PermissionError:
         fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_PATH, dir_fd=above)
         try:
-            os.chmod(f"/proc/self/fd/{fd}", 0o700)  # what is open, whatever has the name now
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)  # the open directory, whatever has its name now
         finally:
             os.close(fd)
         return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)

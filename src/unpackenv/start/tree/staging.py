@@ -1,12 +1,12 @@
-"""Staging and publishing: how a tree comes to its place so that no start ever sees half of it.
+"""Staging and publishing: how a tree gets to its place without any start seeing half of it.
 
-    Sibling   absent or empty directory: unpack beside it, rename over it
+    Sibling   absent or empty directory: unpack next to it, rename over it
     Inside    mount root, or a parent that cannot be written: unpack in a directory inside it, rename
               the entries one by one, stamp last
     InPlace   by explicit choice: replace file by file, stamp last
 
-Each works under its lock, removes what a killed start left behind, and takes an old stamp away
-before it touches the tree that the stamp vouches for.
+Each works under its lock, removes what a killed start left behind, and removes an old stamp before
+it touches the tree of that stamp.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Staging:
     """How one tree gets to its place: `open`, write, `publish`; or `discard`.
 
     `target` is the absolute path of the tree, free of links, and `lock` that of the lock under which all of this is
-    done. What a method cannot do, it raises as an `OSError` or an `UnpackenvError`.
+    done. A method that fails raises an `OSError` or an `UnpackenvError`.
     """
 
     target: str
@@ -42,7 +42,7 @@ class Staging:
         raise NotImplementedError
 
     def writer(self, fd: int, umask: int) -> TreeWriter:
-        """Return what writes into the directory `fd` that `open` returned; `umask` is the mask of the process."""
+        """Return a writer for the directory `fd` that `open` returned; `umask` is that of the process."""
         return TreeWriter(fd, umask, self.target)
 
     def space_freed_first(self) -> tuple[int, int]:
@@ -54,16 +54,16 @@ class Staging:
         raise NotImplementedError
 
     def discard(self) -> None:
-        """Remove what was begun, of this start or of a killed one, so that no later start takes it for a tree."""
+        """Remove the unfinished tree of this start or of a killed one: no later start must take it for complete."""
         raise NotImplementedError
 
 
 class Sibling(Staging):
-    """Unpack into a directory beside the target and rename it over the target."""
+    """Unpack into a directory next to the target and rename it over the target."""
 
-    def __init__(self, target: str, ours: bool) -> None:
-        """Where the place is `ours`, what is there may be replaced, stamp or not."""
-        self._ours = ours
+    def __init__(self, target: str, is_cache: bool) -> None:
+        """In a cache of unpackenv (`is_cache`), a tree may be replaced even without a stamp."""
+        self._is_cache = is_cache
         self.target = target
         self.lock = stamp.beside(target, "lock")
         self._work = stamp.beside(target, "work")
@@ -77,22 +77,22 @@ class Sibling(Staging):
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
         stamp.write(fd, facts)
         os.fchmod(fd, mode)
-        if os.path.lexists(self.target) and (self._ours or _may_be_replaced(self.target)):
+        if os.path.lexists(self.target) and (self._is_cache or _may_be_replaced(self.target)):
             self._put_away()
-            remove_tree(self._old)  # now: once the new tree is there, no start looks for what is left
+            remove_tree(self._old)  # now: once the new tree is there, no start looks for the old one
         os.rename(self._work, self.target)
         if not os.path.samestat(os.lstat(self.target), os.fstat(fd)):
-            raise _exchanged(self._work)
+            raise _replaced_error(self._work)
 
     def _put_away(self) -> None:
-        """Take the old tree away, at once where that is possible: its stamp goes with it."""
+        """Move the old tree away with its stamp, in one step if possible."""
         try:
             os.rename(self.target, self._old)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # overlayfs does not rename a directory of a lower layer. The mark goes last, so that a
-            # start that finds what is left knows whose it was.
+            # overlayfs does not rename a directory of a lower layer. The mark is removed last: it shows
+            # the next start that the rest is unpackenv's.
             stamp.unfinish(self.target)
             for name in tree_entries(self.target):
                 remove_tree(os.path.join(self.target, name))
@@ -104,7 +104,7 @@ class Sibling(Staging):
 
 
 class Inside(Staging):
-    """Unpack into a directory inside the target, which stays; a mark tells an unpack that was killed."""
+    """Unpack into a directory inside the target, which stays; a mark shows an unpack that was killed."""
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -149,7 +149,7 @@ class Inside(Staging):
 
 
 class InPlace(Staging):
-    """Replace files one by one in a directory that is in use; a mark tells that others have files in it, too.
+    """Replace files one by one in a directory that is in use; a mark shows that others have files in it, too.
 
     Until the tree is complete, a second mark holds the journal: the directories in which partial files may be.
     """
@@ -173,7 +173,7 @@ class InPlace(Staging):
         stamp.write(fd, facts, stamp.UNFINISHED_MARK)
 
     def discard(self) -> None:
-        """Remove partial files; what is replaced stays so, and the mark tells the next start."""
+        """Remove partial files; replaced files stay, and the mark shows the next start that the tree is unfinished."""
         root = os.open(self.target, _DIRECTORY)
         try:
             for directory in [b".", *_read_journal(root)]:
@@ -188,7 +188,7 @@ def _read_journal(root: int) -> list[bytes]:
     except FileNotFoundError:
         return []
     with open(fd, "rb") as file:
-        return file.read().split(b"\0")[:-1]  # the last may be cut, and then nothing was made in it
+        return file.read().split(b"\0")[:-1]  # the last path may be cut off: then nothing was made in it
 
 
 def _remove_partial_files(root: int, directory: bytes) -> None:
@@ -204,42 +204,42 @@ def _remove_partial_files(root: int, directory: bytes) -> None:
         os.close(fd)
 
 
-def choose_staging(target: str, in_place: bool, ours: bool) -> Staging:
+def choose_staging(target: str, in_place: bool, is_cache: bool) -> Staging:
     """Choose how to publish at `target`, an absolute path; raises `TargetRefused`.
 
-    Where the place is `ours`, whatever is there came from an archive, stamp or not.
+    In a cache of unpackenv (`is_cache`), whatever is there came from an archive, stamp or not.
     """
     if not os.path.isdir(target):
         if os.path.lexists(target) and not os.path.isdir(target):  # else another start is just replacing it
             raise TargetRefused("is not a directory", where=target, hint="Name another target")
-        return Sibling(target, ours)
+        return Sibling(target, is_cache)
     if in_place or target == "/":
         return InPlace(target)
-    if not ours and not _may_be_replaced(target) and tree_entries(target):
+    if not is_cache and not _may_be_replaced(target) and tree_entries(target):
         raise TargetRefused(
             "is not empty, and what it holds was not unpacked by unpackenv",
             where=target,
-            hint="Name an empty or absent directory, or ask for --in-place (UNPACKENV_IN_PLACE=yes)",
+            hint="Name an empty or absent directory, or use --in-place (UNPACKENV_IN_PLACE=yes)",
         )
     if mounts.is_mount(target) or not os.access(os.path.dirname(target), os.W_OK):
         return Inside(target)
-    return Sibling(target, ours)
+    return Sibling(target, is_cache)
 
 
 def _may_be_replaced(target: str) -> bool:
     """Whether all that a directory holds came from archives, so that another one may replace it."""
-    return not stamp.is_shared(target) and stamp.state_of(target) != stamp.NOT_OURS
+    return not stamp.is_shared(target) and stamp.state_of(target) != stamp.NO_TREE
 
 
 def forget(directory: str) -> None:
-    """Remove the names of unpackenv from a tree, so that the files of the archive are left and nothing else."""
+    """Remove unpackenv's own files from a tree: only those of the archive are left."""
     for name in os.listdir(directory):
         if name.startswith(RESERVED):
             os.unlink(os.path.join(directory, name))
 
 
 def tree_entries(directory: str) -> list[str]:
-    """Return the names in a target that are neither unpackenv's nor the file system's; none if it is gone."""
+    """Return the names in a target that are neither unpackenv's nor the file system's; none if it does not exist."""
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
@@ -248,20 +248,20 @@ def tree_entries(directory: str) -> list[str]:
 
 
 def _make_own(path: str) -> int:
-    """Make a directory and return its descriptor; raises `TargetUntrusted` if another one has its name by then."""
+    """Make a directory and return its descriptor; raises `TargetUntrusted` if another one replaced it meanwhile."""
     os.mkdir(path, 0o700)
     fd = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
     status = os.fstat(fd)
     users = (os.geteuid(), _NOBODY) if os.geteuid() == 0 else (os.geteuid(),)
     if status.st_uid not in users or os.listdir(fd):
         os.close(fd)
-        raise _exchanged(path)
+        raise _replaced_error(path)
     return fd
 
 
-def _exchanged(path: str) -> TargetUntrusted:
+def _replaced_error(path: str) -> TargetUntrusted:
     return TargetUntrusted(
-        "is another directory than the one that was just made: another user may write beside it, and does",
+        "was replaced just after it was made: another user may write to the directory that holds it, and does",
         where=path,
         hint="Name a target in a directory that only you may write to, or one with the sticky bit",
     )

@@ -1,8 +1,8 @@
-"""Writing a tree: directories, files whole or in pieces, links, and last their modes and times.
+"""Write a tree: directories, files whole or in pieces, links, and last their modes and times.
 
 Everything is created relative to a directory descriptor with `O_EXCL | O_NOFOLLOW`, and links are
-made after all data, so nothing is ever written through a link that the archive brought. In place,
-each file is written beside the one that it replaces and renamed over it.
+made after all data, so nothing is ever written through a link of the archive. In place, each file
+is written next to the one that it replaces and renamed over it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWNER = 0o700
 _PATH_MAX = 4096
-# Permissions, and disks and servers that fail: what is wrong is the place.
+# Permissions, and disks and servers that fail: another place may do.
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 PARTIAL = stamp.PARTIAL.encode()
 
@@ -39,14 +39,13 @@ PARTIAL = stamp.PARTIAL.encode()
 class TreeWriter:
     """Creates the members of an archive in a directory that holds nothing; paths are relative to `root_fd`.
 
-    `umask` is the mask that the process has while it works: modes that it would cut are set again. `target` is the
-    path at which the tree will be, free of links. What the operating system refuses is raised as an `OSError`, for
-    `member_error` to translate.
+    `umask` is that of the process meanwhile: modes that it would cut are set again. `target` is the path at which the
+    tree will be, free of links. A failure is raised as an `OSError`, for `member_error` to translate.
     """
 
     replaces = False
-    """Whether what is there already is replaced, so that two members of one path would go unnoticed, and whether a
-    directory may be found elsewhere than at its path, through a link that was there before."""
+    """Whether existing files are replaced: then two members of one path would go unnoticed, and a directory may be
+    at another path than its own, through a link that was there before."""
 
     def __init__(self, root_fd: int, umask: int, target: str) -> None:
         self.root_fd = root_fd
@@ -75,7 +74,7 @@ class TreeWriter:
     # --- files ---
 
     def write_file(self, directory: int, name: bytes, mode: int, mtime: int, data: memoryview, partial: bytes) -> None:
-        """Create a whole file in the open `directory`; `partial` is its name meanwhile where it replaces another."""
+        """Create a whole file in the open `directory`; `partial` is its name at first if it replaces another."""
         fd = os.open(name, _CREATE, mode, dir_fd=directory)
         try:
             if data:
@@ -84,7 +83,7 @@ class TreeWriter:
                 os.fchmod(fd, mode)
             os.utime(fd, (mtime, mtime))
         except OSError:
-            os.unlink(name, dir_fd=directory)  # in place nobody else would
+            os.unlink(name, dir_fd=directory)  # in place, nothing else removes it
             raise
         finally:
             os.close(fd)
@@ -125,14 +124,14 @@ class TreeWriter:
 class InPlaceWriter(TreeWriter):
     """Creates members in a directory that is in use: directories and files may be there already.
 
-    A file is written beside the one that it replaces, as a partial file, and renamed over it. The directories in which
+    A file is written next to the one that it replaces, as a partial file, and renamed over it. The directories in which
     partial files may be are appended to the journal, a file below the root that the staging has made.
     """
 
     replaces = True
 
     def make_directory(self, path: bytes, mode: int) -> bytes:
-        """Create a directory if need be; a link to one inside the target that was there before is resolved, once."""
+        """Create a directory if it is missing; an existing link to one inside the target is resolved, once."""
         try:
             path = super().make_directory(path, mode)
         except FileExistsError:
@@ -141,7 +140,7 @@ class InPlaceWriter(TreeWriter):
         return path
 
     def _note(self, path: bytes) -> None:
-        """Tell in the journal of a directory, before anything is made in it."""
+        """Note a directory in the journal, before anything is made in it."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(stamp.UNFINISHED_MARK, flags, dir_fd=self.root_fd)
         try:
@@ -167,9 +166,9 @@ class InPlaceWriter(TreeWriter):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fsdecode(path))
         if status.st_mode & 0o002 and not status.st_mode & stat.S_ISVTX:
             raise TargetUntrusted(
-                "may be written by everybody, who could put a link in the way of what is written below it",
+                "may be written by everybody: others could put a link in the way of the files below it",
                 where=os.fsdecode(os.path.join(self._target, path)),
-                hint="Take the right from others (chmod o-w)",
+                hint="Remove that permission (chmod o-w)",
             )
         return path
 
@@ -224,7 +223,7 @@ class InPlaceWriter(TreeWriter):
 
 
 def _in_directory_of(path: bytes, name: bytes) -> bytes:
-    """Return the path of a partial file beside `path`."""
+    """Return the path of a partial file next to `path`."""
     directory, slash, _ = path.rpartition(b"/")
     return directory + slash + PARTIAL + name
 
@@ -238,18 +237,18 @@ def _write(fd: int, data: memoryview) -> None:
 def member_error(error: OSError, path: str) -> UnpackenvError:
     """Translate an `OSError` for the member of an archive at `path`."""
     if error.errno in (errno.EEXIST, errno.ELOOP):
-        return ArchiveUnsafe(f"two members of the archive want this path ({error.strerror})", where=_shortened(path))
+        return ArchiveUnsafe(f"two members of the archive have this path ({error.strerror})", where=_shortened(path))
     if error.errno == errno.ENAMETOOLONG:
         return ArchiveUnsupported(
             f"a member's name, or what a link points to, is longer than the file system takes ({error.strerror})",
             where=_shortened(path),
-            hint="Shorten it, and make the archive anew; Linux takes names of 255 bytes, and links of 4,095",
+            hint="Shorten it, and make the archive again; Linux takes names of 255 bytes, and links of 4,095",
         )
     return target_error(error, path)
 
 
 def target_error(error: OSError, path: str) -> UnpackenvError:
-    """Translate an `OSError` for the target, or what is made beside or below it, at `path`."""
+    """Translate an `OSError` for the path of the target, or for one next to or below it."""
     text = error.strerror or str(error)
     path = _shortened(path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

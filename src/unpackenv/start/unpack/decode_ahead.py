@@ -2,11 +2,11 @@
 
 Worker w of n decodes the pieces w, w + n, w + 2n, … into buffers that it shares with the caller:
 
-    caller → worker   n; then one byte a buffer that is free; closed when no more is wanted
+    caller → worker   n; then one byte a buffer that is free; closed when no more is needed
     worker → caller   the size of a piece, which may be 0, when it is decoded; closed after the last one
 
-So each is ahead by at most its buffers: one where there are many workers, two where there is one,
-which else would wait while the caller writes.
+So each worker is ahead by at most its buffers: one if there are several workers, two if there is
+one, which would otherwise wait while the caller writes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NUMBER = 8
 
 
 def start(pieces: Pieces, workers: int, processes: bool, observer: Observer | None) -> list[Decoder]:
-    """Start so many workers; where a limit on processes or files forbids more, those that there are will do."""
+    """Start the workers; if a limit on processes or files forbids more, fewer will do."""
     decoders: list[Decoder] = []
     try:
         for number in range(workers):
@@ -39,7 +39,7 @@ def start(pieces: Pieces, workers: int, processes: bool, observer: Observer | No
 
 
 def decoded(pieces: Pieces, decoders: list[Decoder], observer: Observer | None) -> Generator[memoryview, None, None]:
-    """Yield the pieces in order, each to be used before the next is asked for; raises what a worker raised.
+    """Yield the pieces in order, each to be used before the next is taken; raises what a worker raised.
 
     Without decoders the caller decodes.
     """
@@ -95,13 +95,13 @@ class Decoder:
         self._buffers = [memoryview(mmap.mmap(-1, max(1, pieces.largest))) for _ in range(depth)]
         self._taken = 0
         self._given, self._give = os.pipe()
-        self._ready, done = os.pipe()
+        self._ready, announce = os.pipe()
 
         def body() -> None:
             if observer:
                 observer.begin_worker(f"decoder {number}")
             try:
-                if processes:  # else this end would stay open when the caller is gone
+                if processes:  # else this end would stay open when the caller has ended
                     for decoder in (self, *others):
                         os.close(decoder._give)
                 step = int.from_bytes(os.read(self._given, _NUMBER), "little")
@@ -109,27 +109,27 @@ class Decoder:
                     if not os.read(self._given, 1):
                         return
                     size = _observed(fill, self._buffers[count % depth], number + count * step, observer)
-                    os.write(done, size.to_bytes(_NUMBER, "little"))
+                    os.write(announce, size.to_bytes(_NUMBER, "little"))
             finally:
                 if observer:
                     observer.end_worker()
-                os.close(done)
+                os.close(announce)
 
         try:
             self._worker = start_worker(body, processes)
         except BaseException:
-            for fd in (self._given, self._give, self._ready, done):
+            for fd in (self._given, self._give, self._ready, announce):
                 os.close(fd)
             raise
         if processes:
-            os.close(done)
+            os.close(announce)
 
     def begin(self, step: int) -> None:
         """Let it decode every `step`th piece."""
         os.write(self._give, step.to_bytes(_NUMBER, "little") + bytes(len(self._buffers)))
 
     def take(self) -> memoryview | None:
-        """Return its next piece, or None behind the last."""
+        """Return its next piece, or None after the last."""
         size = os.read(self._ready, _NUMBER)
         return self._buffers[self._taken % len(self._buffers)][: int.from_bytes(size, "little")] if size else None
 

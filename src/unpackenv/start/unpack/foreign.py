@@ -1,6 +1,6 @@
-"""Unpacking a foreign archive: what is in it is learnt while it is decoded.
+"""Unpack a foreign archive: its members are known only as it is decoded.
 
-Workers decode the pieces of the tar stream ahead (`ahead`). The caller takes them in order, finds
+Workers decode the pieces of the tar stream ahead (`decode_ahead`). The caller takes them in order, finds
 the tar headers in each, and makes the directories and files that lie in it; a file that does not
 end in a piece is written piece by piece. Links, modes and times of directories come last, as for
 native archives. One writer is enough: decoding dominates.
@@ -30,12 +30,12 @@ _SITE_DIRECTORY = re.compile(rb"(?:.*/)?(?:site|dist)-packages\Z")
 _SHARED_OBJECT = re.compile(rb".*\.so(?:\.\d+)*\Z", re.DOTALL)
 _DIRECTORY_MODE = 0o755
 _NO_OPTION_P = "Make the archive without tar's option -P"
-# What 30,000 members take that are not known beforehand: here, and as inodes that the kernel has not written yet.
+# Memory for 30,000 members, whose number is not known beforehand: here, and as inodes that the kernel has not written.
 _MEMBERS = 16 << 20
-# How often directories may be there again, beside once each behind what is in them.
+# How often directories may be repeated, besides once each after their contents.
 _REPEATED_LIMIT = 1 << 16
-# What may follow the end of a tar stream: tar fills up its last record, which is as large as it was told.
-_BEHIND_LIMIT = 1 << 26
+# Bytes that may follow the end of a tar stream: tar pads its last record, whose size is an option.
+_PADDING_LIMIT = 1 << 26
 
 
 class ForeignSource(Source):
@@ -83,7 +83,7 @@ class ForeignSource(Source):
         return {**bounds, "frames": self._pieces.most_workers}
 
     def check(self, directory: str, freed_first: tuple[int, int]) -> None:
-        """Check the memory. How much space is needed, and for what, is learnt on the way, header by header."""
+        """Check the memory. The space is checked while unpacking, header by header."""
         if not self._settings.force:
             memory = self._memory_needed(self._pieces, self.workers)
             preflight.check_memory(memory, self._memory_left, self._path)
@@ -128,14 +128,14 @@ class ForeignSource(Source):
 
 
 def _check_digest(fd: int, path: str, digest: str) -> None:
-    """The digest of a foreign archive is the sha256 of the file."""
-    found = sha256()
+    """Raise `DigestMismatch` unless the sha256 of the file, which is the digest of a foreign archive, is `digest`."""
+    computed = sha256()
     offset = 0
     while data := os.pread(fd, 1 << 20, offset):
-        found.update(data)
+        computed.update(data)
         offset += len(data)
-    if found.hexdigest() != digest.lower():
-        raise DigestMismatch(f"its sha256 is {found.hexdigest()}, and {digest} was asked for", where=path)
+    if computed.hexdigest() != digest.lower():
+        raise DigestMismatch(f"its sha256 is {computed.hexdigest()}, but {digest} is required", where=path)
 
 
 class _Unpacker:
@@ -156,11 +156,11 @@ class _Unpacker:
         self._spanning: list[tuple[Member, bytes, bytes]] = []  # files in pieces: where each is, and its path
 
     def take(self, piece: memoryview) -> None:
-        """Make what the next piece of the stream brings."""
+        """Make the members in the next piece of the stream."""
         begin, end = self._position, self._position + len(piece)
         self._position = end
-        if self._scanner.ended and begin - self._scanner.end > _BEHIND_LIMIT:
-            raise ArchiveCorrupt(f"more than {_BEHIND_LIMIT >> 20} MiB follow the end of its tar stream")
+        if self._scanner.ended and begin - self._scanner.end > _PADDING_LIMIT:
+            raise ArchiveCorrupt(f"more than {_PADDING_LIMIT >> 20} MiB follow the end of its tar stream")
         if self._spanning:  # the last may reach into this piece
             self._write_piece(*self._spanning[-1][:2], piece, begin)
         current, directory = b"", -1
@@ -219,7 +219,7 @@ class _Unpacker:
         if self._kinds.get(path, DIRECTORY) != DIRECTORY or (path in self._kinds and member.kind != DIRECTORY):
             raise ArchiveUnsafe(
                 "two of its members have one path",
-                hint="Make the archive anew, without tar's options -r and -u, and name each file once",
+                hint="Make the archive again, without tar's options -r and -u, and name each file once",
                 member=shown(path),
             )
         if member.kind == DIRECTORY:
@@ -232,7 +232,7 @@ class _Unpacker:
         self._kinds[path] = member.kind
         if len(self._kinds) > MEMBER_LIMIT:
             raise ArchiveUnsupported(f"it has more than {MEMBER_LIMIT} members")
-        if self._space:  # so that a bomb is told by what it announces, before it fills the disk
+        if self._space:  # the sizes in its headers give a bomb away, before it fills the disk
             self._space.check(self.size, len(self._kinds))
             if self._space.noexec and _SHARED_OBJECT.match(path):
                 preflight.check_exec(self._space.directory)
@@ -240,31 +240,31 @@ class _Unpacker:
             self._finish.append(member)
 
     def _count_path(self, path: bytes) -> None:
-        """Paths and links are kept until the end: what they take together is bounded."""
+        """Count the bytes of a path or link; all are kept until the end, and together they are bounded."""
         self._paths_left -= max(0, len(path) - USUAL_PATH)
         if self._paths_left < 0:
             raise ArchiveUnsupported("the paths of its members are too long together", member=shown(path))
 
     def _directory(self, path: bytes) -> bytes:
-        """Return where a directory is in the tree; it and those above it are made if need be."""
+        """Return where a directory is in the tree; it and those above it are made if they are missing."""
         missing = []
         while path not in self.directories:
             missing.append(path)
             path = path.rpartition(b"/")[0]
-        found = self.directories[path]
+        place = self.directories[path]
         for path in reversed(missing):
             if self._kinds.get(path, DIRECTORY) != DIRECTORY:
                 raise ArchiveUnsafe("a member would be written through a link or a file", member=shown(path))
             self._count_path(path)
-            found = self._writer.make_directory(_joined(found, path.rpartition(b"/")[2]), _DIRECTORY_MODE)
+            place = self._writer.make_directory(_joined(place, path.rpartition(b"/")[2]), _DIRECTORY_MODE)
             self._kinds.setdefault(path, DIRECTORY)
-            self.directories[path] = found
-        return found
+            self.directories[path] = place
+        return place
 
     # --- after all data ---
 
     def finish(self) -> None:
-        """What has to wait for all data: modes and times of files in pieces and of directories, and links."""
+        """Do what must wait for all data: modes and times of files in pieces and of directories, and links."""
         self._scanner.close()
         writer = self._writer
         for member, at, path in self._spanning:
@@ -323,7 +323,7 @@ def _normal(path: bytes) -> bytes:
         )
     if parts and parts[0].startswith(RESERVED.encode()):
         raise ArchiveUnsafe(
-            "a member has a name that unpackenv keeps for itself",
+            "a member has a name that is reserved for unpackenv",
             hint="Make the archive with tar's option --exclude='.unpackenv.*'",
             member=shown(path),
         )

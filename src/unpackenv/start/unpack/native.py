@@ -1,12 +1,12 @@
-"""Unpacking a native archive into a tree, in parallel.
+"""Unpack a native archive into a tree, in parallel.
 
 1. Directories are made, and every file that spans frames is created empty.
 2. Each worker takes the number of a frame, reads it, checks its sha256, decodes it into its one
    buffer, and writes the files, or pieces of files, that lie in it; until no number is left.
 3. Spanning files and directories get their modes and times, and links are made.
 
-Workers are forked processes or threads around one and the same loop. Those that are not the caller begin
-while it is still at step 1, and wait for its end only where a directory is not there yet.
+Workers are forked processes or threads that run the same loop. All but the caller begin during step 1,
+and wait for its end only if a directory is not there yet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-# Whom the tree is for, and where it is to be found.
+# The facts of the archive that its stamp repeats.
 _STAMPED = ("python", "native", *interpreter.NATIVE_FACTS, "import", "bin")
 
 
@@ -85,7 +85,7 @@ class NativeSource(Source):
         plan = _Plan(self.archive, writer, observer)
         prepare = plan.prepare
         try:
-            if writer.replaces:  # where things are found has to be known before workers are forked
+            if writer.replaces:  # workers must be forked with the paths that it finds
                 prepare()
                 prepare = _nothing
             started = workers.run(prepare, plan.work, len(self.archive.toc.frame_raw), self.workers, processes)
@@ -109,7 +109,7 @@ class NativeSource(Source):
 
 
 def _nothing() -> None:
-    """All is prepared already."""
+    """Prepare nothing: all is prepared already."""
 
 
 class _Plan:
@@ -141,7 +141,7 @@ class _Plan:
     def _frame_order(self) -> list[int]:
         """Return the frames in the order in which they are taken: those of one large file far from each other.
 
-        The kernel lets one process at a time write to a file, the others would wait for it.
+        The kernel lets one process at a time write to a file: the others would wait.
         """
         groups: dict[int, list[int]] = {}
         for frame, start in enumerate(self.starts[:-1]):
@@ -183,7 +183,7 @@ class _Plan:
         return self.paths[self.toc.file_dir[row]] + self.toc.file_names[row]
 
     def work(self, number: int, take: Callable[[], int], ready: Callable[[], None]) -> None:
-        """The life of worker `number`: frames as long as `take` gives any."""
+        """Run worker `number`: unpack frames as long as `take` returns any."""
         observer = self.observer
         if observer:
             observer.begin_worker(f"worker {number}")
@@ -197,7 +197,7 @@ class _Plan:
         archive, toc = self.archive, self.toc
         end_step = self.observer.end_step if self.observer else _no_step
         decode = archive.decoder()
-        # Both are kept: where buffers come and go, a decoder's dictionary leaves holes in the heap.
+        # Both are reused: with new buffers for each frame, a decoder's dictionary would fragment the heap.
         buffer = memoryview(bytearray(max(toc.frame_raw)))
         stored_buffer = memoryview(bytearray(max(toc.frame_stored)))
         partial = PARTIAL + b"%d" % number
@@ -262,7 +262,7 @@ class _Plan:
                 raise member_error(error, os.fsdecode(self._path(row))) from error
 
     def finish(self) -> None:
-        """What has to wait for all data: spanning files, hard links, symlinks, directories' times."""
+        """Do what must wait for all data: spanning files, hard links, symlinks, directories' times."""
         toc, writer, paths = self.toc, self.writer, self.paths
         for row, at in self.spanning.items():
             writer.end_file(at, self._path(row), toc.file_mode[row], toc.file_mtime[row])
@@ -275,13 +275,13 @@ class _Plan:
 
 
 def _no_step(name: str) -> None:
-    """Nobody observes."""
+    """Do nothing: there is no observer."""
 
 
 def _when_made(use: Callable[..., T], ready: Callable[[], None], *arguments: object) -> T:
-    """Call `use`, if need be again when all that the caller makes first is there.
+    """Call `use`; if a directory is missing, wait until the caller has made all of them, and call it again.
 
-    A directory may be there and not let us in yet, when the umask takes its rights from the owner, too.
+    A directory may be there and still closed to its owner, because of the umask.
     """
     try:
         return use(*arguments)

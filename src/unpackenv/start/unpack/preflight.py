@@ -1,4 +1,4 @@
-"""What can be known of an archive and the machine before the first byte is written."""
+"""Check archive and machine before the first byte is written."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BLOCK = 4096
-# What the kernel keeps in memory of a file on a tmpfs beside its pages: inode, directory entry, name.
+# What the kernel keeps in memory of a file on a tmpfs besides its pages: inode, directory entry, name.
 _INODE = 1024
 
 
 def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str, str] | None) -> None:
     """Raise `InterpreterMismatch` unless the environment was packed for `running`, by default this interpreter."""
-    found = interpreter.mismatch(facts, running)
-    if found:
-        fact, packed, running_fact = found
+    mismatch = interpreter.mismatch(facts, running)
+    if mismatch:
+        fact, packed, running_fact = mismatch
         raise InterpreterMismatch(
             f"was packed for {fact} {packed}, and this interpreter has {running_fact}",
             where=where,
@@ -38,18 +38,18 @@ def check_interpreter(facts: dict[str, list[str]], where: str, running: dict[str
 
 
 class FreeSpace:
-    """What is free on the file system of a directory, as it was when this was made."""
+    """The space that was free on the file system of a directory when this was created."""
 
     def __init__(self, directory: str, memory_left: int, freed_first: tuple[int, int] = (0, 0)) -> None:
         """`memory_left` is what the memory limit leaves, in bytes: on a tmpfs, files are memory.
 
-        `freed_first` is how many bytes and files are there now that will be removed first.
+        `freed_first` is how many bytes and files will be removed before.
         """
         size, files = freed_first
         status = os.statvfs(directory)
         self.directory = directory
         self.noexec = bool(status.f_flag & os.ST_NOEXEC)
-        # A ramfs has no limit of its own, and says 0 of everything.
+        # A ramfs has no limit of its own, and reports 0 for everything.
         self._bytes = status.f_bavail * status.f_frsize + size if status.f_blocks else limits.UNLIMITED
         self._inodes = status.f_favail + files if status.f_files else limits.UNLIMITED
         mount = mounts.holding(os.path.realpath(directory))
@@ -59,8 +59,8 @@ class FreeSpace:
     def check(self, size: int, members: int, memory: int = 0, exactly: Callable[[], int] | None = None) -> None:
         """Raise `NoSpace` or `TargetInMemory` unless a tree of `size` bytes fits.
 
-        `memory` is what unpacking it takes beside, in bytes. Where it will be tight, `exactly` is asked for what the
-        files take in whole blocks.
+        `memory` is what unpacking it takes in addition, in bytes. If space is tight, `exactly` is called for the bytes
+        that the files take in whole blocks.
         """
         # Half a block is lost at the end of each file, on average, and a directory has one.
         need = size + members * _BLOCK // 2

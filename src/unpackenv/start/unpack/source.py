@@ -1,4 +1,4 @@
-"""The contracts of an unpack: where contents come from, and who is told of the steps."""
+"""The interfaces of an unpack: the source of the contents, and the observer of the steps."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Where the contents of one tree come from: opened, then `check`, `unpack`, `stamp_facts`, and closed.
+    """An open archive as the source of one tree: call `check`, `unpack`, `stamp_facts`, and close it.
 
-    It is a context manager that closes what it has open. Making one opens the archive, and checks all of it that has
-    to be right before the first byte is written. Every method raises an `UnpackenvError` for what is wrong.
+    It is a context manager that closes the archive. Its constructor opens the archive, and checks all of it that must
+    be right before the first byte is written. Every method that fails raises an `UnpackenvError`.
     """
 
     key: str
-    """What names the archive that is open, in stamps and default places."""
+    """The name of the open archive in stamps and default places."""
     workers: int
     """How many workers unpack; after `unpack`, how many have."""
     workers_why: str
     """What decided their number, as `Report.workers_why` says it."""
     warnings: list[str]
-    """What the line of this start has to say of it."""
+    """Warnings for the line of this start."""
 
     def worker_bounds(self) -> dict[str, int]:
-        """Return how many workers each of the things allows that bound them, by name."""
+        """Return how many workers each bound allows, by its name."""
         raise NotImplementedError
 
     def check(self, directory: str, freed_first: tuple[int, int]) -> None:
-        """Check what is there against what is needed, before the first byte is written below `directory`.
+        """Check that memory and space suffice, before the first byte is written below `directory`.
 
         `freed_first` is how many bytes and files are removed there before the tree is unpacked.
         """
@@ -39,11 +39,11 @@ class Source:
         raise NotImplementedError
 
     def stamp_facts(self) -> dict[str, list[str]]:
-        """Return what a warm start has to know of the tree that was unpacked."""
+        """Return the facts of the unpacked tree that a warm start needs."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the archive."""
         raise NotImplementedError
 
     def __enter__(self) -> Source:
@@ -54,7 +54,7 @@ class Source:
 
 
 class Observer:
-    """Is told of the steps of an unpack, by each worker of its own: its methods are called in all of them."""
+    """Observes the steps of an unpack: each worker calls the methods for its own steps."""
 
     def begin_worker(self, name: str) -> None:
         """This process or thread is the worker `name` from now on."""

@@ -1,7 +1,7 @@
 """A trace of one unpack, by worker and frame, in Chrome's trace event format; https://ui.perfetto.dev opens it.
 
-Imported only where somebody asked for it. Each worker keeps its events until it has no more to do, and appends
-them to the file, which has another name until the start has ended.
+Imported only if a trace is wanted. Each worker keeps its events until it has no more to do, and appends them to
+the file, which has another name until the start has ended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HEAD = '{"displayTimeUnit": "ms", "traceEvents": [\n'
 _TAIL = "\n]}\n"
-# Phases of the process that started; the others are those of the one that unpacks.
+# Phases of the process that starts; all others are of the process that unpacks.
 _BEFORE = (CHECK, LOCK)
 
 
@@ -31,16 +31,16 @@ class Trace(Observer):
         # Containers that share a volume may have the same process IDs.
         self._partial = f"{path}.{os.uname().nodename}.{os.getpid()}"
         self._mine = _Mine()
-        self._remove()  # what a start left that was killed, in an earlier life of this container
+        self._remove()  # a killed start may have left it, before this container restarted
         if os.path.exists(path) and not os.path.isfile(path):  # a device would be replaced
             self._problem = f"the trace {path} cannot be written (it is no regular file)"
         else:
             self._problem = json_lines.append(self._partial, _HEAD, "the trace")
 
-    # --- what the workers tell ---
+    # --- steps of the workers ---
 
     def begin_worker(self, name: str) -> None:
-        """Give this process or thread a name, and forget the events that a fork has brought along."""
+        """Name this process or thread, and forget the events that it inherited in a fork."""
         pid, tid = os.getpid(), _thread.get_native_id()
         kinds = ("process_name", "thread_name") if pid == tid else ("thread_name",)
         named: dict[str, object] = {"ph": "M", "pid": pid, "tid": tid, "args": {"name": f"unpackenv {name}"}}
@@ -65,9 +65,9 @@ class Trace(Observer):
         self._flush(",\n")
 
     def end(self, attempt: Attempt, *, forked: bool) -> None:
-        """Add those of the process that started, and give the file its name; what is wrong with it stops no start.
+        """Add the phases of the process that starts, and give the file its name; a failure stops no start.
 
-        If it `forked`, it has waited since for the process that unpacks.
+        If that process `forked`, it has waited since for the one that unpacks.
         """
         self.begin_worker("start")
         ended = self._add_phases(attempt, _BEFORE)
@@ -101,7 +101,7 @@ class Trace(Observer):
     # --- events ---
 
     def _add(self, name: str, began: float, seconds: float, arguments: dict[str, int] | None = None) -> None:
-        """Add what this process or thread did; times are in seconds here, and in microseconds there."""
+        """Add what this process or thread did; `began` and `seconds` are in seconds, the event in microseconds."""
         self._mine.events.append(
             {
                 "ph": "X",
@@ -123,7 +123,7 @@ class Trace(Observer):
 
 
 class _Mine(_thread._local):
-    """What one worker keeps: its events so far, the frame that it deals with, and when its step began."""
+    """The state of one worker: its events so far, its frame, and when its step began."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, object]] = []
