@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from unpackenv.report import amount, counted
 from unpackenv.report.analyze.measure import Measured
 
-# Bytes; saving less is not worth an archive, a runtime and an unpack. On a link of 1 Gbit/s they take 0.16 s.
+# Bytes: 0.16 s on a link of 1 Gbit/s. A smaller saving is not worth an archive, a runtime and an unpack.
 WORTH_SAVING = 20_000_000
 
 

@@ -142,8 +142,8 @@ def readiness(summary: Summary) -> Table:
     columns = ("point", "outcome", "starts", *(f"{kind} {name}" for kind in kinds for name in _names(shown)))
     note = (
         "The points that unpackenv.mark() logged. process: since the process began, which the kernel counts in steps "
-        "of 10 ms. bootstrap: since the packages were there. imports: the part of that which went into imports, where "
-        "UNPACKENV_IMPORTS asked for it."
+        "of 10 ms. bootstrap: since the packages were there. imports: the part of that which went into imports, if "
+        "UNPACKENV_IMPORTS is set."
     )
     return Table("When applications were ready, in milliseconds", columns, rows, note, frozenset(columns[2:]), _STYLES)
 
