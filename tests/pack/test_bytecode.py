@@ -284,11 +284,11 @@ def test_interpreter_is_isolated_but_for_its_hash_seed(tree: Path, monkeypatch: 
     write(tree / "top.py", "x = 1 is 1\n")
     result = bytecode.compile_tree(scan.scan(described), described, "timestamp", str(made(tree.parent / "staging")), 1)
     assert len(result.overlay) == 4
-    options, *settings, said = seen.read_text().split("\n", 3)
+    options, *settings, stderr = seen.read_text().split("\n", 3)
     assert settings == ["PYTHONHASHSEED=0", "PYTHONUTF8=1"]
     assert not {"-I", "-E"} & set(options.split())  # they would make it ignore the seed
-    assert "SyntaxWarning" not in said
-    assert "import 'site'" not in said
+    assert "SyntaxWarning" not in stderr
+    assert "import 'site'" not in stderr
 
 
 def test_same_bytes_wherever_none_is_in_memory(tmp_path: Path) -> None:
@@ -417,9 +417,9 @@ def test_sources_that_do_not_compile_are_packed_as_they_are(tree: Path, data: by
     write(tree / "package/__pycache__" / f"broken.{TAG}.pyc", "old")
     (tree / "package/broken.py").write_bytes(data)
     result = compiled(tree)
-    ((path, said),) = result.failed
+    ((path, message),) = result.failed
     assert path == "package/broken.py"
-    assert reason in said
+    assert reason in message
     assert [path for path in paths(result) if "broken" in path] == ["package/broken.py"]
     assert len(result.overlay) == 3
 
@@ -440,7 +440,7 @@ def with_interpreter(tree: Path, script: str) -> source.Source:
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         ("kill -SEGV $$", "signal 11"),
         ("echo last words >&2; exit 3", "last words"),
@@ -448,9 +448,9 @@ def with_interpreter(tree: Path, script: str) -> source.Source:
         ("exit 0", "exit status 0"),
     ],
 )
-def test_interpreter_that_dies(tree: Path, tmp_path: Path, script: str, said: str) -> None:
+def test_interpreter_that_dies(tree: Path, tmp_path: Path, script: str, message: str) -> None:
     described = with_interpreter(tree, f"cat > /dev/null; echo 3; {script}")
-    with pytest.raises(PackError, match=said) as caught:
+    with pytest.raises(PackError, match=message) as caught:
         bytecode.compile_tree(scan.scan(described), described, "unchecked-hash", str(tmp_path), 2)
     assert caught.value.where == str(tree / "package/__init__.py")
 

@@ -52,7 +52,7 @@ def test_of_the_same_size_in_order_of_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inner", ["", f"{LIB}/"])
 def test_what_a_distribution_lists_counts_for_it(tmp_path: Path, inner: str) -> None:
-    """Packages of other names, libraries beside them, scripts, and bytecode that was made later."""
+    """Packages of other names, libraries next to them, scripts, and bytecode that was made later."""
     data = "x" * 1000
     of = {
         "pillow": ("PIL/Image.py", "pillow.libs/libjpeg.so", "../../bin/tool" if not inner else "../../../bin/tool"),

@@ -41,8 +41,8 @@ def warned(root: Path) -> list[str]:
 def imported(tree: Path, *options: str) -> str:
     """Return what the interpreter says of the bytecode of `app` and `package.more`."""
     code = f"import sys; sys.path.insert(0, {str(tree)!r}); import app, package.more"
-    said = run([sys.executable, "-B", "-v", *options, "-c", code], environment()).stderr
-    return "\n".join(line for line in said.splitlines() if str(tree) in line)
+    stderr = run([sys.executable, "-B", "-v", *options, "-c", code], environment()).stderr
+    return "\n".join(line for line in stderr.splitlines() if str(tree) in line)
 
 
 def pack(site: Path, to: Path, epoch: int) -> Path:
@@ -61,10 +61,10 @@ def unpacked(archive: Path, to: Path) -> Path:
 def test_bytecode_gets_the_time_that_its_source_has_in_the_archive(site: Path, tmp_path: Path) -> None:
     tree = unpacked(pack(site, tmp_path / "x.tar.zst", MTIME - 1000), tmp_path / "tree")
     assert (tree / "app.py").stat().st_mtime == MTIME - 1000
-    said = imported(tree)
-    assert "stale" not in said
+    log = imported(tree)
+    assert "stale" not in log
     for name in ("app", "package/more"):
-        assert f"{Path(name).name}.{TAG}.pyc matches {tree}/{name}.py" in said
+        assert f"{Path(name).name}.{TAG}.pyc matches {tree}/{name}.py" in log
     before = (site / f"__pycache__/app.{TAG}.pyc").read_bytes()
     after = (tree / f"__pycache__/app.{TAG}.pyc").read_bytes()
     assert (after[:8], after[8:12], after[12:]) == (before[:8], (MTIME - 1000).to_bytes(4, "little"), before[12:])
@@ -106,7 +106,7 @@ def test_a_source_that_is_a_link_has_the_time_of_what_it_leads_to(site: Path, tm
     assert int.from_bytes(data[8:12], "little") == (tree / "package/more.py").stat().st_mtime == MTIME - 1000
 
 
-# --- what it is told of ------------------------------------------------------------------------
+# --- warnings ----------------------------------------------------------------------------------
 
 
 def another_time(site: Path) -> None:
@@ -128,7 +128,7 @@ def test_stale_bytecode_is_told(site: Path, change: object) -> None:
     assert warned(site) == []
     change(site)  # type: ignore[operator]
     (warning,) = warned(site)
-    assert warning.startswith(f"the bytecode __pycache__/app.{TAG}.pyc is not that of its source")
+    assert warning.startswith(f"the bytecode __pycache__/app.{TAG}.pyc is out of date")
 
 
 def test_stale_bytecode_is_counted(site: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_stale_bytecode_is_counted(site: Path, tmp_path: Path) -> None:
         os.utime(path, (MTIME + 1, MTIME + 1))
     done = run(wrapper("pack", site, "-o", tmp_path / "x.tar.zst", "--level", 1, "--bytecode", "keep"))
     (warning,) = [line for line in done.stderr.splitlines() if "bytecode" in line]
-    assert warning.startswith(f"warning: bytecode of 3 files (__pycache__/app.{TAG}.pyc, …) is not that of its source")
+    assert warning.startswith(f"warning: bytecode of 3 files (__pycache__/app.{TAG}.pyc, …) is out of date")
     done = run(wrapper("pack", site, "-o", tmp_path / "x.tar.zst", "--level", 1))
     assert "bytecode" not in done.stderr
 

@@ -15,8 +15,8 @@ from unpackenv.pack import checks, layout, scan, source
 LIB = f"lib/python3.{sys.version_info.minor}/site-packages"
 
 
-def told(root: Path, exclude: Sequence[str] = ()) -> list[str]:
-    """Return what is to be known of a tree; raises `PackError` if it is refused."""
+def warnings_for(root: Path, exclude: Sequence[str] = ()) -> list[str]:
+    """Return the warnings for a tree; raises `PackError` if it is refused."""
     described = source.recognise(str(root))
     tree = scan.scan(described, exclude)
     layout.check(described, tree)
@@ -27,8 +27,8 @@ def told(root: Path, exclude: Sequence[str] = ()) -> list[str]:
 @pytest.mark.parametrize(
     ("paths", "what", "hint"),
     [
-        ([], "holds nothing", "Name the folder"),
-        (["a/", "b/c/"], "holds nothing", "Name the folder"),
+        ([], "holds no files", "Name the folder"),
+        (["a/", "b/c/"], "holds no files", "Name the folder"),
         (["app.py", ".venv/pyvenv.cfg", ".venv/bin/x"], "holds a virtual environment (.venv)", "{}/.venv"),
         (["app.py", "env/pyvenv.cfg", f"env/{LIB}/m.py"], "holds a virtual environment (env)", "--exclude env"),
         (["python/m.py"], "has its packages in python,", "Pack {}/python"),
@@ -46,7 +46,7 @@ def test_what_is_no_folder_of_packages_is_refused_with_the_better_one(
     root = make(tmp_path, "tree/") / "tree"
     make(root, *paths)
     with pytest.raises(PackError) as caught:
-        told(root)
+        warnings_for(root)
     assert (caught.value.where, what in caught.value.what) == (str(root), True), caught.value.what
     assert hint.format(root) in caught.value.hint
 
@@ -57,21 +57,21 @@ def test_one_package_among_others(tmp_path: Path, inner: str) -> None:
     make(root, "__init__.py", "app.py")
     make(root.parent, "Flask-3.0.dist-info/RECORD")
     with pytest.raises(PackError, match="is one package") as caught:
-        told(root)
+        warnings_for(root)
     assert caught.value.hint == f"Pack {root.parent}"
 
 
 def test_all_is_left_out(tmp_path: Path) -> None:
-    with pytest.raises(PackError, match="nothing that is not left out"):
-        told(make(tmp_path, "tests/x.py"), ["tests"])
+    with pytest.raises(PackError, match="or all of them are excluded"):
+        warnings_for(make(tmp_path, "tests/x.py"), ["tests"])
 
 
 def test_a_project_without_its_environment_is_packed(tmp_path: Path) -> None:
-    assert told(make(tmp_path, "app.py", ".venv/pyvenv.cfg"), [".venv"]) == []
+    assert warnings_for(make(tmp_path, "app.py", ".venv/pyvenv.cfg"), [".venv"]) == []
 
 
 @pytest.mark.parametrize(
-    ("paths", "said"),
+    ("paths", "text"),
     [
         (["index.js", "node_modules/x.js"], "there is nothing to import"),
         (["not-a-name/m.py"], "there is nothing to import"),
@@ -81,9 +81,9 @@ def test_a_project_without_its_environment_is_packed(tmp_path: Path) -> None:
         (["setup.py", "app/__init__.py"], "{} is the source of a project (setup.py)"),
     ],
 )
-def test_what_looks_wrong_is_warned_of(tmp_path: Path, paths: list[str], said: str) -> None:
-    (warning,) = told(make(tmp_path, *paths))
-    assert warning.startswith(said.format(tmp_path))
+def test_what_looks_wrong_is_warned_of(tmp_path: Path, paths: list[str], text: str) -> None:
+    (warning,) = warnings_for(make(tmp_path, *paths))
+    assert warning.startswith(text.format(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_looks_wrong_is_warned_of(tmp_path: Path, paths: list[str], said: s
     ],
 )
 def test_trees_that_are_fine(tmp_path: Path, paths: list[str]) -> None:
-    assert told(make(tmp_path, *paths)) == []
+    assert warnings_for(make(tmp_path, *paths)) == []
 
 
 # --- for another system ------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def wheel(root: Path, *platforms: str) -> Path:
 )
 def test_a_wheel_for_another_system_is_refused(tmp_path: Path, platform: str) -> None:
     with pytest.raises(PackError, match=f"was installed for {platform}, but") as caught:
-        told(wheel(tmp_path, platform))
+        warnings_for(wheel(tmp_path, platform))
     assert caught.value.where == str(tmp_path / "package-1.dist-info")
 
 
@@ -141,7 +141,7 @@ def test_a_wheel_for_another_system_is_refused(tmp_path: Path, platform: str) ->
 )
 def test_a_wheel_for_this_system(tmp_path: Path, platforms: list[str]) -> None:
     machine = source.recognise(str(tmp_path)).interpreter.machine
-    assert told(wheel(tmp_path, *(platform.replace("{}", machine) for platform in platforms))) == []
+    assert warnings_for(wheel(tmp_path, *(platform.replace("{}", machine) for platform in platforms))) == []
 
 
 # --- for another user --------------------------------------------------------------------------
@@ -151,9 +151,9 @@ def test_what_only_the_owner_can_read_is_told(tmp_path: Path) -> None:
     make(tmp_path, "a.py", "open.py", "package/m.py")
     (tmp_path / "a.py").chmod(0o600)
     (tmp_path / "package").chmod(0o700)
-    (warning,) = told(tmp_path)
+    (warning,) = warnings_for(tmp_path)
     assert warning.startswith("only the owner can read 2 files and folders (such as a.py)")
     assert f"chmod -R go+rX {tmp_path}" in warning
     (tmp_path / "a.py").chmod(0o640)
     (tmp_path / "package").chmod(0o750)
-    assert told(tmp_path) == []
+    assert warnings_for(tmp_path) == []

@@ -29,7 +29,7 @@ def kinds(tree: Tree) -> dict[str, str]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A tree with a package, and something beside it."""
+    """A tree with a package, and files next to it."""
     make(tmp_path, "site/package/inner.py", "outside/data/more.txt", data="inside")
     make(tmp_path, "outside/other.py", data="VALUE = 1\n")
     return tmp_path / "site"
@@ -108,7 +108,7 @@ def test_the_tree_may_be_named_by_a_link(site: Path) -> None:
     assert kinds(scanned(site.parent / "named"))["package/absolute.py"] == "-> inner.py"
 
 
-def test_links_behind_a_link_that_is_followed(site: Path) -> None:
+def test_links_below_a_link_that_is_followed(site: Path) -> None:
     """Those that stay within what is packed stay links; a chain of links ends at what it leads to."""
     outside = site.parent / "outside"
     (outside / "data/near").symlink_to("more.txt")
@@ -160,7 +160,7 @@ def test_directories_that_lead_to_each_other(site: Path) -> None:
 
 def test_a_link_to_nothing(site: Path) -> None:
     (site / "gone.py").symlink_to("/no/such/file")
-    with pytest.raises(PackError, match="where nothing is") as caught:
+    with pytest.raises(PackError, match="which does not exist") as caught:
         scanned(site)
     assert caught.value.where == str(site / "gone.py")
     assert "--links keep" in caught.value.hint

@@ -47,7 +47,7 @@ def packing(site: Path, tmp_path: Path, *options: object) -> subprocess.Popen[st
     return start(command, environment(TMPDIR=tmp_path / "temporary"), new_group=True)
 
 
-# --- told to stop ------------------------------------------------------------------------------
+# --- stop signals ------------------------------------------------------------------------------
 
 
 def is_compiling(tmp_path: Path) -> bool:
@@ -70,9 +70,9 @@ def test_a_pack_that_is_told_to_stop(
             time.sleep(0.5)  # so that a frame is under way
         with sooner_than(10):
             process.send_signal(signum)
-            output, said = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, output) == (128 + signum, ""), said
-    assert "Traceback" not in said
+            output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output) == (128 + signum, ""), errors
+    assert "Traceback" not in errors
     assert os.listdir(tmp_path / "out") == []
     wait_for(lambda: os.listdir(tmp_path / "temporary") == [], "the last temporary file to go")
     wait_for(lambda: processes_with(f"TMPDIR={tmp_path}") == [], "every process to end")
@@ -216,10 +216,10 @@ def summary(site: Path, to: Path, seconds: int, *options: object) -> str:
 
 
 def test_a_long_pack_tells_of_fast(site: Path, tmp_path: Path) -> None:
-    told = summary(site, tmp_path / "x.tar.zst", -1)
+    text = summary(site, tmp_path / "x.tar.zst", -1)
     assert re.search(
         r"  compressing took \d+ s; with --fast it would take about \d+ s, for an archive of [\d.]+ (bytes|kB|MB)\n",
-        told,
+        text,
     )
     assert "--fast" not in summary(site, tmp_path / "x.tar.zst", 3000)
     for options in ["--fast"], ["--best"], ["--level", 3]:
@@ -229,12 +229,12 @@ def test_a_long_pack_tells_of_fast(site: Path, tmp_path: Path) -> None:
 def test_the_place_of_a_virtual_environment_is_recorded_and_said(site: Path, tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    said = summary(venv, tmp_path / "x.tar.zst", 3000)
-    assert f"  target {venv}: starts unpack it there" in said
-    assert "where this environment is now" in said
-    said = summary(venv, tmp_path / "x.tar.zst", 3000, "--target", "/srv/venv")
-    assert "  target /srv/venv: starts unpack it there" in said
-    assert "where this environment is now" not in said
+    text = summary(venv, tmp_path / "x.tar.zst", 3000)
+    assert f"  target {venv}: starts unpack it there" in text
+    assert "This environment is there now" in text
+    text = summary(venv, tmp_path / "x.tar.zst", 3000, "--target", "/srv/venv")
+    assert "  target /srv/venv: starts unpack it there" in text
+    assert "This environment is there now" not in text
     assert "target" not in summary(site, tmp_path / "x.tar.zst", 3000)
 
 
@@ -283,10 +283,10 @@ def test_no_room_for_the_archive(noise: Path, small: Path) -> None:
     (noise / "data").write_bytes(random.Random(4).randbytes(1_000_000))
     done = run(wrapper("pack", noise, "-o", small / "x.tar.zst", "--level", 3, "--frame-size", "64K"))
     assert done.returncode == 125
-    (said,) = [line for line in done.stderr.splitlines() if line.startswith("unpackenv: error: ")]
-    assert said.startswith(f"unpackenv: error: {small}: is full")
-    assert re.search(r"the archive takes about \d\.\d MB, and 0\.\d MB of it were written", said), said
-    assert "Make room there" in said
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("unpackenv: error: ")]
+    assert error.startswith(f"unpackenv: error: {small}: is full")
+    assert re.search(r"the archive takes about \d\.\d MB, and 0\.\d MB of it were written", error), error
+    assert "Make room there" in error
     assert os.listdir(small) == []
 
 
@@ -300,7 +300,7 @@ def test_no_room_to_compile(noise: Path, small: Path, tmp_path: Path) -> None:
     env = environment(TMPDIR=small)
     done = run(wrapper("pack", noise, "-o", tmp_path / "x.tar.zst", "--level", 3), env)
     assert done.returncode == 125
-    (said,) = [line for line in done.stderr.splitlines() if line.startswith("unpackenv: error: ")]
-    assert said.startswith(f"unpackenv: error: {small}: is full")
-    assert re.search(r"compiling takes about \d\.\d MB\. .*TMPDIR", said), said
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("unpackenv: error: ")]
+    assert error.startswith(f"unpackenv: error: {small}: is full")
+    assert re.search(r"compiling takes about \d\.\d MB\. .*TMPDIR", error), error
     assert (os.listdir(small), (tmp_path / "x.tar.zst").exists()) == ([], False)

@@ -78,7 +78,7 @@ def test_kinds_of_files_add_up_to_what_is_there(small: dict[str, Any], small_sit
 
 @pytest.fixture
 def littered(small_site: Path, tmp_path: Path) -> Path:
-    """The same with what nobody needs: tests, a header, a static library, a library that is there twice."""
+    """The same with needless files: tests, a header, a static library, a library that is there twice."""
     site = shutil.copytree(small_site, tmp_path / "site")
     write_tree(
         site,
@@ -237,7 +237,7 @@ def test_link_and_containers_change_the_advice(small_site: Path) -> None:
 
 
 def measured_of(plain: Layer, packed: Layer, unpack: float) -> Measured:
-    with_toc = {"toc": None, "of_archive": 1.0}
+    with_toc = {"toc": None, "archive_factor": 1.0}
     return Measured(0, plain, packed.gzip, packed, 0, [unpack], 2, **with_toc)  # type: ignore[arg-type]
 
 
@@ -340,16 +340,16 @@ def slow_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["layer, plain.tar.gz", "layer, plain/*/m1.py", "packed.tar.zst.*.partial"])
-def test_told_to_stop(slow_site: Path, tmp_path: Path, moment: str, signum: signal.Signals) -> None:
+def test_stop_signals(slow_site: Path, tmp_path: Path, moment: str, signum: signal.Signals) -> None:
     """In each step it ends before that step would be over, and nothing is left."""
     process = start(wrapper("analyze", slow_site), environment(TMPDIR=tmp_path))
     wait_for(lambda: any(tmp_path.glob(f"unpackenv-*/{moment}")), "that step")
     time.sleep(0.3)
     with sooner_than(10):
         process.send_signal(signum)
-        output, said = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, output) == (128 + signum, ""), said
-    assert "Traceback" not in said
+        output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output) == (128 + signum, ""), errors
+    assert "Traceback" not in errors
     wait_for(lambda: os.listdir(tmp_path) == [], "the last temporary file to go")
     wait_for(lambda: processes_with(f"TMPDIR={tmp_path}") == [], "every process to end")
 
@@ -357,14 +357,14 @@ def test_told_to_stop(slow_site: Path, tmp_path: Path, moment: str, signum: sign
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     done = run(wrapper("analyze", tmp_path))
     assert done.returncode == 125
-    assert done.stderr.startswith(f"unpackenv: error: {tmp_path}: holds nothing")
+    assert done.stderr.startswith(f"unpackenv: error: {tmp_path}: holds no files")
 
 
 def test_too_little_room_is_said_before(small_site: Path, tmp_path: Path, mount: Any) -> None:
     mount("-t", "tmpfs", "-o", "size=2M", "none", tmp_path)
     done = run(wrapper("analyze", small_site), environment(TMPDIR=tmp_path))
     assert done.returncode == 125
-    assert "MB free, and to measure takes" in done.stderr
+    assert "MB free, but measuring takes" in done.stderr
     assert "TMPDIR" in done.stderr
 
 
@@ -381,7 +381,7 @@ def test_at_a_terminal(small_site: Path) -> None:
     """Each step that takes a while has a bar, which is gone when what was found is printed."""
     shown = terminal.run("analyze", small_site)
     assert shown.returncode == 0, shown.raw
-    for step in "layer, plain", "pack", "layer, packed", "layer, runtime", "look for what nobody needs":
+    for step in "layer, plain", "pack", "layer, packed", "layer, runtime", "look for needless files":
         assert step in shown.text
     assert "100%" in shown.text
     assert "verdict: " in shown.stdout
@@ -389,13 +389,13 @@ def test_at_a_terminal(small_site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_slow_file_system_is_told_of(small_site: Path, tmp_path: Path) -> None:
-    """Where each file takes long to make, times say little, and that is said."""
+def test_a_slow_file_system_is_reported(small_site: Path, tmp_path: Path) -> None:
+    """Where making a file takes long, times say little, and a warning says so."""
     slow = "import unpackenv.report.analyze.scratch as scratch\nscratch.SLOW = 0\n"
     (tmp_path / "sitecustomize.py").write_text(slow)
     path = f"{tmp_path}:{environment()['PYTHONPATH']}"
     done = run(wrapper("analyze", small_site), environment(PYTHONPATH=path, TMPDIR=tmp_path))
-    assert "warning: to make a file takes" in done.stdout
+    assert "warning: making a file takes" in done.stdout
     env = environment(PYTHONPATH=path)
     del env["TMPDIR"]
     done = run(wrapper("analyze", small_site, "--json"), env)  # without TMPDIR there is a better place

@@ -32,7 +32,7 @@ NO_MODULES_OF_IT = ("site-packages", "dist-packages", "test")
 
 
 class Diagnosis:
-    """What the doctor said, and how it ended."""
+    """The doctor's output and exit code."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
         assert done.stderr == "", done.stderr
@@ -132,7 +132,7 @@ def test_a_tree_in_which_files_are_missing(archive: Path, target: Path, tmp_path
     assert (found.returncode, found.problems) == (1, ["tree-mismatch"])
     damaged = found.only("tree", "problem")
     if how in ("without its archive", "of tar"):
-        assert re.search(r": \d files? of .* and its stamp says 2 files of 200\.0 kB$", damaged["text"]), damaged[
+        assert re.search(r": \d files? of .* but its stamp says 2 files of 200\.0 kB$", damaged["text"]), damaged[
             "text"
         ]
     else:
@@ -143,7 +143,7 @@ def test_a_tree_in_which_files_are_missing(archive: Path, target: Path, tmp_path
 
 
 def test_a_tree_that_cannot_be_counted(tmp_path: Path, target: Path) -> None:
-    """Of a tree in a directory with other files nobody knows how many it has, unless its archive lists them."""
+    """The files of a tree in a directory with other files can be counted only if its archive lists them."""
     tree = write_tree(tmp_path / "plain", {"app.py": "", "data": "some data\n"})
     subprocess.run(["tar", "-C", tree, "-czf", tmp_path / "site.tar.gz", "."], check=True)
     write_tree(target, {"mine": "stays"})
@@ -176,18 +176,18 @@ def test_a_tree_in_which_not_everybody_may_look(archive: Path, target: Path) -> 
     code = f"""{IMPORT_ALL}
 from unpackenv.report.doctor import tree as doctor_tree
 from unpackenv.start.report import Report
-done = Report("reused")
-done.target, done.files, done.size = {str(target)!r}, 2, 200_000
-looked = doctor_tree._looked_at(done, {str(archive)!r})
+report = Report("reused")
+report.target, report.files, report.size = {str(target)!r}, 2, 200_000
+looked = doctor_tree._files_of(report, {str(archive)!r})
 import os
-listed, doctor_tree._listed = doctor_tree._listed({str(archive)!r}), lambda archive: listed
+opened, doctor_tree._open = doctor_tree._open({str(archive)!r}), lambda archive: opened
 os.setgid(54321), os.setuid(54321)
-denied = doctor_tree._looked_at(done, "")
+denied = doctor_tree._files_of(report, "")
 result = [looked.level, denied.level, denied.text]
 """
     looked, denied, text = result_of(code)
     assert (looked, denied) == ("ok", "note")
-    assert "its stamp says 2 files of 200.0 kB, which could not be looked at (Permission denied: " in text
+    assert "its stamp says 2 files of 200.0 kB, which could not be checked (Permission denied: " in text
 
 
 def test_a_missing_archive_is_a_problem_as_it_is_for_a_start(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_setting_that_cannot_be(archive: Path) -> None:
 
 def test_a_setting_that_is_mistyped(archive: Path, target: Path) -> None:
     found = doctor("--archive", archive, "--target", target, UNPACKENV_LOGFILE="starts.log")
-    assert found.only("settings")["text"] == "UNPACKENV_LOGFILE is the name of no setting"
+    assert found.only("settings")["text"] == "UNPACKENV_LOGFILE is not a setting"
     assert found.returncode == 0
     known = doctor("--archive", archive, "--target", target, UNPACKENV_LOG_FILE=target.parent / "starts.log")
     assert all(one["topic"] != "settings" for one in known.found["findings"])
@@ -366,7 +366,7 @@ def test_a_slow_file_system(archive: Path, target: Path, tmp_path: Path) -> None
     slow = "import unpackenv.report.doctor.places as places\nplaces._SLOW_FILE = 0\n"
     path = write_tree(tmp_path / "slow", {"sitecustomize.py": slow})
     found = doctor("--archive", archive, "--target", target, PYTHONPATH=f"{path}:{environment()['PYTHONPATH']}")
-    assert "to make a small file takes" in found.only("writing", "warning")["text"]
+    assert "making a small file takes" in found.only("writing", "warning")["text"]
     assert found.returncode == 0
 
 
@@ -403,7 +403,7 @@ def test_a_tree_of_before_the_machine_restarted(archive: Path, target: Path, tmp
     assert fixed.returncode == 0
     assert "its stamp cannot be renewed: every start counts them" in fixed.only("tree", "warning")["text"]
     renewed = after_restart()
-    assert "so its files were counted; its stamp tells the next start" in renewed.only("tree", "note")["text"]
+    assert "so its files were counted; its stamp was renewed" in renewed.only("tree", "note")["text"]
     assert renewed.of("tree", "warning") == []
     again = after_restart()
     assert again.only("tree")["level"] == "ok"
@@ -413,7 +413,7 @@ def test_a_tree_of_before_the_machine_restarted(archive: Path, target: Path, tmp
     assert cut_off.found["summary"].startswith(f"A start here unpacks to {target}")
 
 
-# --- what is written beside the tree -----------------------------------------------------------
+# --- files besides the tree --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("topic", "variable"), [("log file", "UNPACKENV_LOG_FILE"), ("trace", "UNPACKENV_TRACE")])
@@ -532,13 +532,13 @@ def test_standard_library_without_bytecode(archive: Path, target: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({"PYTHONOPTIMIZE": "1"}, "the packed bytecode is not for -O (PYTHONOPTIMIZE)"),
         ({"PYTHONPYCACHEPREFIX": "/nowhere"}, "the packed bytecode is not looked for (PYTHONPYCACHEPREFIX)"),
     ],
 )
-def test_bytecode_that_is_not_used(tmp_path: Path, target: Path, variables: dict[str, str], said: str) -> None:
+def test_bytecode_that_is_not_used(tmp_path: Path, target: Path, variables: dict[str, str], message: str) -> None:
     """Before there is a tree and when it is there, as a start says it; with what it costs, and what helps."""
     archive = tmp_path / "a.tar.zst"
     site = write_tree(tmp_path / "site", {"app.py": "A = 1\n"})
@@ -548,12 +548,12 @@ def test_bytecode_that_is_not_used(tmp_path: Path, target: Path, variables: dict
         assert doctor(*named).only("bytecode")["level"] == "ok"
         found = doctor(*named, **variables)
         one = found.only("bytecode", "warning")
-        assert (found.returncode, one["text"].startswith(said)) == (0, True)
+        assert (found.returncode, one["text"].startswith(message)) == (0, True)
         assert next(iter(variables)) in one["hint"]
         assert 0 < one["facts"]["seconds_a_module"] < 60
         assert f"about {one['facts']['seconds_a_module'] * 1e3:.1f} ms each" in one["text"]
         done = run(wrapper("--log", "json", *named, "--", "true"), environment(**variables))
-        assert json.loads(done.stderr)["warnings"] == [f"{said}: modules are compiled when they are imported"]
+        assert json.loads(done.stderr)["warnings"] == [f"{message}: modules are compiled when they are imported"]
 
 
 def test_bytecode_that_is_stale_or_missing(tmp_path: Path, target: Path) -> None:
@@ -604,7 +604,7 @@ def test_where_psutil_finds_nothing(archive: Path, target: Path, tmp_path: Path)
     bare.tmpfs("/temporary")
     env = environment(HOME="/", TMPDIR="/temporary")
     found = Diagnosis(bare.run(wrapper("doctor", "--json", "--archive", "/opt/archive"), env))
-    assert "psutil cannot tell here what the machine does (" in found.only("machine", "note")["text"]
+    assert "psutil cannot read the machine's figures here (" in found.only("machine", "note")["text"]
     assert found.returncode == 0
     empty = ["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null /proc/meminfo && exec "$@"', "sh"]
     found = Diagnosis(run([*empty, *wrapper("doctor", "--json", "--archive", archive, "--target", target)]))

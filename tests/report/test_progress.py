@@ -92,7 +92,7 @@ def test_unpack_has_a_bar_that_is_gone_before_the_line(archive: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_unpack_an_archive_of_tar(site: Path, tmp_path: Path, slow: str) -> None:
-    """How much there will be, nobody knows."""
+    """The size of the whole is unknown."""
     archive = tmp_path / "packages.tar.gz"
     subprocess.run(["tar", "-C", site.parent, "-czf", archive, site.name], check=True)
     shown = terminal.run("unpack", archive, "-C", tmp_path / "tree", PYTHONPATH=slow)
@@ -103,7 +103,7 @@ def test_unpack_an_archive_of_tar(site: Path, tmp_path: Path, slow: str) -> None
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_unpack_that_is_stopped(archive: Path, tmp_path: Path, slow: str, signum: signal.Signals) -> None:
-    """As by Ctrl-C, for all processes at the terminal; nothing is left of the bar, nor, if that can be, of the tree."""
+    """As by Ctrl-C, for all processes at the terminal; it leaves nothing of the bar and, if possible, of the tree."""
 
     def stop(process: subprocess.Popen[str]) -> None:
         wait_for((tmp_path / ".tree.unpackenv.work").exists, "the unpack to begin", process)
@@ -112,7 +112,7 @@ def test_unpack_that_is_stopped(archive: Path, tmp_path: Path, slow: str, signum
         else:
             process.send_signal(signum)
 
-    pause = 0.2 if signum == signal.SIGKILL else PATIENCE  # then nobody ends the workers, but they do not go on
+    pause = 0.2 if signum == signal.SIGKILL else PATIENCE  # no process ends the workers then, but they do not go on
     shown = terminal.run(
         "unpack", archive, "-C", tmp_path / "tree", meanwhile=stop, shows=HIDE_CURSOR, PYTHONPATH=slow, PAUSE=pause
     )

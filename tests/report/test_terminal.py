@@ -112,14 +112,14 @@ def test_lines_are_broken_between_words(text: str, width: int) -> None:
             assert any(word in line for line in lines)
 
 
-def test_a_path_is_broken_behind_a_slash() -> None:
+def test_a_path_is_broken_after_a_slash() -> None:
     assert terminal._wrapped("/opt/unpackenv/environment", 16) == ["/opt/unpackenv/", "environment"]
 
 
 @pytest.mark.parametrize(
-    ("size", "said"),
+    ("size", "text"),
     [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"),
      (97_951_270, "98.0 MB"), (5.65e9, "5,650.0 MB")],
 )  # fmt: skip
-def test_amounts_have_units_that_people_read(size: float, said: str) -> None:
-    assert amount(size) == said
+def test_amounts_have_units_that_people_read(size: float, text: str) -> None:
+    assert amount(size) == text

@@ -162,7 +162,7 @@ def test_inspect_has_sizes_for_people_and_numbers_for_programs(packed: Path) -> 
 
 @pytest.mark.parametrize("inner", ["", f"lib/python3.{sys.version_info.minor}/site-packages/"])
 def test_inspect_lists_packages_with_their_versions(tmp_path: Path, inner: str) -> None:
-    """By the names of the metadata that is installed beside them; what a package has within is not installed."""
+    """By the names of the metadata that is installed next to them; metadata within a package does not count."""
     metadata = (
         "scikit_learn-1.9.1.dist-info/METADATA",
         "Zope.Interface-7.2.dist-info/METADATA",
@@ -238,7 +238,7 @@ def test_what_is_no_archive_is_told_what_it_is(packed: Path, tmp_path: Path, way
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    behind = ["--", "true"] if way == ["--archive"] else []
+    rest = ["--", "true"] if way == ["--archive"] else []
     for path, says in [
         (tmp_path, f"is a directory, and an archive is a file. Name the archive in it: {packed}"),
         (tmp_path / "folder", "is a directory, and an archive is a file. Name the file that `unpackenv pack` or tar"),
@@ -248,7 +248,7 @@ def test_what_is_no_archive_is_told_what_it_is(packed: Path, tmp_path: Path, way
         (tmp_path / "pipe", "is a pipe, and an archive is read from its end"),
         (Path(sys.executable), "is neither an unpackenv archive nor a .tar.zst, "),
     ]:  # fmt: skip
-        done = command(*[word.replace("{}", str(tmp_path)) for word in way], path, *behind)
+        done = command(*[word.replace("{}", str(tmp_path)) for word in way], path, *rest)
         assert (done.returncode, done.stdout) == (125, "")
         # A slow start says what it is about to do.
         (line,) = (line for line in done.stderr.splitlines() if not line.startswith("unpackenv: unpacking "))
@@ -404,14 +404,14 @@ def test_every_option_says_its_choices() -> None:
 def test_what_was_meant(arguments: list[str], says: str) -> None:
     done = command(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    usage, *said = done.stderr.splitlines(keepends=True)
+    usage, *errors = done.stderr.splitlines(keepends=True)
     assert usage.startswith("usage: unpackenv ")
-    assert "".join(said).startswith(says)
-    assert len(said) == 1
+    assert "".join(errors).startswith(says)
+    assert len(errors) == 1
 
 
 def test_values_that_look_like_options(tmp_path: Path) -> None:
-    """What begins with a dash is no option where it is a number, or stdin, or behind two dashes."""
+    """What begins with a dash is no option where it is a number, or stdin, or after two dashes."""
     site = write_tree(tmp_path / "site", {"app.py": ""})
     assert "--workers: -1 is less than 0" in command("pack", site, "-o", tmp_path / "x.tar.zst", "--workers", -1).stderr
     assert "stdin: no start is in 0 lines" in command("timings", "-").stderr
@@ -448,7 +448,7 @@ def test_pack_says_at_once_what_cannot_be(tmp_path: Path) -> None:
     site = write_tree(tmp_path / "site", {"app.py": ""})
     (tmp_path / "x.tar.zst").mkdir()
     os.mkfifo(tmp_path / "fifo")
-    for arguments, said in (
+    for arguments, message in (
         (["-o", tmp_path / "fifo"], f"{tmp_path}/fifo: is no regular file"),
         (["-o", tmp_path / "nowhere/x.tar.zst"], f"{tmp_path}/nowhere: is no directory"),
         (["-o", tmp_path / "x.tar.zst"], f"{tmp_path}/x.tar.zst: is a directory"),
@@ -456,7 +456,7 @@ def test_pack_says_at_once_what_cannot_be(tmp_path: Path) -> None:
     ):
         done = command("pack", site, *arguments)
         assert done.returncode == 125
-        assert done.stderr.startswith(f"unpackenv: error: {said}"), done.stderr
+        assert done.stderr.startswith(f"unpackenv: error: {message}"), done.stderr
         assert len(done.stderr.splitlines()) == 1
 
 
@@ -464,14 +464,14 @@ def test_pack_says_at_once_what_cannot_be(tmp_path: Path) -> None:
 def test_a_wrapper_without_its_dashes_is_told_of_them(arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 2
-    assert "goes behind `--`" in done.stderr
+    assert "the command to run goes after `--`" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--"], ["--target", "x", "--"]])
 def test_a_wrapper_without_a_command_is_told(arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 2
-    assert "there is no command behind `--`" in done.stderr
+    assert "there is no command after `--`" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["-h", "--help", "-V", "--version"])
@@ -483,8 +483,8 @@ def test_help_is_help_whatever_follows(option: str) -> None:
 
 def test_a_name_that_promises_another_format_is_told(tmp_path: Path) -> None:
     site = write_tree(tmp_path / "site", {"app.py": ""})
-    told = command("pack", site, "-o", tmp_path / "x.data").stderr
-    assert "x.data will be compressed with zstd, whatever its name says" in told
+    stderr = command("pack", site, "-o", tmp_path / "x.data").stderr
+    assert "x.data will be compressed with zstd, whatever its name says" in stderr
     assert "whatever its name says" not in command("pack", site, "-o", tmp_path / "x.tar.zst").stderr
 
 
@@ -508,7 +508,7 @@ def test_a_program_without_the_dashes_before_it() -> None:
     assert "put -- before it: python -m unpackenv -- python" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "says"), [("absent", "does not exist"), ("a.tar", "has to be unpacked first")])
+@pytest.mark.parametrize(("name", "says"), [("absent", "does not exist"), ("a.tar", "unpack a tar archive first")])
 def test_only_folders_are_packed(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "a.tar").write_bytes(b"")
     done = command("pack", tmp_path / name, "-o", tmp_path / "out.tar.zst")

@@ -26,16 +26,16 @@ _USAGE_ERROR = 2
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, 1 for a tree that differs from its archive, 2 for wrong usage, else 125.
 
-    Without arguments it prints its help, and exits with 2: of an entrypoint the command may have got lost.
+    Without arguments it prints its help and exits with 2: an entrypoint may have lost its command.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(arguments[0] if arguments else "")
-    for stream in (sys.stdout, sys.stderr):  # a name may have bytes that are no text
+    for stream in (sys.stdout, sys.stderr):  # a file name may have bytes that are no text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = _parsed(parser, arguments)
     on_stderr = Log({})
-    on_stderr.file = ""  # that is for starts
+    on_stderr.file = ""  # the log file is for starts only
     try:
         code = options.run(options)
     except UnpackenvError as error:
@@ -45,22 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = 0
     except BlockingIOError as error:
         hint = "Raise the limit (ulimit -u, or pids.max of the cgroup)"
-        failed = UnpackenvError(f"a limit allows no more processes ({error.strerror})", hint=hint)
-        entrypoint.fail(failed, bootstrap.begin(on_stderr))
+        failure = UnpackenvError(f"a limit allows no more processes ({error.strerror})", hint=hint)
+        entrypoint.fail(failure, bootstrap.begin(on_stderr))
     except OSError as error:  # such as a full disk
-        failed = UnpackenvError(error.strerror or str(error), where=str(error.filename or ""))
-        entrypoint.fail(failed, bootstrap.begin(on_stderr))
+        failure = UnpackenvError(error.strerror or str(error), where=str(error.filename or ""))
+        entrypoint.fail(failure, bootstrap.begin(on_stderr))
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     sys.exit(code)
 
 
 def _parser(command: str = "") -> Parser:
-    """Return the parser of the command line: of one command, or else of all."""
+    """Return the parser of the command line, for one command or for all of them."""
     parser = Parser(
         prog="unpackenv",
         description="Ship a Python environment as one compressed file, unpacked in parallel when the container starts.",
-        epilog=f"unpackenv help COMMAND says more about one of them.\n\n{_entrypoint_help()}",
+        epilog=f"unpackenv help COMMAND explains a command and its options.\n\n{_entrypoint_help()}",
     )
     parser.add_argument("-V", "--version", action="version", version=f"unpackenv {unpackenv.__version__}")
     parser.commands = parser.add_subparsers(prog="unpackenv", title="commands", required=True, metavar="COMMAND")
@@ -77,9 +77,9 @@ def _parsed(parser: Parser, arguments: list[str]) -> argparse.Namespace:
         parser.print_help(sys.stderr)
         sys.exit(_USAGE_ERROR)
     if arguments[-1] == "--" and first.startswith("-"):
-        parser.error("there is no command behind `--`: python -m unpackenv [options] -- CMD ARG…")
+        parser.error("there is no command after `--`: python -m unpackenv [options] -- CMD ARG…")
     if first.partition("=")[0] in _wrapper_options():
-        parser.error("the command to become goes behind `--`: python -m unpackenv [options] -- CMD ARG…")
+        parser.error("the command to run goes after `--`: python -m unpackenv [options] -- CMD ARG…")
     if first == "help":
         _command(parser, arguments[1] if len(arguments) > 1 else "").print_help()
         sys.exit(0)
@@ -95,7 +95,7 @@ def _parsed(parser: Parser, arguments: list[str]) -> argparse.Namespace:
 
 
 def _command(parser: Parser, name: str) -> Parser:
-    """Return the parser of a command; "" is all of them."""
+    """Return the parser of a command; of the whole command line for ""."""
     if not name:
         return parser
     commands: dict[str, Parser] = parser.commands.choices
@@ -121,7 +121,7 @@ def _entrypoint_help() -> str:
         add_help=False,
         usage="python -m unpackenv [options] -- CMD ARG…",
         description="As an entrypoint: unpacks the environment if it is not there yet, and becomes CMD. Each option is "
-        "also a variable of the environment (UNPACKENV_TARGET for --target).",
+        "also an environment variable (UNPACKENV_TARGET for --target).",
     )
     add_settings(wrapper)
     return wrapper.format_help()

@@ -1,4 +1,4 @@
-"""`unpackenv analyze`: is packing worth it."""
+"""`unpackenv analyze`: whether packing is worth it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "analyze",
         help="what is in an environment, and whether packing it is worth it",
-        description="Say what is large in an environment and what nobody needs of it at run time; then make it a plain "
-        "layer and an archive, here, compare what both cost, and say whether packing is worth it. Nothing is changed. "
-        "It takes as long as packing does, and room in the temporary directory (TMPDIR) for the tree five times, six "
-        "for an archive or an image.",
+        description="Say what is large in an environment and what is not needed at run time; then make a plain layer "
+        "and an archive of it here, compare what both cost, and say whether packing is worth it. Nothing is changed. "
+        "It takes as long as packing, and needs room for five copies of the tree in the temporary directory (TMPDIR), "
+        "six for an archive or an image.",
     )
     parser.add_argument(
         "subject", metavar="DIR|ARCHIVE|IMAGE.tar",
-        help="a folder as `pack` takes it, an archive, or what `docker save` (or an OCI image layout) has of an image",
+        help="a folder to pack, an archive, or an image as `docker save` or an OCI image layout in a tar has it",
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="estimate by a sample how well it compresses, and say so")
+    parser.add_argument("--quick", action="store_true", help="estimate from a sample how well it compresses")
     parser.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="GLOB",
-        help="as if packed without; may be repeated (default: nothing)",
+        help="leave these files and folders out, as for `pack`; may be repeated (default: nothing)",
     )
     parser.add_argument(
         "--links", metavar="MODE", choices=links.MODES, default=links.MODES[0],

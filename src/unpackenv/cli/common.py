@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Help(argparse.HelpFormatter):
-    """Breaks lines between words only. Of longer texts it leaves lines alone that fit, such as examples."""
+    """Breaks lines between words only, and keeps lines of longer texts that fit, such as examples."""
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return _wrapped(text, width)
@@ -31,7 +31,7 @@ class Help(argparse.HelpFormatter):
     def _format_usage(
         self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None
     ) -> str:
-        """Name what a command must have, and none of its many options."""
+        """Name the required arguments, and none of the many options."""
         needed = [action for action in actions if action.required or not action.option_strings]
         text = super()._format_usage(usage, needed, [], prefix)
         if usage is None:
@@ -40,7 +40,7 @@ class Help(argparse.HelpFormatter):
 
 
 def _wrapped(text: str, width: int, hanging: str = "") -> list[str]:
-    """Return a text as lines that are broken between words only, with the margin of the text, or `hanging` from it."""
+    """Return a text as lines with its margin, broken between words only; `hanging` indents all but the first more."""
     margin = text[: len(text) - len(text.lstrip(" "))]
     return textwrap.wrap(
         " ".join(text.split()), width, break_long_words=False, break_on_hyphens=False,
@@ -49,9 +49,9 @@ def _wrapped(text: str, width: int, hanging: str = "") -> list[str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help is formatted by `Help`, and that knows what a mistyped option was meant to be.
+    """A parser that formats its help with `Help`, and suggests an option for a mistyped one.
 
-    `commands` are the parsers of the commands, where there are some.
+    `commands` are the parsers of the commands, if it has any.
     """
 
     commands: Commands
@@ -60,31 +60,31 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": Help, **options})
 
     def check_options(self, words: Iterable[str], others: Collection[str] = ()) -> None:
-        """End the process with an error for an option that there is not; `others` could have been meant, too.
+        """End the process with an error for an unknown option; `others` are further options to suggest.
 
-        Else argparse would miss what the option's value stood in the place of.
+        argparse takes the value of an unknown option for a positional argument, and complains about that instead.
         """
-        known = [*self._option_string_actions, *others]
+        options = [*self._option_string_actions, *others]
         for word in words:
             if word == "--":
                 return
             name = word.partition("=")[0] if word.startswith("--") else word[:2]
             is_option = len(name) > 1 and name[0] == "-" and not name[1].isdigit()
-            if is_option and not any(option.startswith(name) for option in known):
-                self.error(f"there is no option {name}{did_you_mean(name, known)}")
+            if is_option and not any(option.startswith(name) for option in options):
+                self.error(f"there is no option {name}{did_you_mean(name, options)}")
 
 
-_ALIKE = 0.75  # as a word of four letters of which two are exchanged
+_ALIKE = 0.75  # as alike as two words of four letters that differ by two swapped ones
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence that ends with a name that is not known: the nearest one that is, if one is near."""
-    meant = nearest(name.lower(), known, _ALIKE)
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: the nearest of `names` as a suggestion, if one is near."""
+    meant = nearest(name.lower(), names, _ALIKE)
     return f"; did you mean {meant}?" if meant else "."
 
 
 def add_settings(parser: Parser, without: Collection[str] = ()) -> None:
-    """Add the options that are settings of a start, but for those that are named."""
+    """Add an option for each setting of a start, except those in `without`."""
     for setting in TABLE:
         if setting.name not in without:
             value: dict[str, Any] = {"action": "store_true"}
@@ -99,7 +99,7 @@ def help_of(setting: Setting) -> str:
 
 
 def default_of(setting: Setting) -> str:
-    """Return the default of a setting as people write it, or in words."""
+    """Return the default of a setting as people write it, or a description of it."""
     value = setting.default
     if isinstance(value, bool):
         value = "yes" if value else "no"
@@ -107,7 +107,7 @@ def default_of(setting: Setting) -> str:
 
 
 def has(module: str) -> bool:
-    """Whether a module of ours is here: a runtime leaves out much."""
+    """Whether a module of unpackenv is here: a runtime leaves many out."""
     try:
         return find_spec(f"unpackenv.{module}") is not None
     except ModuleNotFoundError:  # nor is its package
@@ -115,7 +115,7 @@ def has(module: str) -> bool:
 
 
 def bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    """Show the progress of a step on a terminal, where what shows it is installed."""
+    """Show the progress of a step on a terminal; a runtime shows none."""
     if not has("pack.progress"):
         return nullcontext(lambda done: None)
     from unpackenv.pack import progress
@@ -124,13 +124,13 @@ def bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
 
 
 def archive_settings(archive: str, digest: str | None = None) -> Settings:
-    """Return what a command that only reads an archive needs to find it; other variables are for starts."""
+    """Return the settings with which a command finds an archive to read; other variables are for starts."""
     environ = {name: value for name, value in os.environ.items() if name == "UNPACKENV_ARCHIVE"}
     return Settings({"archive": archive or None, "digest": digest}, environ)
 
 
 def path(text: str) -> str:
-    """Return a path with `~` and a variable put in: a shell does not do that in `--target=~/env`."""
+    """Return a path with `~` and variables expanded: a shell does not expand them in `--target=~/env`."""
     try:
         return settings.path(text)
     except ValueError as error:

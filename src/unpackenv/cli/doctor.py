@@ -18,9 +18,8 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
         help="in a container: why a start is slow or fails",
-        description="Look at all that a start in this container depends on: interpreter, archive, limits, mounts and "
-        "the places for the tree, as a start would find them. Nothing is unpacked. Exits with 1 if a start would fail, "
-        "else with 0.",
+        description="Check all that a start in this container depends on: interpreter, archive, limits, mounts and "
+        "the places for the tree. Nothing is unpacked. Exits with 1 if a start would fail, else with 0.",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
     parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings, too")

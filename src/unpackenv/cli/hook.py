@@ -1,4 +1,4 @@
-"""`unpackenv hook`: import from the tree in every interpreter."""
+"""`unpackenv hook`: make every interpreter import from the tree."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def add(commands: Commands) -> None:
         default="",
         type=path,
         metavar="FILE",
-        help="the archive, where the environment names none (default: a well-known name in /opt/unpackenv)",
+        help="the archive, unless UNPACKENV_ARCHIVE names one (default: a well-known name in /opt/unpackenv)",
     )
     parser.add_argument(
         "--target",
         default="",
         type=path,
         metavar="DIR",
-        help="the target, where the environment names none (default: as for a start)",
+        help="the target, unless UNPACKENV_TARGET names one (default: as for a start)",
     )
     parser.add_argument(
         "--site-dir", type=path, default="", metavar="DIR", help="the site directory (default: this interpreter's)"
@@ -48,11 +48,11 @@ def run(options: argparse.Namespace) -> int:
     from unpackenv.start.python import hook_file
 
     if options.remove:
-        done = "removed" if hook_file.remove(options.site_dir) else "nothing to remove: there is no hook at"
-        print(f"{done} {hook_file.hook_path(options.site_dir)}")
+        outcome = "removed" if hook_file.remove(options.site_dir) else "nothing to remove: there is no hook at"
+        print(f"{outcome} {hook_file.hook_path(options.site_dir)}")
         return 0
-    written = hook_file.install(
+    hook_path = hook_file.install(
         auto=options.auto, archive=options.archive, target=options.target, site_directory=options.site_dir
     )
-    print(f"wrote {written}")
+    print(f"wrote {hook_path}")
     return 0

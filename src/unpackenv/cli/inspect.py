@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unpackenv.archive.toc import Toc
     from unpackenv.cli.common import Commands
 
-# A package is installed where such a file is, directly in a directory of the import path.
+# The metadata of an installed package, directly in a directory of the import path.
 _INSTALLED = re.compile(r"([^-/]+)-([^-/]+)(?:\.dist-info/METADATA|(?:-[^/]*)?\.egg-info(?:/PKG-INFO)?)")
 _NUMBERS = ("level", "frame-size", "frames", "files", "members", "unpacked-size")
 _SIZES = ("frame-size", "unpacked-size")
@@ -43,14 +43,14 @@ def run(options: argparse.Namespace) -> int:
 
     with reader.open_archive(locations.find_archive(archive_settings(options.archive))) as archive:
         toc = archive.toc
-        members = [_described(toc, *member) for member in toc.paths()] if options.files else []
+        members = [_fields(toc, *member) for member in toc.paths()] if options.files else []
         size = os.fstat(archive.fd).st_size
         packages = _packages(toc, archive.facts.get("import", []))
         facts = {key: _number(key, values) for key, values in archive.facts.items()}
     if options.json:
         frames = [{"stored": stored, "raw": raw} for stored, raw in zip(toc.frame_stored, toc.frame_raw)]
-        found = {"digest": archive.digest, "size": size, "facts": facts, "packages": packages, "frames": frames}
-        print(json.dumps({**found, "members": members} if options.files else found))
+        report = {"digest": archive.digest, "size": size, "facts": facts, "packages": packages, "frames": frames}
+        print(json.dumps({**report, "members": members} if options.files else report))
         return 0
     print(f"{archive.path}\n  digest {archive.digest}\n  size {amount(size)}")
     for key, value in facts.items():
@@ -67,15 +67,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _packages(toc: Toc, import_paths: list[str]) -> list[dict[str, str]]:
-    """Return name and version of each package, by the names of what pip writes beside it."""
-    within = [f"{path}/" if path else "" for path in import_paths]
-    found: set[tuple[str, str]] = set()
+    """Return name and version of each package, from the names of its metadata."""
+    prefixes = [f"{path}/" if path else "" for path in import_paths]
+    packages: set[tuple[str, str]] = set()
     for kind, raw, _ in toc.paths():
         path = os.fsdecode(raw)
         if kind in ("file", "hard link") and path.endswith(("-info/METADATA", "-info/PKG-INFO", ".egg-info")):
-            of = [_INSTALLED.fullmatch(path[len(start) :]) for start in within if path.startswith(start)]
-            found.update((_normal(match[1]), match[2]) for match in of if match)
-    return [{"name": name, "version": version} for name, version in sorted(found)]
+            matches = [_INSTALLED.fullmatch(path[len(start) :]) for start in prefixes if path.startswith(start)]
+            packages.update((_normal(match[1]), match[2]) for match in matches if match)
+    return [{"name": name, "version": version} for name, version in sorted(packages)]
 
 
 def _normal(name: str) -> str:
@@ -98,7 +98,7 @@ def _text(key: str, value: list[str] | int) -> str:
 def _when(mtime: int) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M", time.gmtime(mtime))
-    except (OSError, ValueError, OverflowError):  # of years that no calendar has
+    except (OSError, ValueError, OverflowError):  # a year that no calendar has
         return str(mtime)
 
 
@@ -107,16 +107,16 @@ def _line(text: str) -> str:
     return text.replace("\n", "\\n")
 
 
-def _described(toc: Toc, kind: str, path: bytes, row: int) -> dict[str, Any]:
-    described: dict[str, Any] = {"kind": kind, "path": os.fsdecode(path), "mode": 0o777, "size": 0, "mtime": 0}
+def _fields(toc: Toc, kind: str, path: bytes, row: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {"kind": kind, "path": os.fsdecode(path), "mode": 0o777, "size": 0, "mtime": 0}
     if kind == "directory":
-        described.update(mode=toc.dir_mode[row], mtime=toc.dir_mtime[row])
+        fields.update(mode=toc.dir_mode[row], mtime=toc.dir_mtime[row])
     elif kind == "file":
-        described.update(mode=toc.file_mode[row], mtime=toc.file_mtime[row], size=toc.file_size[row])
+        fields.update(mode=toc.file_mode[row], mtime=toc.file_mtime[row], size=toc.file_size[row])
     elif kind == "symlink":
-        described.update(mtime=toc.link_mtime[row], link=os.fsdecode(toc.link_targets[row]))
+        fields.update(mtime=toc.link_mtime[row], link=os.fsdecode(toc.link_targets[row]))
     elif kind == "hard link":
         file = toc.hard_file[row]
-        described.update(mode=toc.file_mode[file], mtime=toc.file_mtime[file])
-        described.update(link=os.fsdecode(toc.dir_paths()[toc.file_dir[file]] + toc.file_names[file]))
-    return described
+        fields.update(mode=toc.file_mode[file], mtime=toc.file_mtime[file])
+        fields.update(link=os.fsdecode(toc.dir_paths()[toc.file_dir[file]] + toc.file_names[file]))
+    return fields

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unpackenv.pack.pack import Packed
 
 _BIGGEST = 8
-_LONG = 30  # seconds of compressing, after which there is a word about --fast
+_LONG = 30  # seconds of compressing after which --fast is suggested
 
 
 def add(commands: Commands) -> None:
@@ -60,10 +60,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--level", type=int, metavar="N", help=f"compression level, {within} (default: {levels})")
     parser.add_argument(
         "--frame-size", type=size, metavar="SIZE",
-        help=f"what a worker decodes at once, such as 8M; larger: smaller on disk, more memory (default: {usual})",
+        help="bytes that a worker decodes at once, such as 8M; larger frames make a smaller archive and take more "
+        f"memory (default: {usual})",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="how many compress at once (default: as many as CPUs)"
+        "--workers", type=int, default=0, metavar="N", help="how many workers compress (default: as many as CPUs)"
     )
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="GLOB",
@@ -75,7 +76,7 @@ def add(commands: Commands) -> None:
         type=path,
         default="",
         metavar="DIR",
-        help="where to unpack (default: a venv where it is now, else as the start finds a place)",
+        help="where starts unpack (default: a venv where it is now, else where the start finds a place)",
     )
     parser.add_argument(
         "--links", metavar="MODE", choices=links.MODES, default=links.MODES[0],
@@ -84,11 +85,12 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--bytecode", metavar="MODE", choices=MODES, default=MODES[0],
-        help="unchecked-hash, checked-hash, timestamp: compile what has none, to be compared with its source never, by "
-        f"content, or by time; keep: leave what is there; none: pack none (default: {MODES[0]})",
+        help="unchecked-hash, checked-hash, timestamp: compile every module; an import compares the bytecode with its "
+        "source never, by content, or by time. keep: pack the bytecode that is there. none: pack none "
+        f"(default: {MODES[0]})",
     )  # fmt: skip
     parser.add_argument(
-        "--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this)"
+        "--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this one)"
     )
     parser.set_defaults(run=run)
 
@@ -126,19 +128,19 @@ def _warn(text: str) -> None:
 def _summary(packed: Packed, options: argparse.Namespace) -> Iterator[str]:
     from unpackenv.report import amount
 
-    toc, described, size = packed.written.toc, packed.source, packed.written.size
+    toc, source, size = packed.written.toc, packed.source, packed.written.size
     ratio = size / max(1, toc.unpacked_size)
     yield f"{packed.path}: {amount(size)}, {ratio:.1%} of {amount(toc.unpacked_size)}"
     frames = len(toc.frame_raw)
     counts = f"{len(toc.file_names)} files, {frames} frame{'s' * (frames != 1)}"
-    yield f"  {counts}, {described.kind}, for {described.interpreter.cache_tag}"
+    yield f"  {counts}, {source.kind}, for {source.interpreter.cache_tag}"
     biggest = list(packed.packages.items())[:_BIGGEST]
     yield "  largest: " + ", ".join(f"{name} {amount(taken)}" for name, taken in biggest)
     if packed.target:
         yield f"  target {packed.target}: starts unpack it there, unless they name another one (UNPACKENV_TARGET)"
         if not options.target:
-            yield "    That is where this environment is now, and what its scripts name. To start it on this machine,"
-            yield "    name another one."
+            yield "    This environment is there now, and its scripts name that path. To start the archive on this"
+            yield "    machine, name another target."
     codec = codecs.get(packed.codec)
     if packed.seconds > _LONG and not (options.fast or options.best or options.level):
         larger = amount(size * (1 + codec.fraction_larger))

@@ -40,13 +40,13 @@ def run(options: argparse.Namespace) -> int:
         prune.LEFTOVER: "has what a killed start left, which would be removed",
     }
     directories = options.directories or prune.caches()
-    found = False
+    any_tree = False
     for directory in directories:
         for finding in prune.prune(directory, options.older_than, options.dry_run):
-            found = True
+            any_tree = True
             outcome = would.get(finding.outcome, finding.outcome) if options.dry_run else finding.outcome
             print(f"{finding.path}: {outcome}" + (f", {amount(finding.size)}" if finding.size else ""))
-    if not found:
-        looked = directories or map(locations.trees_of, locations.roots().values())
-        print(f"nothing to remove: there are no trees in {', '.join(looked)}")
+    if not any_tree:
+        places = directories or map(locations.trees_of, locations.roots().values())
+        print(f"nothing to remove: there are no trees in {', '.join(places)}")
     return 0

@@ -1,4 +1,4 @@
-"""`unpackenv runtime`: what a final image needs."""
+"""`unpackenv runtime`: write what a final image needs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "runtime",
         help="write what the final image needs, without pip",
-        description="Write what a final image needs to start an archive: this package without what builds, and "
-        "zstandard's C extension. For the Python version that runs this.",
+        description="Write what a final image needs to start an archive: this package without the parts that only a "
+        "build needs, and zstandard's C extension. It is for the Python version that runs this command.",
     )
     parser.add_argument(
-        "directory", type=path, metavar="DIR", help="absent or empty; for PYTHONPATH, or /opt/unpackenv/runtime"
+        "directory", type=path, metavar="DIR", help="absent or empty; on PYTHONPATH, or /opt/unpackenv/runtime"
     )
     parser.add_argument(
         "--codec",
         metavar="CODEC",
         choices=codecs.names(),
         default=codecs.DEFAULT,
-        help=f"of the archive: {' or '.join(codecs.names())}; no extension for {without} (default: {codecs.DEFAULT})",
+        help=f"the archive's codec, {' or '.join(codecs.names())}; {without} needs no extension "
+        f"(default: {codecs.DEFAULT})",
     )
-    # What once brought the doctor, which every runtime has now.
+    # Accepted and ignored: earlier versions left the doctor out without it.
     parser.add_argument("--doctor", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
@@ -44,6 +45,6 @@ def run(options: argparse.Namespace) -> int:
 
     written = runtime.write(options.directory, options.codec)
     if not written.stripped:
-        print("warning: symbols are not stripped, which saves 11 MB: install binutils", file=sys.stderr)
+        print("warning: symbols are not stripped; install binutils to save 11 MB", file=sys.stderr)
     print(f"{written.path}: {amount(written.size)} on disk")
     return 0

@@ -16,9 +16,9 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "timings",
         help="read the timing logs of many starts together",
-        description="Read the timing logs of many starts together: how long they took and on what, which were slow "
-        "and what those waited for, which failed. A start logs itself with UNPACKENV_LOG=json (or "
-        "UNPACKENV_LOG_FILE); its line may stand anywhere in the output of containers, other lines are left out.",
+        description="Read the timing logs of many starts together: how long they took and in which phases, which were "
+        "slow and what they waited for, which failed. A start logs itself with UNPACKENV_LOG=json (or "
+        "UNPACKENV_LOG_FILE). Its line may be anywhere in the output of containers; other lines are left out.",
         epilog="examples:\n"
         "  docker compose logs app | unpackenv timings -\n"
         "  unpackenv timings today.log --compare yesterday.log\n"
@@ -29,8 +29,8 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--compare", metavar="FILE", action="append", default=[],
-        help="an earlier log: say what became slower or faster since, and whether it is more than noise; may be "
-        "repeated (default: none)",
+        help="an earlier log: say what became slower or faster since then, and whether that is more than noise; may "
+        "be repeated (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--trace", metavar="FILE", help="the trace of one start: say what its workers did (default: none)"
@@ -38,8 +38,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--html",
         metavar="OUT",
-        help="write a page with pictures, complete in one file, and no tables; needs "
-        "pip install 'unpackenv[report]' (default: none)",
+        help="write a page with pictures to one file, and print no tables; needs pip install 'unpackenv[report]' "
+        "(default: none)",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.set_defaults(run=run)
@@ -48,17 +48,19 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.report import terminal
-    from unpackenv.report.timings import comparison, export, log, page, summary, tables, trace
+    from unpackenv.report.timings import comparison, export, log, page, tables
+    from unpackenv.report.timings import trace as traces
+    from unpackenv.report.timings.summary import summarize
 
-    found = summary.summarize(log.read(options.logs))
-    changes = comparison.compare(summary.summarize(log.read(options.compare)), found) if options.compare else None
-    traced = trace.read(options.trace) if options.trace else None
+    summary = summarize(log.read(options.logs))
+    changes = comparison.compare(summarize(log.read(options.compare)), summary) if options.compare else None
+    trace = traces.read(options.trace) if options.trace else None
     if options.html:
-        page.write(options.html, found, changes, traced)
+        page.write(options.html, summary, changes, trace)
     if options.json:
-        print(export.to_json(found, changes, traced))
+        print(export.to_json(summary, changes, trace))
     elif options.html:
-        print(f"wrote {options.html}: {tables.headline(found)}")
+        print(f"wrote {options.html}: {tables.headline(summary)}")
     else:
-        terminal.show(tables.headline(found), tables.all_tables(found, changes, traced))
+        terminal.show(tables.headline(summary), tables.all_tables(summary, changes, trace))
     return 0

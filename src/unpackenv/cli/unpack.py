@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Watched(Unpack):
-    """An unpack under the eyes of whoever sits at a terminal."""
+    """An unpack that shows its progress on a terminal."""
 
     is_last_word = True
 
@@ -59,6 +59,6 @@ class _Watched(Unpack):
         self.attempt.is_announced = sys.stderr.isatty()  # a bar does
         try:
             size = trailer.identify(self.settings.archive).facts.get("unpacked-size")
-        except UnpackenvError:  # the start says it better
+        except UnpackenvError:  # the start says better what is wrong
             size = None
         return progress.watched("unpack", int(size[0]) if size else None, super().provide_tree)

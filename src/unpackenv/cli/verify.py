@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     with reader.open_archive(path, settings.digest) as archive, bar("verify", archive.toc.raw_size) as show:
         tag = archive.facts.get("python", [""])[0]
         made_at = relocation.made_at(archive.facts)
-        # What else is in a directory that was filled in place is none of the archive's business.
+        # A directory that was filled in place may hold other files, too.
         extra = not stamp.is_shared(options.target)
         place = relocation.place_of_scripts(options.target)
         rewritten = relocation.rewriter(archive.facts, place)
@@ -61,11 +61,11 @@ def run(options: argparse.Namespace) -> int:
     for difference in differences:
         print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
     if differences:
-        # What others have in a directory that was filled in place must not go with it.
-        what = "it" if extra else os.path.join(options.target, stamp.NAME)
+        # Other files in a directory that was filled in place must not be removed with the tree.
+        to_remove = "it" if extra else os.path.join(options.target, stamp.NAME)
         count = counted(len(differences), "difference")
-        print(f"{options.target}: {count}. Remove {what}, and the next start unpacks again", file=sys.stderr)
+        print(f"{options.target}: {count}. Remove {to_remove}, and the next start unpacks again", file=sys.stderr)
     else:
-        but = f", its scripts rewritten for {place}" if place not in ("", made_at) else ""
-        print(f"{options.target}: complete and unaltered{but}")
+        scripts = f", its scripts rewritten for {place}" if place not in ("", made_at) else ""
+        print(f"{options.target}: complete and unaltered{scripts}")
     return 1 if differences else 0

@@ -1,4 +1,4 @@
-"""What happens when an image is built: from installed packages to an archive and a runtime.
+"""What runs when an image is built: make an archive of installed packages, and a runtime.
 
-How an archive is laid out is in `archive`. Nothing of this is in a runtime, and no start imports it.
+`archive` defines the layout of an archive. A runtime has none of these modules, and no start imports them.
 """

@@ -1,11 +1,11 @@
-"""Bytecode for a tree, made by the interpreter that will import it, without writing to the tree.
+"""Compile the modules of a tree with the interpreter that will import them, without writing to the tree.
 
     sources -> batches in the order of their names -> one fresh interpreter a batch -> staging -> laid over the scan
 
-CPython's bytecode is not a function of the source alone: constants are written according to what
-else the compiling process has seen. Here every process sees the same: a batch is cut by names,
-never by the number of workers, and is compiled by an interpreter of its own that imports nothing
-else. The same tree gives the same bytes with any number of workers.
+CPython's bytecode depends on more than the source: the process writes a constant differently after
+other sources that it has compiled. So batches follow the names of sources, never the number of
+workers, and a fresh interpreter that imports nothing else compiles each batch. The same tree gives
+the same bytes with any number of workers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unpackenv.pack.source import Source
 from unpackenv.pack.temporary import FULL, Commands
 
 MODES = ("unchecked-hash", "checked-hash", "timestamp", "keep", "none")
-"""How bytecode is told to be valid: three ways of PEP 552, or left as it is, or left out."""
+"""How an import checks bytecode (three ways of PEP 552); or keep bytecode as it is; or leave it out."""
 
 _COMPILER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compiler.py")
 _BATCH = 200
@@ -38,7 +38,7 @@ _NAME_MAX = 255
 
 
 class Data(NamedTuple):
-    """Where the data of a member begins: a file, and the bytes before it."""
+    """Where the data of a member begins: a file, and an offset in it."""
 
     path: str
     offset: int
@@ -50,20 +50,20 @@ class Bytecode:
 
     tree: Tree
     overlay: dict[str, Data]
-    """Where the data of a member is that is not in the source, by its path in the tree."""
+    """The data of members that the source does not have, by path in the tree."""
     failed: list[tuple[str, str]]
-    """Sources that do not compile, by their path in the tree, each with the compiler's reason."""
+    """Sources that do not compile: the path in the tree, and the compiler's reason."""
     warnings: list[str] = field(default_factory=list)
-    """What is to be known of bytecode that is packed as it was."""
+    """Sentences about bytecode that is packed as it is."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One source that is to be compiled."""
+    """One source to compile."""
 
     source: Entry
     bytecode: Entry
-    """Its size is not known yet."""
+    """The member to make; its size is not known yet."""
 
 
 def compile_tree(
@@ -76,23 +76,23 @@ def compile_tree(
 ) -> Bytecode:
     """Return `tree` with bytecode for every module, compiled into the directory `staging`.
 
-    `mode` is one of `MODES`. Bytecode in the tree is replaced, whichever Python or optimisation it is
-    for; "keep" leaves all as it is, but for the times of sources (see `kept`). Modules are the
-    sources below an import path, and those that had bytecode already. Bytecode names its source by its
-    path in the tree; an import puts the real one there, at no cost that could be measured.
-    `on_progress` gets the number of sources that are done and that of all, in the calling thread.
+    `mode` is one of `MODES`. Bytecode in the tree is replaced, for whatever Python or optimisation level
+    it is; "keep" changes nothing but the times of sources in it (see `kept`). Modules are the sources
+    below an import path, and those that have bytecode already. Bytecode names its source by the path in
+    the tree; an import replaces that with the real path, at no measurable cost.
+    `on_progress` gets the number of compiled sources and the total, in the calling thread.
     Raises `PackError` if the interpreter fails, `SettingError` for another mode, and `OSError` if `staging` is full.
     """
     if mode not in MODES:
         raise SettingError(f"{mode!r} is none of {', '.join(MODES)}", where="--bytecode")
     warnings = kept.unusable_modules(tree, source)
     if mode == "keep":
-        found = kept.examine(tree, source)
-        return _retimed(tree, source, found, staging, [*warnings, *found.warnings(source)])
+        existing = kept.examine(tree, source)
+        return _retimed(tree, source, existing, staging, [*warnings, *existing.warnings(source)])
     jobs = [] if mode == "none" else _jobs(tree, source)
     result = Bytecode(tree, {}, [], warnings)
     compiled = []
-    with closing(_compiled(jobs, source, mode, staging, workers, on_progress)) as results:
+    with closing(_compile_all(jobs, source, mode, staging, workers, on_progress)) as results:
         for job, place, size_or_reason in results:
             if isinstance(size_or_reason, str):
                 result.failed.append((job.source.path, size_or_reason))
@@ -102,21 +102,21 @@ def compile_tree(
     return replace(result, tree=_laid_over(_without_bytecode(tree), compiled))
 
 
-def _retimed(tree: Tree, source: Source, found: Kept, staging: str, warnings: list[str]) -> Bytecode:
-    """Return the tree with its bytecode, with new headers where those are wanted."""
+def _retimed(tree: Tree, source: Source, existing: Kept, staging: str, warnings: list[str]) -> Bytecode:
+    """Return the tree with its bytecode as it is, but for the headers that need another time."""
     result = Bytecode(tree, {}, [], warnings)
-    if not found.retimed:
+    if not existing.retimed:
         return result
-    own = []
+    rewritten = []
     with open(os.path.join(staging, "kept"), "xb") as file:
         for entry in tree.entries:
-            header = found.retimed.get(entry.path)
+            header = existing.retimed.get(entry.path)
             if header:
                 result.overlay[entry.path] = Data(file.name, file.tell())
                 with open(os.path.join(source.root, entry.path), "rb") as old:
                     size = file.write(header + old.read()[len(header) :])
-                own.append(entry._replace(kind="file", size=size, link=""))
-    entries = in_order([*without(tree.entries, found.retimed.keys()), *own])
+                rewritten.append(entry._replace(kind="file", size=size, link=""))
+    entries = in_order([*without(tree.entries, existing.retimed.keys()), *rewritten])
     return replace(result, tree=replace(tree, entries=entries))
 
 
@@ -153,7 +153,7 @@ def _can_exist(path: str, by_path: dict[str, Entry]) -> bool:
 
 
 def _origin(entry: Entry, by_path: Mapping[str, Entry]) -> Entry | None:
-    """Return the entry whose data a source has: itself, or what a symlink leads to within the tree."""
+    """Return the entry that holds the data of a source: itself, or the member that a symlink leads to."""
     origin = by_path.get(leads_to(entry, by_path) or "")
     return origin if origin and origin.kind in ("file", "hardlink") else None
 
@@ -161,7 +161,7 @@ def _origin(entry: Entry, by_path: Mapping[str, Entry]) -> Entry | None:
 # --- compiling ---------------------------------------------------------------------------------
 
 
-def _compiled(
+def _compile_all(
     jobs: list[_Job],
     source: Source,
     mode: str,
@@ -169,16 +169,16 @@ def _compiled(
     workers: int,
     on_progress: Callable[[int, int], None],
 ) -> Generator[tuple[_Job, Data, int | str], None, None]:
-    """Yield all jobs, each with the place of its bytecode and its size, or the reason why it does not compile."""
+    """Yield all jobs, each with the place of its bytecode, and the size of it or why the source does not compile."""
     done = 0
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     with Commands() as commands:
 
-        def compiled(number: int) -> list[int | str]:
+        def compile_batch(number: int) -> list[int | str]:
             return _compile_batch(batches[number], source, mode, os.path.join(staging, str(number)), commands)
 
         results = pooled.in_order(
-            compiled, range(len(batches)), workers, 2 * workers, lambda: on_progress(done, len(jobs))
+            compile_batch, range(len(batches)), workers, 2 * workers, lambda: on_progress(done, len(jobs))
         )
         for number, (batch, sizes) in enumerate(zip(batches, results)):
             offset = 0
@@ -190,11 +190,11 @@ def _compiled(
 
 
 def _compile_batch(batch: list[_Job], source: Source, mode: str, to: str, commands: Commands) -> list[int | str]:
-    """Compile a batch in a new interpreter into the file `to`; returns what that says of each source."""
+    """Compile a batch in a new interpreter into the file `to`; return each size, or why a source does not compile."""
     # Not -I: it would make the interpreter ignore PYTHONHASHSEED.
     run = commands.run(
         [source.interpreter.path, "-s", "-S", "-B", "-W", "ignore", _COMPILER, mode, to],
-        json.dumps([_order(job, source.root) for job in batch]),
+        json.dumps([_request(job, source.root) for job in batch]),
         _environment(),
     )
     if run.returncode in FULL:
@@ -204,21 +204,21 @@ def _compile_batch(batch: list[_Job], source: Source, mode: str, to: str, comman
         raise PackError(
             f"{source.interpreter.path} died while it compiled this ({_last_words(run)})",
             where=os.path.join(source.root, batch[len(sizes)].source.path),
-            hint="Leave the file out with --exclude, or keep the bytecode that there is with --bytecode keep",
+            hint="Leave the file out with --exclude, or keep the existing bytecode with --bytecode keep",
             exit_status=run.returncode,
         )
     return sizes
 
 
-def _order(job: _Job, root: str) -> tuple[str, str, int]:
-    """Return what the compiler needs to know of a job; it reads paths as UTF-8 whatever our own encoding is."""
+def _request(job: _Job, root: str) -> tuple[str, str, int]:
+    """Return a job as the compiler reads it: paths are UTF-8, whatever the encoding of this process is."""
     paths = os.path.join(root, job.source.path), job.source.path
     read, shown = (os.fsencode(path).decode("utf-8", "surrogateescape") for path in paths)
     return read, shown, job.bytecode.mtime
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment with nothing in it that changes how Python runs, or what it compiles to."""
+    """Return the environment without variables that change how Python runs or what it compiles."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return {**inherited, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
@@ -233,20 +233,20 @@ def _last_words(run: subprocess.CompletedProcess[str]) -> str:
 
 
 def _without_bytecode(tree: Tree) -> Tree:
-    """Return the tree less the bytecode files in `__pycache__`; one elsewhere is a module without source, and stays."""
+    """Return the tree without the bytecode in `__pycache__`; a .pyc elsewhere is a module without source, and stays."""
     dropped = {e.path for e in tree.entries if e.path.endswith(".pyc") and f"/{_CACHE}/" in f"/{e.path}"}
     return replace(tree, entries=tuple(without(tree.entries, dropped)))
 
 
 def _laid_over(tree: Tree, added: list[Entry]) -> Tree:
-    """Return the tree with `added`, the `__pycache__` directories that these need, and none that is empty."""
+    """Return the tree with `added` and the `__pycache__` directories that they need, but no empty ones."""
     mtimes = {entry.path: entry.mtime for entry in tree.entries}
     mtimes[""] = tree.root_mtime
     needed = {os.path.dirname(entry.path) for entry in added}
     used = needed | {os.path.dirname(entry.path) for entry in tree.entries}
-    kept = [entry for entry in tree.entries if entry.path in used or not _is_cache(entry)]
+    remaining = [entry for entry in tree.entries if entry.path in used or not _is_cache(entry)]
     made = [Entry(path, "dir", 0o755, mtimes[os.path.dirname(path)]) for path in needed if path not in mtimes]
-    return replace(tree, entries=in_order([*kept, *made, *added]))
+    return replace(tree, entries=in_order([*remaining, *made, *added]))
 
 
 def _is_cache(entry: Entry) -> bool:

@@ -1,8 +1,8 @@
-"""Whether what is packed will work where it is unpacked: for which interpreter and C library, and what will be missing.
+"""Check that a tree can work where it is unpacked: its interpreter, its system, its C library, and missing files.
 
 check_extensions              refuses extension modules for other interpreters
-check_wheels                  refuses what was installed for another system
-needed_libc -> text           what a start has to compare with its own
+check_wheels                  refuses packages that were installed for another system
+needed_libc -> text           the C library that a start compares with its own
 warnings    -> [text]         what will not work, and what to do about it
 """
 
@@ -16,7 +16,7 @@ from unpackenv.errors import PackError
 from unpackenv.pack.entries import Tree
 from unpackenv.pack.source import Interpreter, Source, mismatch, names_in, unreadable, venv_settings
 
-# The names of the versions of glibc's symbols, of which a shared object lists those that it needs.
+# A shared object lists the versions of glibc symbols that it needs.
 _GLIBC_VERSION = re.compile(rb"\0GLIBC_(\d+\.\d+(?:\.\d+)?)(?=\0)")
 _LONGEST_VERSION = 64
 _SHARED_OBJECT = re.compile(r".+\.so(?:\.\d+)*")
@@ -24,7 +24,7 @@ _EXTENSION_TAG = re.compile(r"\.((?:cpython|pypy|graalpy)[^./]*)\.so$")
 _PLATFORMS = re.compile(r"^Tag: *\S+-(\S+)\s*$", re.MULTILINE)
 _LINUX = re.compile(r"(?:many|musl)?linux(?:_\d+_\d+|\d+)?_(.+)")
 _ELSEWHERE = ("macosx", "win32", "win_", "ios", "android", "emscripten", "pyodide")
-# A kernel of one runs programs of the other.
+# A kernel for one machine of a family runs programs for the others.
 _FAMILIES = (("x86_64", "i386", "i486", "i586", "i686"), ("aarch64", "arm64", "armv6l", "armv7l", "armv8l"))
 _PIECE = 1 << 20
 _QUOTED_PATH = re.compile(r"""(?<=['"])/[^'"]+""")
@@ -47,14 +47,14 @@ def needed_libc(source: Source, tree: Tree) -> str:
         return name
     versions: set[bytes] = set()
     for path in (os.path.join(source.root, path) for path in shared_objects(tree)):
-        if os.path.isfile(path):  # no link to nothing
+        if os.path.isfile(path):  # not a broken link
             versions.update(_glibc_versions(path))
     newest = max((tuple(map(int, version.split(b"."))) for version in versions), default=())
     return " ".join(filter(None, (name, ".".join(map(str, newest)))))
 
 
 def _glibc_versions(path: str) -> Iterator[bytes]:
-    """Yield the versions that a shared object names; read in pieces, between which a stop signal is heard."""
+    """Yield the glibc versions that a shared object names; read in pieces, to handle a stop signal between them."""
     piece = b""
     with open(path, "rb") as file:
         while more := file.read(_PIECE):
@@ -63,7 +63,7 @@ def _glibc_versions(path: str) -> Iterator[bytes]:
 
 
 def check_extensions(source: Source, tree: Tree) -> None:
-    """Raise `PackError` if an extension module of the tree comes for other interpreters only."""
+    """Raise `PackError` if an extension module of the tree was built for other interpreters only."""
     interpreter = source.interpreter
     tags: dict[str, list[str]] = {}
     for path in shared_objects(tree):
@@ -76,12 +76,12 @@ def check_extensions(source: Source, tree: Tree) -> None:
 
 
 def check_wheels(source: Source, tree: Tree) -> None:
-    """Raise `PackError` if something was installed from a wheel for another system or machine."""
+    """Raise `PackError` if a package was installed from a wheel for another system or machine."""
     interpreter = source.interpreter
     wheels = [entry.path for entry in tree.entries if entry.path.endswith(".dist-info/WHEEL")]
     for path in wheels:
-        found = _PLATFORMS.findall(_text(os.path.join(source.root, path)))
-        platforms = sorted({platform for tag in found for platform in tag.split(".")})
+        tags = _PLATFORMS.findall(_text(os.path.join(source.root, path)))
+        platforms = sorted({platform for tag in tags for platform in tag.split(".")})
         if platforms and not any(_runs_on(platform, interpreter) for platform in platforms):
             raise PackError(
                 f"was installed for {' and '.join(platforms)}, but {interpreter.path} runs on "
@@ -101,10 +101,10 @@ def _runs_on(platform: str, interpreter: Interpreter) -> bool:
 
 def warnings(source: Source, tree: Tree) -> list[str]:
     """Return what will not work where the tree is unpacked, and what to do about it, a sentence or two each."""
-    found = list(_closed(source, tree))
+    texts = list(_private(source, tree))
     venv = venv_settings(source.root) or {}
     if venv.get("include-system-site-packages", "").lower() == "true":
-        found.append(
+        texts.append(
             "pyvenv.cfg includes the system's site-packages, which are not packed. "
             "Make the environment without --system-site-packages."
         )
@@ -113,17 +113,17 @@ def warnings(source: Source, tree: Tree) -> list[str]:
         directory = os.path.join(source.root, import_path)
         for name in names_in(directory):
             if os.path.join(import_path, name) in packed:
-                found += _warnings_of(source, directory, name)
-    return found
+                texts += _warnings_of(source, directory, name)
+    return texts
 
 
-def _closed(source: Source, tree: Tree) -> Iterator[str]:
-    """Yield what there is to be said of members that their owner alone can read, as with umask 077."""
-    closed = [entry.path for entry in tree.entries if not entry.mode & (0o011 if entry.kind == "dir" else 0o044)]
-    if closed:
-        count = "1 file or folder" if len(closed) == 1 else f"{len(closed):,} files and folders"
+def _private(source: Source, tree: Tree) -> Iterator[str]:
+    """Yield a warning if only the owner can read some members, as with umask 077."""
+    private = [entry.path for entry in tree.entries if not entry.mode & (0o011 if entry.kind == "dir" else 0o044)]
+    if private:
+        count = "1 file or folder" if len(private) == 1 else f"{len(private):,} files and folders"
         yield (
-            f"only the owner can read {count} (such as {closed[0]}), so another user in the image could not import "
+            f"only the owner can read {count} (such as {private[0]}), so another user in the image could not import "
             f"them. If that is not on purpose: chmod -R go+rX {source.root}"
         )
 
@@ -157,7 +157,7 @@ def _complaint_about(line: str, directory: str, source: Source) -> str:
     if not _is_inside(os.path.join(directory, line), source.root):
         return f"{line} is outside the tree and is not packed. Install what is there into the tree."
     if os.path.isabs(line) and not source.target:
-        return f"{line} holds only while the tree is at {source.root}. Write it relative to the .pth file."
+        return f"{line} works only while the tree is at {source.root}. Write it relative to the .pth file."
     return ""
 
 
@@ -167,7 +167,7 @@ def _is_inside(path: str, root: str) -> bool:
 
 
 def _text(path: str) -> str:
-    """Return a small text file; "" if there is none."""
+    """Return the text of a small file; "" if there is no such file."""
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             return file.read()

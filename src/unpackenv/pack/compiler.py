@@ -1,12 +1,12 @@
-"""Compile sources to bytecode files: run by the interpreter that will import them, not imported by ours.
+"""Compile sources to bytecode: a program for the interpreter that will import them. unpackenv does not import it.
 
     python -s -S -B -W ignore compiler.py MODE FILE < sources > results
 
-`sources` is a JSON list of [source, name for tracebacks, mtime]. Their bytecode is written to the new file FILE,
-one behind the other; for each there is one line of JSON in `results`: how many bytes it has, or the reason why it
-does not compile. Where the disk is full, the exit status is that errno. The bytes depend on the
-sources before it as well (a string that another module shares is written differently), so whoever
-wants the same bytes again gives the same list to a new process, with the same PYTHONHASHSEED.
+`sources` is a JSON list of [source, name for tracebacks, mtime]. Their bytecode goes to the new file FILE, one after
+the other. `results` has a line of JSON for each: the size of the bytecode in bytes, or why the source does not
+compile. Where the disk is full, the exit status is that errno. The bytes also depend on the sources before (a string
+that another module shares is written differently): only the same list, in a new process with the same PYTHONHASHSEED,
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":
-    del sys.path[0]  # this directory: nothing here may pass for a module of the standard library
+    del sys.path[0]  # this directory: its modules must not shadow the standard library
 
 import errno
 import gc
@@ -48,7 +48,7 @@ def compile_file(source: str, name: str, mtime: int, mode: str) -> bytes | str:
     try:
         code = compile(data, name, "exec", dont_inherit=True, optimize=0)
         return header(data, mtime, mode) + dump(code)
-    except Exception as error:  # SyntaxError, ValueError, RecursionError, MemoryError, ...: it stays uncompiled
+    except Exception as error:  # SyntaxError, ValueError, RecursionError, MemoryError, ...: pack it uncompiled
         return f"{type(error).__name__}: {error}"[:500]
 
 
@@ -63,14 +63,14 @@ def header(data: bytes, mtime: int, mode: str) -> bytes:
 
 # A set in a constant (`x in {None, "a"}`) is written in the order of its hashes, and the hash of None
 # is its address: another one in every process. CPython 3.11 and later write such a set in the order
-# of its members' bytes. For earlier ones a list with those members stands in while `marshal` writes;
-# code has no lists, and the mark tells where to make the list a set again.
+# of its members' bytes. For earlier ones a sorted list stands in for the set while `marshal` writes.
+# Code has no lists of its own, and the mark shows where to turn one into a set again.
 _MARK = b"a frozenset begins here\0"
 _MARKED_LIST = re.compile(rb"\[(....)s" + re.escape(len(_MARK).to_bytes(4, "little") + _MARK), re.DOTALL)
 
 
 def dump(code: types.CodeType) -> bytes:
-    """Return `code` as `marshal` writes it, with the members of sets in an order of their own."""
+    """Return `code` as `marshal` writes it, with the members of sets in a fixed order."""
     if sys.version_info >= (3, 11):
         return marshal.dumps(code)
     return _MARKED_LIST.sub(_as_frozenset, marshal.dumps(_with_lists(code)))

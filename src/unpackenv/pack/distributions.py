@@ -1,7 +1,7 @@
-"""Which distribution each file of a tree is of: `PIL`, `pillow.libs` and `pillow-11.0.dist-info` are one, Pillow.
+"""Which distribution each file of a tree belongs to: `PIL`, `pillow.libs` and `pillow-11.0.dist-info` are Pillow.
 
-owners -> function      the distribution of a path
-sizes  -> {name: bytes}  what is large
+owners -> function       the distribution of a path
+sizes  -> {name: bytes}  the size of each distribution
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from importlib.metadata import Distribution
 from unpackenv.pack.entries import Tree
 from unpackenv.pack.source import Source
 
-_INSTALLED_BESIDE = re.compile(r"([^-]+)(?:-.*)?\.(?:dist-info|egg-info|data)")
+_OF_PACKAGE = re.compile(r"([^-]+)(?:-.*)?\.(?:dist-info|egg-info|data)")
 
 
 def sizes(source: Source, tree: Tree) -> dict[str, int]:
     """Return the bytes of each distribution, largest first."""
     owner = owners(source)
-    found: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for entry in tree.entries:
-        found[owner(entry.path)] += entry.size
-    return dict(sorted(((name, size) for name, size in found.items() if size), key=lambda item: (-item[1], item[0])))
+        totals[owner(entry.path)] += entry.size
+    return dict(sorted(((name, size) for name, size in totals.items() if size), key=lambda item: (-item[1], item[0])))
 
 
 def owners(source: Source) -> Callable[[str], str]:
-    """Return a function that tells the distribution of a path of the tree.
+    """Return a function from a path in the tree to its distribution.
 
-    It is the one whose RECORD lists the path. What none lists, such as bytecode that was made later, is of the one
-    that has most of the same top-level name; without one it is that name, in lower case with `_` for `-`.
+    That is the distribution whose RECORD lists the path. If none does, as for bytecode that was made later, it is the
+    one with most files of the same top-level name. If there is none, it is that name, in lower case with `_` for `-`.
     """
     listed: dict[str, str] = {}
     by_top: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -41,12 +41,12 @@ def owners(source: Source) -> Callable[[str], str]:
             name, files = _listed(distribution)
             for file in files:
                 path = os.path.normpath(os.path.join(import_path, file))
-                if path.startswith("../"):  # pip --target moves scripts, and does not tell
+                if path.startswith("../"):  # pip --target moves scripts, and leaves RECORD as it is
                     path = os.path.join(source.bin, os.path.basename(path))
                 listed[path] = name
                 by_top[_top(path, source)][name] += 1
             by_top[_comparable(name)][name] += 1
-    top = {name: of.most_common(1)[0][0] for name, of in by_top.items()}
+    top = {name: counts.most_common(1)[0][0] for name, counts in by_top.items()}
 
     def owner(path: str) -> str:
         name = _top(path, source)
@@ -60,24 +60,24 @@ def _listed(distribution: Distribution) -> tuple[str, list[str]]:
     try:
         name = distribution.metadata.get("Name", "")
         record = distribution.read_text("RECORD")
-        if record:  # not by `files`, which leaves out what pip has moved
+        if record:  # `distribution.files` leaves out files that pip has moved
             files = [row[0] for row in csv.reader(record.splitlines()) if row]
         else:
             files = [*map(str, distribution.files or ()), *(distribution.read_text("top_level.txt") or "").split()]
-    except (OSError, ValueError, csv.Error):  # half an installation is packed all the same
+    except (OSError, ValueError, csv.Error):  # a broken installation is packed all the same
         return "", []
     return name, files if name else []
 
 
 def _top(path: str, source: Source) -> str:
-    """Return the top-level name of a path: what is installed beside a package has that of the package."""
+    """Return the top-level name of a path; metadata and data directories have the name of their package."""
     for import_path in source.import_paths:
         path = path[len(import_path) + 1 :] if import_path and path.startswith(f"{import_path}/") else path
     top, _, rest = path.partition("/")
     if top == "__pycache__" and rest:
         top = rest
-    beside = _INSTALLED_BESIDE.fullmatch(top)
-    name = beside[1] if beside else top.split(".")[0] or top
+    of_package = _OF_PACKAGE.fullmatch(top)
+    name = of_package[1] if of_package else top.split(".")[0] or top
     return _comparable(name)
 
 

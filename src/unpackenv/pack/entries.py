@@ -1,4 +1,4 @@
-"""What a tree that is packed consists of."""
+"""The members of a tree that is packed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Entry(NamedTuple):
     size: int = 0
     """Bytes of a file; 0 for any other kind."""
     link: str = ""
-    """What a symlink says, or the path of a hard link's first name."""
+    """The text of a symlink, or the path of a hard link's first name."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The members of a source, as `in_order` has them; the root itself is not one of them.
+    """The members of a source, in the order of `in_order`, without the root itself.
 
-    `unused` are the globs of what was to be excluded that nothing matched, `warnings` what is to be known of links.
+    `unused` are the exclude globs that nothing matches, `warnings` are sentences about links.
     """
 
     entries: tuple[Entry, ...]

@@ -1,8 +1,8 @@
-"""Bytecode that is packed as it is: whether the interpreter will use it.
+"""Check whether the interpreter will use bytecode that is packed as it is.
 
-CPython compares the time and the size of a source with those in the header of its bytecode (PEP 552, unless it says
-otherwise), and compiles at every import what differs. Where `SOURCE_DATE_EPOCH` gives a source another time in the
-archive, its bytecode gets that one, too: it is the same code, and without it no two builds would be the same.
+CPython compares the time and the size of a source with those in the header of its bytecode, unless the header asks for
+another check (PEP 552). If they differ, every import compiles the source. Where `SOURCE_DATE_EPOCH` changes the time of
+a source in the archive, the header gets the new time, too: the code is the same, and builds stay reproducible.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ _HASHED, _CHECKED = 1, 2  # flags
 
 @dataclass
 class Kept:
-    """What becomes of the bytecode of a tree, by paths in it."""
+    """The bytecode in the caches of a tree that needs a new header or a warning, by path."""
 
     retimed: dict[str, bytes] = field(default_factory=dict)
-    """Each with the header that has the time of its source in the archive."""
+    """The new header, with the time that the source has in the archive."""
     stale: list[str] = field(default_factory=list)
-    """What its source is not the source of."""
+    """Bytecode of another version of its source."""
     for_others: list[str] = field(default_factory=list)
-    """What another Python has compiled, where there is none for the interpreter."""
+    """Bytecode of another Python, where there is none for the interpreter."""
 
     def warnings(self, source: Source) -> list[str]:
-        """Return what is to be known of it."""
-        found = []
+        """Return a sentence on stale bytecode and one on that of other Pythons, if there is any."""
+        texts = []
         if self.stale:
-            found.append(
-                f"{_counted(self.stale)} not that of its source, and every import compiles it again. "
+            texts.append(
+                f"{_counted(self.stale)} out of date, and every import compiles the source again. "
                 "Without --bytecode keep it is compiled now."
             )
         if self.for_others:
             tag = source.interpreter.cache_tag
-            found.append(f"{_counted(self.for_others)} for another Python than {tag}, which will not use it.")
-        return found
+            texts.append(f"{_counted(self.for_others)} for another Python than {tag}, which will not use it.")
+        return texts
 
 
 def examine(tree: Tree, source: Source) -> Kept:
@@ -94,19 +94,19 @@ def _source_hash(magic: bytes, path: str) -> bytes:
 
 
 def unusable_modules(tree: Tree, source: Source) -> list[str]:
-    """Return what is to be known of modules without a source: the interpreter refuses what another Python compiled."""
+    """Warn about modules without a source that another Python compiled: the interpreter refuses them."""
     paths = {entry.path for entry in tree.entries}
-    found = []
+    unusable = []
     for entry in tree.entries:
         in_cache = os.path.basename(os.path.dirname(entry.path)) == "__pycache__"
         if entry.path.endswith(".pyc") and entry.kind == "file" and not in_cache and entry.path[:-1] not in paths:
             with open(os.path.join(source.root, entry.path), "rb") as file:
                 if file.read(4).hex() != source.interpreter.magic:
-                    found.append(entry.path)
+                    unusable.append(entry.path)
     tag = source.interpreter.cache_tag
     return (
-        [f"{_counted(found)} for another Python than {tag}, which cannot import it without its source."]
-        if found
+        [f"{_counted(unusable)} for another Python than {tag}, which cannot import it without its source."]
+        if unusable
         else []
     )
 

@@ -1,7 +1,7 @@
-"""Whether what was named looks like installed packages: said before time is spent on packing it.
+"""Check that a tree looks like installed packages, before time is spent on packing it.
 
-check                  refuses what no start could import as it is meant
-warnings  -> [text]    what may be a mistake, and what to do about it
+check                  refuses a tree whose packages no start could import
+warnings  -> [text]    possible mistakes, and what to do about them
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from unpackenv.pack.source import Source, names_in
 _METADATA = (".dist-info", ".egg-info")
 _MODULES = (".py", ".pyc", ".so", ".pth")
 _SITES = ("site-packages", "dist-packages")
-_LAYER = "python"  # where a layer of a cloud function has its packages
-_OF_A_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
+_LAYER = "python"  # the packages of a cloud function's layer
+_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 
 
 def check(source: Source, tree: Tree) -> None:
-    """Raise `PackError` for a tree that holds nothing, or whose packages are where no import looks."""
+    """Raise `PackError` for a tree without files, or whose packages are where no import looks."""
     if not any(entry.kind != "dir" for entry in tree.entries):
-        besides = ", or nothing that is not left out" if names_in(source.root) else ""
+        excluded = ", or all of them are excluded" if names_in(source.root) else ""
         raise PackError(
-            f"holds nothing{besides}", where=source.root, hint="Name the folder that holds the installed packages"
+            f"holds no files{excluded}", where=source.root, hint="Name the folder that holds the installed packages"
         )
     if source.kind == "site-packages":
-        what, hint = _misplaced(source.root, _Members(tree))
-        if what:
-            raise PackError(what, where=source.root, hint=hint)
+        problem, hint = _misplaced(source.root, _Members(tree))
+        if problem:
+            raise PackError(problem, where=source.root, hint=hint)
 
 
 def warnings(source: Source, tree: Tree) -> list[str]:
-    """Return what may be a mistake, a sentence or two each."""
+    """Return possible mistakes, a sentence or two each."""
     members = _Members(tree)
     if not any(map(members.has_importable, source.import_paths)):
         places = " or ".join(os.path.join(source.root, path).rstrip("/") for path in source.import_paths)
         return [f"there is nothing to import in {places}: no module and no package."]
-    found = []
+    texts = []
     top = members.names("")
     if source.kind == "site-packages" and not members.has_metadata(""):
         if "__init__.py" in top:
-            found.append(
+            texts.append(
                 f"{source.root} is a package itself (__init__.py). "
                 "To import it by its name, pack the folder that it is in."
             )
-        marks = [name for name in _OF_A_PROJECT if name in top]
-        if marks:
-            found.append(
-                f"{source.root} is the source of a project ({marks[0]}), and what it needs is not in it. "
+        project_files = [name for name in _PROJECT_FILES if name in top]
+        if project_files:
+            texts.append(
+                f"{source.root} is the source of a project ({project_files[0]}), without the packages that it needs. "
                 "Install it (pip install --target DIR .) and pack DIR."
             )
-    return found
+    return texts
 
 
 class _Members:
-    """What is in each directory of a tree."""
+    """The members of a tree, by directory."""
 
     def __init__(self, tree: Tree) -> None:
         self._kinds = {entry.path: entry.kind for entry in tree.entries}
@@ -82,13 +82,13 @@ class _Members:
         return any(name.endswith(_METADATA) for name in self.names(directory))
 
     def has_modules(self, directory: str) -> bool:
-        """Whether modules, or packages with an `__init__.py`, are right in a directory."""
+        """Whether modules, or packages with an `__init__.py`, are directly in a directory."""
         if any(name.endswith(_MODULES) for name in self.names(directory)):
             return True
         return any(self.has(posixpath.join(directory, name, "__init__.py")) for name in self.names(directory))
 
     def has_importable(self, directory: str) -> bool:
-        """Whether there are modules in a directory, or anywhere below it in what can be a namespace package."""
+        """Whether there are modules in a directory, or below it in what can be namespace packages."""
         if self.has_modules(directory):
             return True
         return any(
@@ -97,16 +97,16 @@ class _Members:
         )
 
     def site_below(self) -> str:
-        """Return the directory, not the root, that packages are installed in, the nearest one; "" if there is none."""
+        """Return the nearest directory below the root with installed packages; "" if there is none."""
         for path in sorted(self._names, key=lambda path: (path.count("/"), path)):
-            named_so = posixpath.basename(path) in _SITES or path == _LAYER
-            if path and (self.has_metadata(path) or (named_so and self.has_importable(path))):
+            has_site_name = posixpath.basename(path) in _SITES or path == _LAYER
+            if path and (self.has_metadata(path) or (has_site_name and self.has_importable(path))):
                 return path
         return ""
 
 
 def _misplaced(root: str, members: _Members) -> tuple[str, str]:
-    """Return what is wrong with a flat tree, and what to do; "" twice if nothing is."""
+    """Return what is wrong with a flat tree, and what to do about it; "" twice for a good one."""
     for path in members.directories():
         if members.has(f"{path}/pyvenv.cfg"):
             return (
@@ -133,6 +133,6 @@ def _misplaced(root: str, members: _Members) -> tuple[str, str]:
 
 def _lies_among_packages(root: str) -> bool:
     parent, name = os.path.split(root)
-    own = f"{name.lower()}_"
-    beside = (each.lower().replace("-", "_") for each in names_in(parent) if each.endswith(_METADATA))
-    return os.path.basename(parent) in _SITES or any(each.startswith(own) for each in beside)
+    prefix = f"{name.lower()}_"
+    metadata = (each.lower().replace("-", "_") for each in names_in(parent) if each.endswith(_METADATA))
+    return os.path.basename(parent) in _SITES or any(each.startswith(prefix) for each in metadata)

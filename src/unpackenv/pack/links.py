@@ -1,7 +1,7 @@
-"""What becomes of the symlinks of a tree that is packed: it will lie elsewhere, and what is outside will not be there.
+"""Decide how symlinks are packed: the tree will be at another place, without the files around it.
 
-A link to a place in the tree stays, made relative. One that leads out is followed (what it leads to is packed in its
-place, as `tar -h` does), kept or refused. The interpreter of a virtual environment is outside on purpose, and is kept.
+A link to a place in the tree becomes relative. One that leads out of it is followed (its target is packed in its place,
+as by `tar -h`), kept or refused. A virtual environment's link to its interpreter leads out on purpose, and is kept.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ OUT = "/"
 """What `leads_to` returns for a link that leads out of the tree."""
 
 _INTERPRETER = re.compile(r"python[\d.]*t?")
-_MOST_HOPS = 40  # from link to link, as for the kernel
+_MOST_HOPS = 40  # from link to link, as many as the kernel allows
 _LEAVE_OUT_OR_KEEP = "Leave it out with --exclude, or pack it as it is with --links keep"
 
 
 class Place(NamedTuple):
-    """A directory that is packed, whose own path has no links: on the disk, and in the tree."""
+    """A packed directory: its real path on the disk, and its path in the tree."""
 
     real: str
     path: str
 
 
 class Links:
-    """The links of one tree, and what became of those that lead out of it: "a -> /b"."""
+    """The links of one tree; `followed` and `kept` are those that lead out of it, as "a -> /b"."""
 
     def __init__(self, source: Source, mode: str) -> None:
         if mode not in MODES:
@@ -45,9 +45,9 @@ class Links:
         self.kept: list[str] = []
 
     def packed_as(self, path: str, places: Sequence[Place]) -> str:
-        """Return what the link at `path` in the tree says in the archive; "" if what it leads to is packed instead.
+        """Return the text of the link at `path` in the archive; "" if its target is packed instead.
 
-        `places` are the tree and, if a link that was followed led here, the directory behind it, inmost last.
+        `places` are the root of the tree and the directories above `path` to which followed links lead, innermost last.
         Raises `PackError` or `OSError`.
         """
         on_disk = os.path.join(self._source.root, path)
@@ -67,7 +67,7 @@ class Links:
             self.kept.append(f"{path} -> {link}")
             return link
         if not os.path.exists(on_disk):
-            raise PackError(f"is a link to {link}, where nothing is", where=on_disk, hint=_LEAVE_OUT_OR_KEEP)
+            raise PackError(f"is a link to {link}, which does not exist", where=on_disk, hint=_LEAVE_OUT_OR_KEEP)
         real = os.path.realpath(on_disk)
         if any(_below(place.real, real) is not None for place in places):
             raise PackError(f"is a link to a directory that it is in ({link})", where=on_disk, hint=_LEAVE_OUT_OR_KEEP)
@@ -80,13 +80,13 @@ class Links:
 
 
 def _inside(path: str, link: str, places: Sequence[Place], on_disk: str) -> str:
-    """Return what a link has to say to lead to the same place in the tree wherever that lies; "" if it leads out."""
-    inmost = places[-1]
-    below = os.path.relpath(os.path.dirname(path) or ".", inmost.path or ".")
+    """Return a text for a link that leads to the same member wherever the tree is; "" if the link leads out."""
+    innermost = places[-1]
+    below = os.path.relpath(os.path.dirname(path) or ".", innermost.path or ".")
     if not os.path.isabs(link) and not _climbs(os.path.join(below, link)):
         return link
-    named = os.path.normpath(os.path.join(inmost.real, below, link))
-    for target in named, os.path.realpath(on_disk):
+    as_written = os.path.normpath(os.path.join(innermost.real, below, link))
+    for target in as_written, os.path.realpath(on_disk):
         for place in reversed(places):
             rest = _below(target, place.real)
             if rest is not None and os.path.lexists(target):
@@ -99,15 +99,15 @@ def _climbs(path: str) -> bool:
 
 
 def _below(path: str, directory: str) -> str | None:
-    """Return what leads from a directory to a path in it, "." for itself; None if it is not in it."""
+    """Return a path relative to a directory, "." for the directory itself; None if the path is not in it."""
     rest = os.path.relpath(path, directory)
     return None if _climbs(rest) else rest
 
 
 def leads_to(entry: Entry, by_path: Mapping[str, Entry]) -> str | None:
-    """Return the path of the member that a link leads to, by way of others; `OUT` for one outside, None for none.
+    """Return the path of the member that an entry leads to: its own, or, of a link, the end of the chain of links.
 
-    That of what is no link is its own.
+    `OUT` is a place outside the tree, None one where the tree has no member.
     """
     if entry.kind != "symlink":
         return entry.path
@@ -118,23 +118,23 @@ def leads_to(entry: Entry, by_path: Mapping[str, Entry]) -> str | None:
         if link.startswith("/"):
             return OUT
         todo += reversed(link.split("/"))
-        found = None
-        while todo and not (found and found.kind == "symlink"):
+        member = None
+        while todo and not (member and member.kind == "symlink"):
             name = todo.pop()
             if name == ".." and not at:
                 return OUT
             at = os.path.normpath(os.path.join("/", at, name)).strip("/")
-            found = by_path.get(at)
-            if at and not found:
+            member = by_path.get(at)
+            if at and not member:
                 return None
-        if not (found and found.kind == "symlink"):
+        if not (member and member.kind == "symlink"):
             return at
-        at, link = os.path.dirname(at), found.link
+        at, link = os.path.dirname(at), member.link
     return None
 
 
 def warnings(links: Links, entries: Sequence[Entry]) -> Iterator[str]:
-    """Yield what is to be known of the links of a tree whose members are `entries`."""
+    """Yield a sentence each on links that were followed, that were kept, and that lead to no member."""
     followed, kept = sorted(links.followed), sorted(links.kept)
     if followed:
         what = "it leads to is packed in its" if len(followed) == 1 else "they lead to is packed in their"
@@ -145,16 +145,16 @@ def warnings(links: Links, entries: Sequence[Entry]) -> Iterator[str]:
         names, packed = one if len(kept) == 1 else many
         yield (
             f"{_counted(kept)} out of the tree, or {names} a place in it by an absolute path, and {packed} "
-            f"({_first(kept)}). {'It holds' if len(kept) == 1 else 'They hold'} only where that is found"
+            f"({_first(kept)}). {'It works' if len(kept) == 1 else 'They work'} only where that place exists"
         )
     by_path = {entry.path: entry for entry in entries}
-    lost = [
+    broken = [
         f"{entry.path} -> {entry.link}"
         for entry in entries
         if entry.kind == "symlink" and leads_to(entry, by_path) is None
     ]
-    if lost:
-        yield f"{_counted(lost)} to nothing that is packed ({_first(lost)})"
+    if broken:
+        yield f"{_counted(broken)} to nothing that is packed ({_first(broken)})"
 
 
 def _counted(links: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""Telling a person how far a long step is: a bar on a terminal, elsewhere a line every ten seconds.
+"""Show how far a long step is: by a bar on a terminal, elsewhere by a line every ten seconds.
 
-The bar is `rich`'s (extra `build`). Where stderr is no terminal there is none, nor for the first process of a
-container: with `docker run --tty` its log is a terminal.
+`rich` draws the bar (extra `build`). The first process of a container shows none: with `docker run --tty` its log is a
+terminal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def step(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show one step of `total` units while entered, as `bar` does; where there is no bar, say when it is over."""
+    """Show one step of `total` units while entered, as `bar` does; without a bar, print at the end how long it took."""
     started = time.monotonic()
     shown = _bar(total) is not None
     with bar(name, total) as show:
@@ -39,7 +39,7 @@ def step(name: str, total: int) -> Iterator[Callable[[int], None]]:
 def bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show one step of `total` units while entered; call what it yields, often, with the units done so far.
 
-    Without a total the units are bytes, and there is no end to be seen.
+    Without a total the units are bytes, and no end is shown.
     """
     progress = _bar(total)
     if progress is None:
@@ -51,7 +51,7 @@ def bar(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 class _Lines:
-    """Says every ten seconds how far a step is."""
+    """Prints every ten seconds how far a step is."""
 
     def __init__(self, name: str, total: int | None) -> None:
         self._name = name
@@ -77,10 +77,10 @@ def _in_words(seconds: float) -> str:
 
 
 def watched(name: str, total: int | None, work: Callable[[], T]) -> T:
-    """Return what `work` returns; meanwhile show how many of `total` bytes it has written, with its child processes.
+    """Return what `work` returns; meanwhile show how many of `total` bytes it and its child processes have written.
 
-    A process of its own draws: a bar is moved by a thread, and a process with threads cannot fork as an
-    unpack wants to. Without a total there is a count of bytes and no end to be seen.
+    A separate process draws: `rich` moves a bar in a thread, and an unpack does not fork in a process with threads.
+    Without a total only the bytes are shown.
     """
     progress = _bar(total, auto_refresh=False)
     if progress is None:
@@ -95,9 +95,9 @@ def watched(name: str, total: int | None, work: Callable[[], T]) -> T:
         return work()
     finally:
         with suppress(BrokenPipeError):
-            os.write(writer, b".")  # not closed only: the processes of an unpack have it open, too
+            os.write(writer, b".")  # closing alone ends nothing: the processes of an unpack have it open, too
         os.close(writer)
-        with suppress(ChildProcessError):  # where SIGCHLD is ignored nobody is there to be waited for
+        with suppress(ChildProcessError):  # where SIGCHLD is ignored, there is no child to wait for
             os.waitpid(pid, 0)
 
 
@@ -115,11 +115,11 @@ def _bar(total: int | None, *, auto_refresh: bool = True) -> Progress | None:
 
 
 def _draw(progress: Progress, name: str, total: int | None, watched: int, stop: int) -> NoReturn:
-    """The whole life of the process that draws; it ends when something comes from `stop`, or nothing can any more."""
+    """Draw until there is something to read from `stop`, or its end; then end this process."""
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that is watched says when it is over
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watched process says when to stop
         written: dict[int, int] = {}
-        if not _readable(stop):  # else it was over at once
+        if not _readable(stop):  # else the work has ended already
             with progress:
                 task = progress.add_task(name, total=total)
                 while not _readable(stop):
@@ -130,12 +130,12 @@ def _draw(progress: Progress, name: str, total: int | None, watched: int, stop: 
 
 
 def _readable(fd: int) -> bool:
-    """Whether there is something to read, or the end, within a moment."""
+    """Whether there is something to read, or the end of file, within a moment."""
     return bool(select.select([fd], [], [], _SECONDS_BETWEEN_LOOKS)[0])
 
 
 def _written(pid: int) -> Iterator[tuple[int, int]]:
-    """Yield `pid` and the processes below it but this one, each with the bytes that it has written (proc_pid_io(5))."""
+    """Yield `pid` and its descendants except this process, each with the bytes that it has written (proc_pid_io(5))."""
     try:
         with open(f"/proc/{pid}/io", encoding="ascii") as file:
             yield pid, next(int(line.split()[1]) for line in file if line.startswith("wchar:"))
@@ -145,5 +145,5 @@ def _written(pid: int) -> Iterator[tuple[int, int]]:
             for child in children:
                 if child != os.getpid():
                     yield from _written(child)
-    except OSError:  # it has just ended, or hides that
+    except OSError:  # the process has just ended, or hides its figures
         return

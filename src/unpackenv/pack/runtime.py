@@ -1,4 +1,4 @@
-"""`unpackenv runtime`: what a final image needs to start an archive, and no more.
+"""`unpackenv runtime`: write what a final image needs to start an archive, and no more.
 
 The wheel of `zstandard` alone installs 24 MB, most of it symbols and a second backend. A runtime is
 this package without what only building needs, its bytecode, and one backend without symbols:
@@ -29,19 +29,19 @@ from unpackenv.archive import codecs
 from unpackenv.archive.codecs import zstd_extension
 from unpackenv.errors import NoSpace, PackError
 
-# What is for the machine that builds, or is made anew: paths within the package.
+# Paths within the package that only a build needs, and the backend, which is copied anew.
 _LEFT_OUT = (
     "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/pack.py", "cli/runtime.py",
     "cli/timings.py", "pack", "py.typed", "report/analyze", "report/timings",
 )  # fmt: skip
-# What a start runs that fails, or that was asked for more than to start, and what is empty: it is compiled when it is
-# imported.
+# Empty modules, and modules that a usual start does not import: for failures, extra settings and other commands. They
+# are compiled when they are imported.
 _WITHOUT_BYTECODE = (
     r"report/|archive/(compare|frames|pooled|refusals|verify|codecs/zstd_stdlib)\.py|"
     r"cli/(doctor|hook|inspect|prune|verify)\.py|start/(cold|log|machine|python|tree|unpack)/__init__\.py|"
     r"start/(log/import_times|python/(hook_file|notfound)|tree/prune|unpack/trace)\.py"
 )
-# What other interpreters run, perhaps older ones: it stays as it was written.
+# Other interpreters, perhaps older ones, run these files: they stay as they were written.
 _FOR_OTHERS = ("archive/interpreter.py", "start/shim/*")
 _CHECK = "from unpackenv.archive import codecs; codecs.get({codec!r}).decoder(); import unpackenv.start.cold.place"
 
@@ -58,13 +58,13 @@ class Runtime:
 def write(directory: str, codec: str = codecs.DEFAULT) -> Runtime:
     """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
 
-    It is for the interpreter that runs this: the C extension is of one Python version and platform.
+    It fits the interpreter that runs this: the C extension is for one Python version and platform.
     Raises `PackError`, `NoSpace`, or `SettingError` for an unknown codec.
     """
     needs_extension = codecs.get(codec).needs_extension
     path = Path(os.path.abspath(directory))
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise PackError("is there and not empty", where=str(path), hint="Name another directory, or remove it")
+        raise PackError("exists and is not empty", where=str(path), hint="Name another directory, or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
@@ -94,7 +94,7 @@ def _copy_package(work: Path) -> None:
 
 
 def _shorten(package: Path) -> None:
-    """Leave out of the sources what people and type checkers need, and a running program does not."""
+    """Remove from the sources what only people and type checkers need."""
     for path in package.rglob("*.py"):
         if not any(map(path.match, _FOR_OTHERS)):
             tree = _Shortened().visit(ast.parse(path.read_bytes()))
@@ -102,7 +102,7 @@ def _shorten(package: Path) -> None:
 
 
 class _Shortened(ast.NodeTransformer):
-    """A syntax tree without docstrings, annotations of functions, and what is under `if TYPE_CHECKING`."""
+    """Removes docstrings, annotations of functions, and code under `if TYPE_CHECKING` from a syntax tree."""
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
@@ -130,11 +130,11 @@ class _Shortened(ast.NodeTransformer):
 
 
 def _copy_backend(work: Path, codec: str) -> bool:
-    """Copy zstandard's C extension and licence; return whether it could be stripped of its symbols."""
-    found = zstd_extension.find()
-    if found is None or found.origin is None:
-        raise PackError("zstandard is not installed here, or without its C extension", where=sys.executable)
-    source = found.origin
+    """Copy zstandard's C extension and licence; return whether its symbols could be stripped."""
+    spec = zstd_extension.find()
+    if spec is None or spec.origin is None:
+        raise PackError("zstandard is not installed here, or lacks its C extension", where=sys.executable)
+    source = spec.origin
     directory = work / os.path.relpath(zstd_extension.DIRECTORY, Path(unpackenv.__file__).parents[1])
     directory.mkdir()
     for licence in _licences():
@@ -147,7 +147,7 @@ def _copy_backend(work: Path, codec: str) -> bool:
             shutil.copy(smaller, copied)
             try:
                 _check(work, codec)
-            except PackError:  # stripping breaks some that were patched
+            except PackError:  # stripping breaks some libraries that were patched
                 shutil.copy(original, copied)
             else:
                 return True
@@ -171,9 +171,9 @@ def _licences() -> Iterator[Path]:
 
 
 def _compile(work: Path, codec: str) -> None:
-    """An image may run it read-only: without bytecode every start would compile it. Docstrings are left out.
+    """Compile the modules that a start with `codec` imports, without docstrings.
 
-    What other codecs need is there as well, and without bytecode.
+    An image may be read-only: there every start would compile them again. Modules of other codecs stay uncompiled.
     """
     others = "|".join(name for name in codecs.names() if name != codec)
     command = ["-m", "compileall", "-q", "-o", "2", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
@@ -189,15 +189,15 @@ def _check(work: Path, codec: str) -> None:
 
 def _run(arguments: list[str], variables: dict[str, str]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-s", *arguments],
         env={**environment, **variables},
         check=False,
         capture_output=True,
         text=True,
     )
-    if done.returncode:
-        raise PackError(f"the runtime does not work ({done.stderr.strip()[-500:]})", where=arguments[-1])
+    if process.returncode:
+        raise PackError(f"the runtime does not work ({process.stderr.strip()[-500:]})", where=arguments[-1])
 
 
 def _size_on_disk(path: Path) -> int:

@@ -1,6 +1,6 @@
-"""The members of a tree that is to be packed, in an order that depends on names only.
+"""Find the members of a tree to pack, in an order that depends on names only.
 
-The tree is only ever read. Paths of members are relative to the tree's root, with `/` between names
+The tree is only read. Paths of members are relative to the tree's root, with `/` between names
 and surrogate escapes for bytes that the file system encoding lacks.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
 from unpackenv.archive import RESERVED
 from unpackenv.errors import PackError, SettingError
-from unpackenv.pack import links as of_links
+from unpackenv.pack import links as symlinks
 from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.links import Links, Place
 from unpackenv.pack.source import Source, unreadable
@@ -25,20 +25,20 @@ def scan(
     source: Source,
     exclude: Sequence[str] = (),
     output: str = "",
-    links: str = of_links.MODES[0],
+    links: str = symlinks.MODES[0],
     on_progress: Callable[[int], None] = lambda size: None,
 ) -> Tree:
-    """Return the members of the tree, without what one of the globs in `exclude` matches, and without `output`.
+    """Return the members of the tree, without `output` and without those that a glob in `exclude` matches.
 
-    A glob is matched, as `fnmatch` does it, against a member's name, its path, and its path below an
-    import path; a directory that matches is dropped with all that is in it. What unpackenv itself
-    keeps at the root of a tree is never a member. `links` is one of `links.MODES`; `on_progress` gets the bytes of
-    the files that were found. Raises `PackError` for sockets, FIFOs and devices, and for what cannot be read.
+    A glob matches as in `fnmatch`: a member's name, its path, or its path below an import path. A directory that
+    matches is dropped with its content. Files that unpackenv itself keeps at the root of a tree are never members.
+    `links` is one of `links.MODES`; `on_progress` gets the bytes of the files found so far. Raises `PackError` for
+    sockets, FIFOs and devices, and for a file or directory that cannot be read.
     """
     latest = _latest_mtime()
     is_excluded = _Excludes(exclude, source.import_paths)
-    treated = Links(source, links)
-    found: list[tuple[Entry, _Inode]] = []
+    tree_links = Links(source, links)
+    members: list[tuple[Entry, _Inode]] = []
     size = 0
     try:
         root = os.stat(source.root)
@@ -51,46 +51,45 @@ def scan(
                     path = os.path.join(directory, item.name)
                     if path.startswith(RESERVED) or item.path == output or is_excluded(path):
                         continue
-                    link = treated.packed_as(path, places) if item.is_symlink() else ""
+                    link = tree_links.packed_as(path, places) if item.is_symlink() else ""
                     entry, inode = _entry(path, item, link, latest)
-                    found.append((entry, inode))
+                    members.append((entry, inode))
                     size += entry.size
                     if entry.kind == "dir":
-                        behind = (Place(os.path.realpath(item.path), path),) if item.is_symlink() else ()
-                        directories.append((path, places + behind))
+                        followed = (Place(os.path.realpath(item.path), path),) if item.is_symlink() else ()
+                        directories.append((path, places + followed))
             on_progress(size)
     except OSError as error:
         raise unreadable(error) from error
-    found.sort(key=lambda pair: _position(pair[0]))
+    members.sort(key=lambda pair: _position(pair[0]))
     _, mtime = _mode_and_mtime(root, latest)
-    entries = tuple(_with_hard_links(found))
-    return Tree(entries, mtime, tuple(is_excluded.unused), tuple(of_links.warnings(treated, entries)))
+    entries = tuple(_with_hard_links(members))
+    return Tree(entries, mtime, tuple(is_excluded.unused), tuple(symlinks.warnings(tree_links, entries)))
 
 
 def left_out(source: Source, tree: Tree, globs: Sequence[str]) -> tuple[list[Entry], list[str]]:
-    """Return the members that `scan` would leave out with these globs, and those globs that something matches."""
+    """Return the members that `scan` would leave out with these globs, and the globs that match a member."""
     is_excluded = _Excludes(globs, source.import_paths)
-    found: list[Entry] = []
+    excluded: list[Entry] = []
     directories: set[str] = set()
     for entry in tree.entries:
         if entry.path.rpartition("/")[0] in directories or is_excluded(entry.path):
-            found.append(entry)
+            excluded.append(entry)
             if entry.kind == "dir":
                 directories.add(entry.path)
-    return found, [glob for glob in globs if glob not in is_excluded.unused]
+    return excluded, [glob for glob in globs if glob not in is_excluded.unused]
 
 
 def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return the entries as they are packed: what is in a directory follows it, its files before its subdirectories.
+    """Return the entries in the order of packing: each directory, then its files, then its subdirectories.
 
-    Names are ordered by their bytes. So the files of one directory are neighbours, and the order
-    depends on nothing but paths.
+    Names are ordered by their bytes. So the files of a directory are neighbours, and the order depends on paths alone.
     """
     return tuple(sorted(entries, key=_position))
 
 
 def without(entries: Iterable[Entry], dropped: Set[str]) -> list[Entry]:
-    """Return the entries whose path is not in `dropped`; the next name of a file that lost its first one takes over."""
+    """Return the entries not in `dropped`; the next hard link of a dropped file becomes the file."""
     sizes: dict[str, int] = {}
     heirs: dict[str, str] = {}
     kept = []
@@ -113,7 +112,7 @@ _KINDS = {stat.S_IFDIR: "dir", stat.S_IFREG: "file", stat.S_IFLNK: "symlink"}
 
 
 class _Excludes:
-    """Whether a path is excluded, given that the directories above it are not."""
+    """Tells whether a path is excluded, if no directory above it is."""
 
     def __init__(self, globs: Sequence[str], import_paths: Sequence[str]) -> None:
         self._globs = [(glob, re.compile(fnmatch.translate(glob.rstrip("/"))).match) for glob in globs]
@@ -135,7 +134,7 @@ class _Excludes:
 
 
 def _entry(path: str, item: os.DirEntry[str], link: str, latest: int | None) -> tuple[Entry, _Inode]:
-    """Return the member at `path`: a link that says `link`, or what is there, behind a link if need be."""
+    """Return the member at `path`: a symlink with the text `link`, or, without one, what a symlink there leads to."""
     status = item.stat(follow_symlinks=not link)
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
@@ -146,10 +145,10 @@ def _entry(path: str, item: os.DirEntry[str], link: str, latest: int | None) -> 
     return Entry(path, kind, *_mode_and_mtime(status, latest), size, link), (status.st_dev, status.st_ino)
 
 
-def _with_hard_links(found: Iterable[tuple[Entry, _Inode]]) -> Iterator[Entry]:
-    """Yield the entries; a file that has been there under another name becomes a hard link to that."""
+def _with_hard_links(members: Iterable[tuple[Entry, _Inode]]) -> Iterator[Entry]:
+    """Yield the entries; a further name of the same file becomes a hard link to the first."""
     first_names: dict[_Inode, str] = {}
-    for entry, inode in found:
+    for entry, inode in members:
         first_name = first_names.setdefault(inode, entry.path) if entry.kind == "file" else entry.path
         yield entry if first_name == entry.path else entry._replace(kind="hardlink", size=0, link=first_name)
 

@@ -1,7 +1,7 @@
-"""What is to be packed: the tree, and the interpreter that will run it.
+"""Recognise a tree of packages, and the interpreter that will run it.
 
-recognise -> Source           where the packages are, and which interpreter they are for
-as_is     -> Source           a tree to be looked at, whatever interpreter it is for
+recognise -> Source           a tree to pack: where its packages are, and which interpreter they are for
+as_is     -> Source           a tree to look at, whatever interpreter it is for
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OTHER_PYTHON = "Name the interpreter that will run it with --python PATH"
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What an interpreter says about itself."""
+    """What an interpreter reports about itself."""
 
     path: str
     implementation: str
@@ -33,9 +33,9 @@ class Interpreter:
     version: str
     """Major and minor number: "3.9"."""
     cache_tag: str
-    """What its bytecode files are called after: "cpython-39"."""
+    """The tag in the names of its bytecode files: "cpython-39"."""
     soabi: str
-    """What its extension modules are called after: "cpython-39-x86_64-linux-gnu"."""
+    """The tag in the names of its extension modules: "cpython-39-x86_64-linux-gnu"."""
     extension_suffixes: tuple[str, ...]
     """Every ending of an extension module that it imports."""
     magic: str
@@ -57,19 +57,19 @@ class Source:
     kind: str
     """"site-packages" for a flat tree, "prefix" for one with `lib/pythonX.Y`, or "venv"."""
     import_paths: tuple[str, ...]
-    """What belongs on `sys.path`, relative to the root; "" is the root itself."""
+    """The directories that belong on `sys.path`, relative to the root; "" is the root itself."""
     bin: str
     """The directory of scripts, relative to the root, or ""."""
     target: str
     """Where it has to be unpacked for its scripts to work, or "" if any place will do."""
     interpreter: Interpreter
-    """The one that will run it."""
+    """The interpreter that will run it."""
 
 
 def recognise(path: str, python: str | None = None) -> Source:
     """Return what the directory `path` holds and which interpreter will run it.
 
-    That is `python` if given, else a virtual environment's own, else the one that runs this.
+    The interpreter is `python` if given, else a virtual environment's own, else the one that runs this.
     Raises `PackError` if there is no such directory or interpreter, or if the tree is for another Python.
     """
     root = os.path.abspath(path)
@@ -90,9 +90,9 @@ def recognise(path: str, python: str | None = None) -> Source:
 
 
 def as_is(path: str, import_paths: Sequence[str] | None = None) -> Source:
-    """Return what the directory `path` holds, to be looked at: it may be for another Python than this one.
+    """Return what the directory `path` holds; it may be for another Python than this one.
 
-    `import_paths` are those relative to it, where they are known. Raises `PackError` if there is no such directory.
+    `import_paths` are relative to it, if they are known. Raises `PackError` if there is no such directory.
     """
     root = os.path.abspath(path)
     _check_root(root)
@@ -111,13 +111,11 @@ def _check_root(root: str) -> None:
     if not os.path.exists(root):
         raise PackError("does not exist", where=root, hint="Name the folder that holds the installed packages")
     if not os.path.isdir(root):
-        raise PackError(
-            "is not a directory", where=root, hint="Name a folder; an archive of tar has to be unpacked first (tar -xf)"
-        )
+        raise PackError("is not a directory", where=root, hint="Name a folder; unpack a tar archive first (tar -xf)")
 
 
 def venv_settings(root: str) -> dict[str, str] | None:
-    """Return what pyvenv.cfg says; `None` if there is none, and so no virtual environment."""
+    """Return the settings in pyvenv.cfg; `None` without that file, which every virtual environment has."""
     try:
         with open(os.path.join(root, "pyvenv.cfg"), encoding="utf-8", errors="surrogateescape") as file:
             pairs = [line.partition("=") for line in file]
@@ -131,14 +129,14 @@ def venv_settings(root: str) -> dict[str, str] | None:
 def _interpreter_path(root: str, python: str | None, is_venv: bool) -> str:
     own = os.path.join(root, "bin", "python")
     if python:
-        found = os.path.abspath(python) if os.sep in python else shutil.which(python)
+        path = os.path.abspath(python) if os.sep in python else shutil.which(python)
     elif is_venv and os.access(own, os.X_OK):
-        found = own
+        path = own
     else:
-        found = sys.executable
-    if not found:
+        path = sys.executable
+    if not path:
         raise PackError("no such interpreter on PATH", where=python or "", hint=_OTHER_PYTHON)
-    return found
+    return path
 
 
 _QUESTIONS = """
@@ -161,7 +159,7 @@ def _ask(path: str) -> Interpreter:
         command = [path, "-I", "-S", "-c", _QUESTIONS, os.path.abspath(facts_of_interpreter.__file__)]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         answers = json.loads(run.stdout)
-    except BlockingIOError:  # a limit, which is no fault of the interpreter
+    except BlockingIOError:  # a limit on processes, not a fault of the interpreter
         raise
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise PackError(f"does not run as a Python 3 interpreter ({error})", where=path, hint=_OTHER_PYTHON) from error
@@ -169,15 +167,15 @@ def _ask(path: str) -> Interpreter:
     interpreter = Interpreter(path=path, **answers)
     if tuple(map(int, interpreter.version.split("."))) < _OLDEST:
         raise PackError(
-            f"is Python {interpreter.version}, and unpacking takes 3.9 or later", where=path, hint=_OTHER_PYTHON
+            f"is Python {interpreter.version}, but unpacking needs 3.9 or later", where=path, hint=_OTHER_PYTHON
         )
     return interpreter
 
 
 def _site_directories(root: str) -> tuple[str, list[tuple[str, str]]]:
-    """Return the install root within the tree, and its import paths, each with the Python that it is for.
+    """Return the install root within the tree, and pairs of Python version and import path.
 
-    A flat tree has none. A Python is "3.9", or "" where the directory does not say (`lib/python3`).
+    A flat tree has none. A version is "3.9", or "" where the directory does not say (`lib/python3`).
     """
     for install_root in _install_roots(root):
         libs = list(_libs(root, install_root))
@@ -259,6 +257,6 @@ def mismatch(where: str, built_for: str, interpreter: Interpreter) -> PackError:
 
 
 def unreadable(error: OSError) -> PackError:
-    """Return the error of ours for something of the tree that cannot be read."""
+    """Translate an OSError for a file or directory of the tree that cannot be read."""
     where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
     return PackError(f"cannot be read ({error.strerror})", where=where)

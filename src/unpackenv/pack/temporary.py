@@ -1,4 +1,4 @@
-"""Temporary directories and commands of a long step: nothing of them is left when it is told to stop."""
+"""Temporary directories and commands of a long step: none of them outlives a stop signal."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ _SECONDS_TO_REMOVE = 0.2
 class Directory:
     """A temporary directory, from `make` on, until this context is left.
 
-    What a stop signal leaves and cannot be removed at once is left to a process that outlives this one: to remove
-    tens of thousands of files takes seconds.
+    After a stop signal another process removes it, and may outlive this one: tens of thousands of files take seconds.
     """
 
     def __init__(self) -> None:
         self._path = ""
 
     def make(self, where: str = "") -> str:
-        """Make it, below the directory `where` or where temporary files belong, and return its path."""
-        # Its name is known before it is there: a signal may come in between.
+        """Make it, in the directory `where` or that of temporary files, and return its path."""
+        # Set before the directory is made: a signal may come in between.
         self._path = os.path.join(where or tempfile.gettempdir(), f"unpackenv-{secrets.token_hex(8)}")
         try:
             os.mkdir(self._path, 0o700)
@@ -48,7 +47,7 @@ class Directory:
             if self._path and (kind is None or issubclass(kind, Exception)):
                 shutil.rmtree(self._path)
         finally:
-            if self._path and os.path.lexists(self._path):  # told to stop, perhaps just now
+            if self._path and os.path.lexists(self._path):  # a stop signal came, perhaps just now
                 _remove_aside(self._path)
 
 
@@ -70,9 +69,9 @@ def _remove_aside(path: str) -> None:
 
 @contextmanager
 def room(where: str, need: str) -> Iterator[None]:
-    """Raise `NoSpace` instead of an `OSError` where a disk, or a quota, is full while files are written below `where`.
+    """Translate the OSError of a full disk or quota into `NoSpace`, for files that are written below `where`.
 
-    `need` says for what and how much: "compiling takes about 3 MB".
+    `need` says what needs how much: "compiling takes about 3 MB".
     """
     try:
         yield
@@ -84,19 +83,19 @@ def room(where: str, need: str) -> Iterator[None]:
 
 
 class Commands:
-    """Commands that threads run. What still runs when this context is left is killed, and none begins any more."""
+    """Commands that threads run. When this context is left, running ones are killed and no new one can start."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
-        self._over = False
+        self._closed = False
 
     def run(
-        self, command: Sequence[str], given: str = "", env: dict[str, str] | None = None
+        self, command: Sequence[str], stdin: str = "", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end and return what came of it; `given` is its standard input."""
+        """Run a command to its end and return its result; `stdin` is the text that it reads."""
         with self._lock:
-            if self._over:
+            if self._closed:
                 raise InterruptedError
             process = subprocess.Popen(
                 command,
@@ -109,7 +108,7 @@ class Commands:
             )
             self._running.add(process)
         try:
-            out, err = process.communicate(given)
+            out, err = process.communicate(stdin)
         finally:
             with self._lock:
                 self._running.discard(process)
@@ -120,7 +119,7 @@ class Commands:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._over = True
+            self._closed = True
             running = list(self._running)
         for process in running:
             process.kill()

@@ -1,4 +1,4 @@
-"""What looks at archives, images, containers and logs for people, and the words that its reports have in common."""
+"""Reports for people on archives, images, containers and logs, and the phrases that they share."""
 
 
 def counted(number: int, noun: str) -> str:

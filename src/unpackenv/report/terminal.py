@@ -1,6 +1,6 @@
-"""Tables for people: as wide as the terminal, in colours; in a pipe as plain lines, each row on one of them.
+"""Tables for people: as wide as the terminal, in colours; in a pipe as plain text, with one line for each row.
 
-Where a table does not fit, its cells are broken into lines between words. Where not even its longest words fit
+Where a table does not fit, its cells are broken into lines between words. Where even its longest words do not fit
 side by side, each row becomes a paragraph, with a line for each cell.
 """
 
@@ -29,8 +29,8 @@ Cell = Union[str, Bar]
 class Table:
     """A table: its title, the heads of its columns, its rows, and a sentence on how to read it.
 
-    `numbers` are the columns whose cells are figures, to be aligned at the right. A cell may have several lines, and
-    has a colour if all it says is one of the words of `styles`.
+    `numbers` are the columns of figures, which are aligned at the right. A cell may have several lines. It has a colour
+    if its whole text is a key of `styles`.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Table:
 
 _MARGIN, _GAP = 2, 2
 _BAR, _SHORTEST_BAR = 20, 8
-_LONG_WORD = 28  # paths and the like, which are broken where need be
+_LONG_WORD = 28  # longer words, such as paths, may be broken
 _NOTE = 120
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BOLD, _DIM, _BAR_COLOUR = "1", "2", "36"
@@ -53,7 +53,7 @@ BOLD_RED, BOLD_GREEN = f"{_BOLD};{RED}", f"{_BOLD};{GREEN}"
 
 
 def show(headline: str, tables: Sequence[Table], conclusion: str = "") -> None:
-    """Write to stdout: lines before the tables and lines behind them, which may be indented."""
+    """Write a headline, tables and a conclusion to stdout; lines of the texts may be indented."""
     screen = _Screen()
     if headline:
         screen.paragraphs(headline)
@@ -67,7 +67,7 @@ def show(headline: str, tables: Sequence[Table], conclusion: str = "") -> None:
 
 
 class _Screen:
-    """Where it goes: how wide that is (None in a pipe), whether it has colours, and what its encoding knows."""
+    """The output: its width (None in a pipe), whether it has colours, and whether its encoding can draw bars."""
 
     def __init__(self) -> None:
         at_terminal = sys.stdout.isatty()
@@ -83,7 +83,7 @@ class _Screen:
         print(text.rstrip())
 
     def paragraphs(self, text: str, margin: int = 0, style: str = "") -> None:
-        """Write the lines of a text, broken into more where need be, with their indentation; lists hang by a dash."""
+        """Write the lines of a text with their indentation, broken to fit; items of lists hang by their dash."""
         for paragraph in text.split("\n"):
             body = paragraph.lstrip(" ")
             indent = " " * (margin + len(paragraph) - len(body))
@@ -99,7 +99,7 @@ class _Screen:
         if rows:
             self.line("")
         if not widths:
-            self._paragraphs(table, rows)
+            self._rows_as_paragraphs(table, rows)
         elif rows:
             self._row(table, [*table.columns], widths, _BOLD)
             if self.width:
@@ -120,12 +120,12 @@ class _Screen:
                 pieces.append(room + styled if name in table.numbers else styled + room)
             self.line(" " * _MARGIN + (" " * _GAP).join(pieces))
 
-    def _paragraphs(self, table: Table, rows: Sequence[Sequence[Cell]]) -> None:
-        """Write each row as a paragraph: the heads of its columns, and beside or below them its cells."""
+    def _rows_as_paragraphs(self, table: Table, rows: Sequence[Sequence[Cell]]) -> None:
+        """Write each row as a paragraph: the heads of its columns, and next to them or below them its cells."""
         assert self.width
-        beside = max(map(_width, table.columns)) + _GAP
-        is_beside = self.width - beside >= _LONG_WORD // 2
-        margin = beside if is_beside else _MARGIN
+        heads_width = max(map(_width, table.columns)) + _GAP
+        side_by_side = self.width - heads_width >= _LONG_WORD // 2
+        margin = heads_width if side_by_side else _MARGIN
         for number, row in enumerate(rows):
             if number:
                 self.line("")
@@ -134,10 +134,10 @@ class _Screen:
                     self._styled(line, _style(cell, table)) for line in self._lines(cell, self.width - margin) if line
                 ]
                 head = self._styled(name, _BOLD) + " " * (margin - _width(name))
-                if lines and not is_beside and name:
+                if lines and not side_by_side and name:
                     self.line(head)
                 for at, line in enumerate(lines):
-                    self.line((head if is_beside and not at else " " * margin) + line)
+                    self.line((head if side_by_side and not at else " " * margin) + line)
         if table.note:
             self.line("")
 
@@ -147,7 +147,7 @@ class _Screen:
         return [line for text in cell.split("\n") for line in _indented(text, width)]
 
     def _bar(self, share: float, length: int) -> str:
-        """Return a bar, made of blocks, or of what the encoding has."""
+        """Return a bar of blocks, or of number signs if the encoding has no blocks."""
         if not self.draws:
             return "#" * round(share * length)
         full, eighths = divmod(round(share * length * 8), 8)
@@ -183,12 +183,12 @@ def _longest(cell: Cell) -> int:
 
 
 def _least(cell: Cell) -> int:
-    """Return how wide a cell must be for its words; long ones may be broken."""
+    """Return how wide a cell must be for its words; long words may be broken."""
     return _SHORTEST_BAR if isinstance(cell, Bar) else min(_LONG_WORD, max(map(_width, cell.split() or [""])))
 
 
 def _indented(text: str, width: int) -> list[str]:
-    """Return a text as lines, all with the indentation that it has."""
+    """Return a text as lines, each with the indentation of the text."""
     body = text.lstrip(" ")
     indent = text[: len(text) - len(body)]
     return [indent + line for line in _wrapped(body, width - len(indent))]
@@ -210,7 +210,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _break(word: str, width: int) -> int:
-    """Return where to break a word that is wider than that: behind a slash, if it has one."""
+    """Return where to break a word that is wider than `width`: after a slash, if it has one."""
     used = at = 0
     while used <= width:
         used += _width(word[at])
@@ -224,5 +224,5 @@ def _width(text: str) -> int:
 
 
 def _printable(text: str) -> str:
-    """Return a text without what a terminal would obey, but for its lines."""
+    """Return a text without control characters that a terminal would obey, except newlines."""
     return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -132,7 +132,7 @@ def test_what_is_no_trace(log_of_all: Path, tmp_path: Path, content: str) -> Non
     (tmp_path / "trace.json").write_text(content)
     done = timings(log_of_all, "--trace", tmp_path / "trace.json")
     assert done.returncode == 125
-    assert "trace.json: is no trace of a start. UNPACKENV_TRACE names the file" in done.stderr
+    assert "trace.json: is not a trace of a start. UNPACKENV_TRACE names the file" in done.stderr
 
 
 def test_nothing_to_compare(log_of_all: Path, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_what_cannot_be_read(tmp_path: Path, log_of_all: Path) -> None:
     (tmp_path / "text.log").write_text("unpackenv: reused 10 files in 3 ms\n")
     done = timings(tmp_path / "text.log")
     assert (done.returncode, done.stdout) == (125, "")
-    assert "text.log: no start is in 1 line. Starts write what can be read here with UNPACKENV_LOG=json" in done.stderr
+    assert "text.log: no start is in 1 line. Set UNPACKENV_LOG=json" in done.stderr
     assert "absent.log: No such file or directory" in timings(tmp_path / "absent.log").stderr
     assert timings(log_of_all, "--html", tmp_path / "nowhere" / "page.html").returncode == 125
     assert timings().returncode == 2

@@ -37,7 +37,7 @@ def test_lines_among_others(tmp_path: Path) -> None:
         b"app-1  | " + line(start(milliseconds=1))
         + b"2023-11-14T22:13:20.123456789Z stderr F " + line(error())
         + b"Traceback (most recent call last):\n\n\xff\xfe\n"
-        + line({"level": "info", "unpackenv": "start"})  # somebody else's JSON
+        + line({"level": "info", "unpackenv": "start"})  # JSON of another program
         + b"unpackenv: reused 10 files\n"
         + line(start(milliseconds=2)),
     )  # fmt: skip
@@ -137,11 +137,12 @@ def test_several_logs_and_standard_input(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_no_start_in_it(tmp_path: Path) -> None:
     with pytest.raises(
-        TimingLogUnreadable, match=r"no start is in 3 lines.*LOG=json or UNPACKENV_LOG_FILE; 2 of the lines are"
+        TimingLogUnreadable,
+        match=r"no start is in 3 lines.*LOG=json or UNPACKENV_LOG_FILE for the starts; 2 of the lines are",
     ):
         read(tmp_path, b"unpackenv: reused\nx | unpackenv: ready 12 ms after the start\nhello\n")
     with pytest.raises(
-        TimingLogUnreadable, match=r"no start is in 0 lines.*with UNPACKENV_LOG=json or UNPACKENV_LOG_FILE$"
+        TimingLogUnreadable, match=r"no start is in 0 lines.*UNPACKENV_LOG=json or UNPACKENV_LOG_FILE for the starts$"
     ):
         read(tmp_path, b"")
     with pytest.raises(FileNotFoundError):

@@ -148,9 +148,11 @@ def test_what_is_on_it(tmp_path: Path, log_of_all: Path) -> None:
     ):  # fmt: skip
         assert heading in texts
     for axis in (
-        "duration of the start in milliseconds", "time of the start (UTC)", "milliseconds since the begin of the trace",
-        "milliseconds since the begin of the start; each outcome has a scale of its own",
-        "milliseconds since the begin of the process",
+        "duration of the start in milliseconds",
+        "time of the start (UTC)",
+        "milliseconds since the beginning of the trace",
+        "milliseconds since the beginning of the start; each outcome has its own scale",
+        "milliseconds since the beginning of the process",
     ):  # fmt: skip
         assert axis in texts
     # Words for the mouse: a phase of a start, a step of a worker.
@@ -228,7 +230,7 @@ main()
 
 
 def test_tables_need_no_library(log_of_all: Path) -> None:
-    """Neither the libraries of the page nor that of the terminal are imported for tables that nobody looks at."""
+    """Tables in a pipe import neither the libraries of the page nor that of the terminal."""
     code = f"""
 import io, sys
 from unpackenv import cli

@@ -1,1 +1,1 @@
-"""`unpackenv analyze`: what an archive would change for an environment or an image, measured and said."""
+"""`unpackenv analyze`: measure and report what an archive would change for an environment or an image."""

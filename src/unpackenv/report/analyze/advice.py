@@ -1,10 +1,10 @@
-"""Whether packing is worth it: what a pull gains against what the starts after it pay.
+"""Whether packing is worth it: what a pull gains, compared with what the starts after it pay.
 
     a pull gains    bytes saved / link speed + seconds to unpack the plain layer - those for the packed one
     a start pays    the seconds of the unpack, in each new container
 
-So it depends on how many containers are started of one pull. What is gained must also be worth another
-moving part: of a small environment there is nothing to gain, whatever the ratio.
+So it depends on how many containers start from one pull. The gain must also be worth another moving
+part: a small environment has too little to gain, whatever the ratio.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from unpackenv.report import amount, counted
 from unpackenv.report.analyze.measure import Measured
 
-# Less than this is not worth an archive, a runtime and an unpack: 0.16 s of a link of 1 Gbit/s.
+# Bytes: 0.16 s on a link of 1 Gbit/s. A smaller saving is not worth an archive, a runtime and an unpack.
 WORTH_SAVING = 20_000_000
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How the image is used: containers that are started on a node for each pull, speed of the link in Mbit/s."""
+    """How the image is used: containers that a node starts for each pull, and the speed of its link in Mbit/s."""
 
     containers: int = 1
     link: float = 1000
@@ -28,23 +28,23 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class Advice:
-    """The verdict, and what it follows from; sizes are in bytes, times in seconds."""
+    """The verdict and the reasons for it; sizes are in bytes, times in seconds."""
 
     worth_it: bool
     verdict: str
     reasons: list[str]
     saved: float
-    """What the registry holds less, and each pull moves less."""
+    """By how much less the registry holds and each pull moves."""
     gained: float
-    """What a pull is faster."""
+    """By how much a pull is faster."""
     paid: float
-    """What each start of a new container is slower."""
+    """By how much each start of a new container is slower."""
     break_even: int
-    """Up to how many containers for each pull the packed image is faster in all."""
+    """The largest number of containers for each pull with which the packed image is faster in all."""
 
 
 def advise(measured: Measured, circumstances: Circumstances) -> Advice:
-    """Return the advice for an environment of which that was measured."""
+    """Return the advice for an environment with these measurements."""
     plain, packed, paid = measured.plain, measured.packed, measured.start
     saved = plain.gzip - packed.gzip
     gained = transfer(saved, circumstances) + plain.seconds - packed.seconds
@@ -69,7 +69,7 @@ def advise(measured: Measured, circumstances: Circumstances) -> Advice:
 
 
 def transfer(size: float, circumstances: Circumstances) -> float:
-    """Return the seconds that so many bytes take on the link."""
+    """Return the seconds that `size` bytes take on the link."""
     return size * 8 / (circumstances.link * 1e6)
 
 
@@ -108,8 +108,8 @@ def _of_alternatives(measured: Measured, saved: float) -> list[str]:
     less = measured.plain.gzip - zstd
     if saved <= 0 or less <= 0:
         return []
-    of_that = f"{less / saved:.0%} of that saving without unpackenv"
-    return [f"a plain layer compressed with zstd (docker buildx, compression=zstd) has {amount(zstd)}: {of_that}"]
+    share = f"{less / saved:.0%} of that saving without unpackenv"
+    return [f"a plain layer compressed with zstd (docker buildx, compression=zstd) has {amount(zstd)}: {share}"]
 
 
 def _of_disk(measured: Measured) -> str:

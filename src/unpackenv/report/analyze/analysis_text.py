@@ -12,7 +12,7 @@ from unpackenv.report.terminal import Cell, Table
 
 _MOST_PACKAGES, _MOST_DUPLICATES, _MOST_ENDINGS = 12, 5, 4
 _WORTH_A_LINE = 50_000  # bytes
-_MANY = 10  # containers, for the figures of a node that has more than one
+_MANY = 10  # containers, for the figures of a node with more than one
 
 
 def show(analysis: Analysis) -> None:
@@ -61,14 +61,14 @@ def _kinds(analysis: Analysis) -> Iterator[Table]:
 
 def _needless(analysis: Analysis) -> Iterator[Table]:
     rows = []
-    for one in analysis.needless:
-        if one.size >= _WORTH_A_LINE:
-            globs = " ".join(f"--exclude {_quoted(glob)}" for glob in one.exclude)
-            how = "\n  ".join(filter(None, (globs, one.hint))) if globs else one.hint
-            rows.append((one.name, amount(one.size), f"{one.files:,}", how))
+    for needless in analysis.needless:
+        if needless.size >= _WORTH_A_LINE:
+            globs = " ".join(f"--exclude {_quoted(glob)}" for glob in needless.exclude)
+            how = "\n  ".join(filter(None, (globs, needless.hint))) if globs else needless.hint
+            rows.append((needless.name, amount(needless.size), f"{needless.files:,}", how))
     if analysis.duplicates:
-        wasted = sum(one.wasted for one in analysis.duplicates)
-        files = sum(len(one.paths) for one in analysis.duplicates)
+        wasted = sum(duplicate.wasted for duplicate in analysis.duplicates)
+        files = sum(len(duplicate.paths) for duplicate in analysis.duplicates)
         rows.append(("files that are there twice or more", amount(wasted), f"{files:,}", "the largest are below"))
     note = "" if rows else f"Nothing of more than {amount(_WORTH_A_LINE)}."
     columns = ("what", "size", "files", "how to leave it out")
@@ -89,7 +89,7 @@ def _duplicates(analysis: Analysis) -> Iterator[Table]:
 def _measured(analysis: Analysis) -> Iterator[Table]:
     measured, machine = analysis.measured, analysis.machine
     plain, packed, link = measured.plain, measured.packed, analysis.circumstances
-    how = f"Compression estimated by {amount(measured.sample)}, the rest measured" if measured.sample else "Measured"
+    how = f"Compression estimated from {amount(measured.sample)}, the rest measured" if measured.sample else "Measured"
     place = f"{machine['file_system']} at {machine['directory']}"
     title = f"{how} here, with {machine['cpus']} CPUs, {machine['machine']}, on {place}"
     rows = [
@@ -122,8 +122,8 @@ def _how_measured(analysis: Analysis) -> Iterator[str]:
     if machine["slow"]:
         micros = machine["seconds_a_file"] * 1e6
         yield (
-            f"warning: to make a file takes {micros:.0f} µs here, where 25 are usual, so the times say little. On ext4 "
-            "that is so for minutes after many files were removed. TMPDIR can name another directory."
+            f"warning: making a file takes {micros:.0f} µs here instead of the usual 25, so the times say little. On "
+            "ext4 that lasts for minutes after many files were removed. TMPDIR can name another directory."
         )
 
 
@@ -137,7 +137,7 @@ def _verdict(analysis: Analysis) -> Iterator[str]:
 def _table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], note: str = "", *, text: Sequence[str]
 ) -> Table:
-    """Return a table whose columns are figures, but for those of `text`."""
+    """Return a table whose columns are figures, except those in `text`."""
     return Table(title, columns, rows, note, frozenset(columns) - {*text})
 
 

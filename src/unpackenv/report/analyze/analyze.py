@@ -1,7 +1,7 @@
 """`unpackenv analyze`: what is in an environment, what it costs plain and packed, and whether packing is worth it.
 
-subject -> contents -> measure -> advice, each in a module of its own; here is their order. How it reads is in
-`analysis_text`.
+subject -> contents -> measure -> advice, each in a module of its own; here is their order. `analysis_text` shows the
+result.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Analysis:
     advice: Advice
     circumstances: Circumstances
     machine: dict[str, Any]
-    """What it was measured on."""
+    """Facts about the machine that measured it."""
 
 
 def analyze(
@@ -47,34 +47,34 @@ def analyze(
     follow: str = links.MODES[0],
     quick: bool = False,
 ) -> Analysis:
-    """Analyse the tree, archive or image at `path`, without what the globs in `exclude` leave out.
+    """Analyse the tree, archive or image at `path`, without the members that globs in `exclude` match.
 
-    `follow` is one of `links.MODES`, for a tree. With `quick` compression is estimated from a sample.
+    `follow` is one of `links.MODES`, for a tree. With `quick`, compression is estimated from a sample.
     Raises `UnpackenvError`.
     """
     with Directory() as work, Directory() as measuring:
         subject = open_subject(path, site, work.make())
-        described = subject.source
-        # Links of an image, or of an archive, lead out of it to what is not on this machine.
+        source = subject.source
+        # Links that lead out of an image or an archive have no target on this machine.
         mode = follow if subject.kind == "directory" else "keep"
         with progress.bar("scan", None) as show_size:
-            tree = scan.scan(described, exclude, links=mode, on_progress=show_size)
-        layout.check(described, tree)
-        # What is left out is in the archive that there is: another one has to be made.
+            tree = scan.scan(source, exclude, links=mode, on_progress=show_size)
+        layout.check(source, tree)
+        # An archive of all members says nothing about fewer: measure a new one.
         archive = "" if exclude else subject.archive
         needed = measure.scratch_needed(tree)
         place = scratch.choose(needed)
-        with room(place.directory, f"to measure takes {needed / 1e6:.0f} MB"):
-            measured = measure.measure(described, tree, archive, measuring.make(place.directory), quick=quick)
-        with progress.bar("look for what nobody needs", 2) as show:
-            needless = contents.needless(described, tree)
+        with room(place.directory, f"measuring takes {needed / 1e6:.0f} MB"):
+            measured = measure.measure(source, tree, archive, measuring.make(place.directory), quick=quick)
+        with progress.bar("look for needless files", 2) as show:
+            needless = contents.needless(source, tree)
             show(1)
-            duplicates = contents.duplicates(described, tree)
+            duplicates = contents.duplicates(source, tree)
             show(2)
         return Analysis(
             subject=subject,
-            packages=contents.packages(described, tree, measured.toc, measured.of_archive),
-            kinds=contents.kinds(described, tree),
+            packages=contents.packages(source, tree, measured.toc, measured.archive_factor),
+            kinds=contents.kinds(source, tree),
             needless=needless,
             duplicates=duplicates,
             measured=measured,
@@ -106,8 +106,8 @@ def fields(analysis: Analysis) -> dict[str, Any]:
         **({"image": subject.facts} if subject.kind == "image" else {"given": subject.facts} if subject.facts else {}),
         "packages": [asdict(package) for package in analysis.packages],
         "kinds": [asdict(kind) for kind in analysis.kinds],
-        "needless": [asdict(one) for one in analysis.needless],
-        "duplicates": [{**asdict(one), "wasted": one.wasted} for one in analysis.duplicates],
+        "needless": [asdict(needless) for needless in analysis.needless],
+        "duplicates": [{**asdict(duplicate), "wasted": duplicate.wasted} for duplicate in analysis.duplicates],
         "measured": {
             "estimate": bool(measured.sample),
             "sample": measured.sample,

@@ -1,4 +1,4 @@
-"""What is in a tree: packages by size, kinds of files, and what nobody needs at run time. Nothing is ever removed."""
+"""What is in a tree: packages by size, kinds of files, and needless files. Nothing is ever removed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NEEDLESS = (
         "older packages import pkg_resources, which is of setuptools",
     ),
 )  # fmt: skip
-"""What it is, the globs for `pack --exclude` that leave it out, and when not to."""
+"""The name of a group of files, the globs for `pack --exclude` that leave it out, and when to keep it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of files; `endings` are what names of data end with, largest first."""
+    """A kind of files; `endings` are the suffixes of data files with their bytes, largest first."""
 
     name: str
     files: int
@@ -68,7 +68,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class Needless:
-    """What is not needed at run time as a rule: bytes, the globs that leave it out (none for symbols), a caveat."""
+    """Files that are not needed at run time as a rule.
+
+    `exclude` are the globs that leave them out (none for symbols), `hint` says when they are needed, or how to remove
+    them.
+    """
 
     name: str
     files: int
@@ -79,7 +83,7 @@ class Needless:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Files of one content, `size` bytes each."""
+    """Files with the same content, `size` bytes each."""
 
     size: int
     paths: list[str]
@@ -93,12 +97,13 @@ class Duplicate:
 # --- packages ----------------------------------------------------------------------------------
 
 
-def packages(described: Source, tree: Tree, toc: Toc, factor: float) -> list[Package]:
+def packages(source: Source, tree: Tree, toc: Toc, factor: float) -> list[Package]:
     """Return the distributions, largest first.
 
-    Each has its share of every frame of the archive that it is in, by bytes; `factor` corrects the sizes of frames.
+    A distribution gets a share of every frame that it is in, in proportion to its bytes there. `factor` corrects the
+    sizes of frames.
     """
-    owner = distributions.owners(described)
+    owner = distributions.owners(source)
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for entry in tree.entries:
@@ -106,8 +111,8 @@ def packages(described: Source, tree: Tree, toc: Toc, factor: float) -> list[Pac
             sizes[owner(entry.path)] += entry.size
             counts[owner(entry.path)] += 1
     stored = _stored(toc, owner)
-    found = (Package(name, counts[name], sizes[name], stored[name] * factor) for name in sizes)
-    return sorted(found, key=lambda package: (-package.size, package.name))
+    unsorted = (Package(name, counts[name], sizes[name], stored[name] * factor) for name in sizes)
+    return sorted(unsorted, key=lambda package: (-package.size, package.name))
 
 
 def _stored(toc: Toc, owner: Callable[[str], str]) -> Counter[str]:
@@ -135,23 +140,23 @@ def _stored(toc: Toc, owner: Callable[[str], str]) -> Counter[str]:
 # --- kinds of files ----------------------------------------------------------------------------
 
 
-def kinds(described: Source, tree: Tree) -> list[Kind]:
+def kinds(source: Source, tree: Tree) -> list[Kind]:
     """Return the kinds of files, largest first."""
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     endings: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for entry in _files(tree):
-        kind = _kind(described, entry)
+        kind = _kind(source, entry)
         sizes[kind] += entry.size
         counts[kind] += 1
         if kind == _DATA:
             endings[kind][os.path.splitext(entry.path)[1].lower() or "no ending"] += entry.size
-    found = (Kind(kind, counts[kind], sizes[kind], dict(endings[kind].most_common())) for kind in sizes)
-    return sorted(found, key=lambda kind: (-kind.size, kind.name))
+    unsorted = (Kind(kind, counts[kind], sizes[kind], dict(endings[kind].most_common())) for kind in sizes)
+    return sorted(unsorted, key=lambda kind: (-kind.size, kind.name))
 
 
-def _kind(described: Source, entry: Entry) -> str:
-    if checks.is_shared_object(entry.path) or _is_program(described, entry):
+def _kind(source: Source, entry: Entry) -> str:
+    if checks.is_shared_object(entry.path) or _is_program(source, entry):
         return _NATIVE
     code = _CODE.get(os.path.splitext(entry.path)[1])
     if code:
@@ -159,10 +164,10 @@ def _kind(described: Source, entry: Entry) -> str:
     return _METADATA if ".dist-info/" in entry.path or ".egg-info" in entry.path else _DATA
 
 
-def _is_program(described: Source, entry: Entry) -> bool:
+def _is_program(source: Source, entry: Entry) -> bool:
     if entry.size < _SMALLEST_PROGRAM or entry.path.endswith((".py", ".pyc", ".pyi")):
         return False
-    with open(os.path.join(described.root, entry.path), "rb") as file:
+    with open(os.path.join(source.root, entry.path), "rb") as file:
         return file.read(len(_ELF)) == _ELF
 
 
@@ -170,43 +175,43 @@ def _files(tree: Tree) -> Iterator[Entry]:
     return (entry for entry in tree.entries if entry.kind == "file")
 
 
-# --- what nobody needs -------------------------------------------------------------------------
+# --- needless files ----------------------------------------------------------------------------
 
 
-def needless(described: Source, tree: Tree) -> list[Needless]:
-    """Return what is not needed at run time as a rule, largest first; some of it may be in several of them."""
-    found = []
+def needless(source: Source, tree: Tree) -> list[Needless]:
+    """Return the groups of files that are not needed at run time as a rule, largest first; a file may be in several."""
+    groups = []
     for name, globs, hint in NEEDLESS:
-        entries, used = scan.left_out(described, tree, globs)
+        entries, used = scan.left_out(source, tree, globs)
         files = [entry for entry in entries if entry.kind == "file"]
         if files:
-            found.append(Needless(name, len(files), sum(entry.size for entry in files), used, hint))
-    symbols = _symbols(described, tree)
+            groups.append(Needless(name, len(files), sum(entry.size for entry in files), used, hint))
+    symbols = _symbols(source, tree)
     if symbols:
-        found.append(symbols)
-    return sorted(found, key=lambda one: -one.size)
+        groups.append(symbols)
+    return sorted(groups, key=lambda group: -group.size)
 
 
-def _symbols(described: Source, tree: Tree) -> Needless | None:
-    """Return what stripping would take from shared objects and programs: each is stripped, into a copy."""
+def _symbols(source: Source, tree: Tree) -> Needless | None:
+    """Return the symbols that stripping would remove from shared objects and programs: it strips a copy of each."""
     if not shutil.which("strip"):
         return None
-    native = [entry for entry in _files(tree) if _kind(described, entry) == _NATIVE]
+    native = [entry for entry in _files(tree) if _kind(source, entry) == _NATIVE]
     with Directory() as temporary, Commands() as commands:
         scratch = temporary.make()
 
         def stripped(job: tuple[int, Entry]) -> int:
             number, entry = job
             copy = os.path.join(scratch, str(number))
-            return _stripped(os.path.join(described.root, entry.path), entry.size, copy, commands)
+            return _stripped(os.path.join(source.root, entry.path), entry.size, copy, commands)
 
         saved = [size for size in in_order(stripped, enumerate(native), _cpus(), 2 * _cpus()) if size > 0]
-    hint = "strip --strip-unneeded takes them out; of a library that auditwheel has changed it may break"
+    hint = "strip --strip-unneeded removes them; it may break a library that auditwheel has changed"
     return Needless("symbols that only debuggers and linkers read", len(saved), sum(saved), [], hint) if saved else None
 
 
 def _stripped(path: str, size: int, copy: str, commands: Commands) -> int:
-    """Return by how many bytes strip makes a file smaller; 0 where it cannot."""
+    """Return by how many bytes strip makes a file smaller; 0 if it fails."""
     if commands.run(["strip", "--strip-unneeded", "-o", copy, path]).returncode:
         return 0
     saved = size - os.path.getsize(copy)
@@ -214,16 +219,16 @@ def _stripped(path: str, size: int, copy: str, commands: Commands) -> int:
     return saved
 
 
-def duplicates(described: Source, tree: Tree) -> list[Duplicate]:
-    """Return the files that are there more than once, byte by byte, not counting small ones and hard links."""
+def duplicates(source: Source, tree: Tree) -> list[Duplicate]:
+    """Return the files that are there more than once with the same content, except small ones and hard links."""
     by_size: defaultdict[int, list[str]] = defaultdict(list)
     for entry in _files(tree):
         if entry.size >= _SMALLEST_DUPLICATE:
             by_size[entry.size].append(entry.path)
-    found = []
+    unsorted = []
     for size, paths in by_size.items():
-        found += [Duplicate(size, same) for same in _same(described.root, paths)] if len(paths) > 1 else []
-    return sorted(found, key=lambda duplicate: (-duplicate.wasted, duplicate.paths))
+        unsorted += [Duplicate(size, same) for same in _same(source.root, paths)] if len(paths) > 1 else []
+    return sorted(unsorted, key=lambda duplicate: (-duplicate.wasted, duplicate.paths))
 
 
 def _same(root: str, paths: Iterable[str]) -> Iterator[list[str]]:

@@ -1,9 +1,9 @@
-"""Packages inside the layers of an image: what `docker save` writes, or an OCI image layout, as a tar.
+"""Find packages in the layers of an image: a tar that `docker save` wrote, or one of an OCI image layout.
 
     layers, from the last to the first -> what a container would see -> site directories -> one of them, on the disk
 
-A path counts as the last layer that has it left it; a whiteout (`.wh.NAME`, `.wh..wh..opq`) hides what
-earlier layers have. Nothing outside the site directory that is asked for is ever written.
+Of several layers with the same path the last one counts; a whiteout (`.wh.NAME`, `.wh..wh..opq`) hides paths of
+earlier layers. Nothing outside the chosen site directory is ever written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOOK_EVERY = 500  # members
 
 @dataclass(frozen=True)
 class _Item:
-    """A path as one layer has it; its bytes are at `content`: that path, or the file that it is a hard link of."""
+    """A path in one layer. `content` is the path that has its bytes: its own, or the one that a hard link names."""
 
     layer: int
     kind: str
@@ -40,7 +40,7 @@ class _Item:
 
 @dataclass
 class Image:
-    """An image in a tar: how many layers, their bytes unpacked, and the bytes of each site directory, largest first."""
+    """An image in a tar: its layers, their unpacked size, and the size of each site directory, largest first."""
 
     path: str
     layers: list[str]
@@ -51,7 +51,7 @@ class Image:
     _items: dict[str, _Item] = field(default_factory=dict, repr=False)
 
     def read(self, on_progress: Callable[[int], None]) -> None:
-        """Find out what is in the layers; `on_progress` gets the bytes of them that are read."""
+        """Find out what is in the layers; `on_progress` gets how many of a layer's bytes are read."""
         with _opened(self.path) as outer:
             self._look_through(outer, on_progress)
         # A layer need not have an entry for each directory.
@@ -64,10 +64,10 @@ class Image:
             raise PackError("has no installed packages in its layers (no .dist-info)", where=self.path)
 
     def _look_through(self, outer: tarfile.TarFile, on_progress: Callable[[int], None]) -> None:
-        hidden: set[str] = set()  # by later layers: a path, or with "/" behind it what is below
+        hidden: set[str] = set()  # by later layers: a path, or, with a "/" at its end, all paths below it
         for number in reversed(range(len(self.layers))):
             hides = set()
-            files: dict[str, tuple[str, int]] = {}  # of this layer: where their bytes are, and how many
+            files: dict[str, tuple[str, int]] = {}  # of this layer: the path of their bytes, and how many
             for member in _members(outer, self.layers[number], on_progress):
                 path = _plain(member.name)
                 above, _, name = path.rpartition("/")
@@ -121,12 +121,12 @@ class Image:
         for path, link in links:
             at = os.path.join(to, path)
             os.makedirs(os.path.dirname(at), exist_ok=True)
-            if not os.path.lexists(at):  # a later layer may have made a directory of it, and not say so
+            if not os.path.lexists(at):  # a later layer may have files below it, and no entry for it
                 os.symlink(link, at)
 
 
 def find(path: str) -> Image | None:
-    """Return the image in the tar at `path`, not read yet; None if there is none in it.
+    """Return the image in the tar at `path`, not read yet; None if the file holds none.
 
     Raises `PackError` for several images in one, or `ArchiveCorrupt`.
     """
@@ -150,7 +150,7 @@ def find(path: str) -> Image | None:
 
 
 def _oci(outer: tarfile.TarFile, index: dict[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Yield layers and configuration of the images that an index lists, of what BuildKit attests none."""
+    """Yield layers and configuration of each image in an index, except BuildKit's attestations."""
     for entry in index["manifests"]:
         if (entry.get("platform") or {}).get("architecture") == "unknown":
             continue
@@ -170,7 +170,7 @@ def _json(outer: tarfile.TarFile, name: str) -> Any:
 
 
 def _member(outer: tarfile.TarFile, name: str) -> IO[bytes]:
-    """Return a file in the tar; a link, as docker save makes them for layers that are the same, is followed."""
+    """Return a file in the tar; links are followed (docker save makes them for equal layers)."""
     try:
         file = outer.extractfile(name)
     except KeyError:
@@ -182,12 +182,12 @@ def _member(outer: tarfile.TarFile, name: str) -> IO[bytes]:
 
 @contextmanager
 def _opened(path: str) -> Iterator[tarfile.TarFile]:
-    """Open the outer tar, compressed or not; what is wrong in it is an error of ours that names it."""
+    """Open the outer tar, compressed or not; translate errors in it into `ArchiveCorrupt` with its path."""
     try:
         with tarfile.open(path) as outer:
             yield outer
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, LookupError) as error:
-        raise ArchiveCorrupt(f"is not what docker save or an OCI layout has ({error})", where=path) from error
+        raise ArchiveCorrupt(f"is not an image of docker save or an OCI layout ({error})", where=path) from error
     except ArchiveCorrupt as error:
         error.where = path
         raise
@@ -196,14 +196,14 @@ def _opened(path: str) -> Iterator[tarfile.TarFile]:
 def _contents(
     outer: tarfile.TarFile, name: str, on_progress: Callable[[int], None]
 ) -> Iterator[tuple[tarfile.TarInfo, Callable[[], IO[bytes]]]]:
-    """Yield each member of a layer, with a function that opens its data; it is to be called before the next one."""
+    """Yield each member of a layer, with a function that opens its data; call that before the next member."""
     blob = _member(outer, name)
     with _layer(blob) as layer:
         for count, member in enumerate(layer):
             yield member, lambda member=member: cast("IO[bytes]", layer.extractfile(member))  # type: ignore[misc]
             if count % _LOOK_EVERY == 0:
                 on_progress(blob.tell())
-                layer.members = []  # type: ignore[attr-defined]  # else it remembers each
+                layer.members = []  # type: ignore[attr-defined]  # else tarfile keeps every member in memory
 
 
 def _layer(blob: IO[bytes]) -> tarfile.TarFile:
@@ -231,7 +231,7 @@ def _item(layer: int, path: str, member: tarfile.TarInfo, files: dict[str, tuple
 
 
 def _write(data: IO[bytes], member: tarfile.TarInfo, paths: list[str]) -> None:
-    """Write a file with all its names."""
+    """Write a file, with hard links for its other names."""
     first, *others = paths
     for path in paths:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -252,6 +252,6 @@ def _above(path: str) -> Iterator[str]:
 
 
 def _plain(name: str) -> str:
-    """Return a name in a layer relative to the root; "" for one that leaves it."""
+    """Return a name in a layer relative to the root; "" for one that leads out of it."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return "" if ".." in parts else "/".join(parts)

@@ -1,9 +1,8 @@
-"""What a tree costs as a plain layer of an image and packed, measured on this machine.
+"""Measure on this machine what a tree costs as a plain layer of an image, and packed.
 
-A layer is the tar of what is in it. It is compressed as registries hold it, with gzip at its default
-level, which is what `docker build` does, and unpacked by stock tar, which is what a pull does. The
-packed form is made by the code of `pack`, with its defaults but for the bytecode, which stays as it is, and
-unpacked by the code of a start.
+A layer is a tar. It is compressed as by `docker build`, with gzip at its default level, and unpacked by stock tar,
+as by a pull. The packed form is made by the code of `pack` with its defaults, except that bytecode stays as it is,
+and unpacked by the code of a start.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from unpackenv.archive.toc import Toc
 from unpackenv.archive.writer import Input
 from unpackenv.errors import PackError
 from unpackenv.pack import pack as packing
-from unpackenv.pack import progress, runtime, scan, source
+from unpackenv.pack import progress, runtime, scan
 from unpackenv.pack.entries import Entry, Tree
-from unpackenv.pack.source import Source
+from unpackenv.pack.source import Source, as_is
 from unpackenv.start.bootstrap import Unpack
 from unpackenv.start.output import Log
 from unpackenv.start.report import Report
@@ -41,7 +40,7 @@ _PIECE = 1 << 20
 _RUNS, _SECONDS_FOR_RUNS = 3, 5.0
 _BLOCK = 512
 _CODEC = codecs.get(codecs.DEFAULT)
-_FRAME, _SAMPLES = _CODEC.frame_size, 4  # so many frames are a sample
+_FRAME, _SAMPLES = _CODEC.frame_size, 4  # the frames of a sample
 
 
 class Levels(NamedTuple):
@@ -56,7 +55,7 @@ _EXACT, _QUICK = Levels(6, _CODEC.level), Levels(1, 3)
 
 @dataclass(frozen=True)
 class Layer:
-    """Something as a layer of an image: bytes as gzip and as zstd, bytes on the disk, seconds to unpack it there."""
+    """A layer of an image: its bytes as gzip and as zstd, its bytes on the disk, and the seconds to unpack it there."""
 
     gzip: float
     zstd: float
@@ -77,85 +76,85 @@ class Measured:
     """What was measured; sizes are in bytes, times in seconds."""
 
     sample: int
-    """0, or the bytes of the sample by which sizes are estimated: of the plain layer as gzip, and of the archive."""
+    """The bytes of the sample from which the sizes of plain layer and archive are estimated; 0 if they are measured."""
     plain: Layer
     archive: float
     """Bytes of the archive."""
     packed: Layer
     """Archive and runtime."""
     runtime: int
-    """Bytes of the runtime on the disk; 0 where none can be made here."""
+    """Bytes of the runtime on the disk; 0 if none can be made here."""
     unpack: list[float]
-    """Seconds of each unpack of the archive at a place of its own, the cold part of a start."""
+    """Seconds of each unpack of the archive to a new place, the cold part of a start."""
     workers: int
     toc: Toc
-    """Of the archive."""
-    of_archive: float
-    """What the sizes of its frames are to be multiplied by."""
+    """The table of contents of the archive."""
+    archive_factor: float
+    """The factor that corrects the sizes of its frames."""
 
     @property
     def start(self) -> float:
-        """Seconds that a cold start takes longer than one of a plain image: the median of the unpacks."""
+        """The seconds that a cold start adds to one of a plain image: the median of the unpacks."""
         return statistics.median(self.unpack)
 
 
-def measure(described: Source, tree: Tree, archive: str, scratch: str, *, quick: bool) -> Measured:
-    """Measure a tree, and `archive`, which is made of it unless there is one; `scratch` is an empty directory.
+def measure(source: Source, tree: Tree, archive: str, scratch: str, *, quick: bool) -> Measured:
+    """Measure a tree and `archive`; for "" an archive of the tree is made. `scratch` is an empty directory.
 
-    With `quick`, layer and archive are made at levels that are quick, and their sizes corrected by what a sample
-    shows; times are those of the whole tree all the same.
+    With `quick`, layer and archive are made at quick levels, and a sample corrects their sizes. Times are still those
+    of the whole tree.
     """
-    levels, sample, of_gzip, of_archive = _EXACT, 0, 1.0, 1.0
+    levels, sample, gzip_factor, archive_factor = _EXACT, 0, 1.0, 1.0
     if quick and sum(entry.size for entry in tree.entries) > _SAMPLES * _FRAME:
         levels = _QUICK
-        sample, of_gzip, of_archive = _correction(described, tree, _EXACT, _QUICK)
-    plain = _layer(packing.members(described.root, tree.entries, {}), levels.gzip, "layer, plain", scratch)
+        sample, gzip_factor, archive_factor = _correction(source, tree, _EXACT, _QUICK)
+    plain = _layer(packing.members(source.root, tree.entries, {}), levels.gzip, "layer, plain", scratch)
     if archive:
-        of_archive = 1.0
+        archive_factor = 1.0
         with reader.open_archive(archive) as opened:
             toc = opened.toc
     else:
         archive = os.path.join(scratch, f"packed.tar{_CODEC.suffixes[0]}")
-        toc = _pack(described, tree, levels.archive, archive)
+        toc = _pack(source, tree, levels.archive, archive)
     packed = _layer([_file(archive)], _EXACT.gzip, "layer, packed", scratch)
-    of_runtime = _runtime(scratch)
+    runtime_layer = _runtime(scratch)
     runs, workers = _unpack_often(archive, scratch)
     return Measured(
         sample=sample,
-        plain=replace(plain, gzip=plain.gzip * of_gzip),
-        archive=os.path.getsize(archive) * of_archive,
-        packed=packed * of_archive + of_runtime if of_runtime else packed * of_archive,
-        runtime=round(of_runtime.disk) if of_runtime else 0,
+        plain=replace(plain, gzip=plain.gzip * gzip_factor),
+        archive=os.path.getsize(archive) * archive_factor,
+        packed=packed * archive_factor + runtime_layer if runtime_layer else packed * archive_factor,
+        runtime=round(runtime_layer.disk) if runtime_layer else 0,
         unpack=runs,
         workers=workers,
         toc=toc,
-        of_archive=of_archive,
+        archive_factor=archive_factor,
     )
 
 
 def scratch_needed(tree: Tree) -> int:
-    """Return the bytes that measuring takes on the disk: the layer, the archive, and what is unpacked of both."""
+    """Return the bytes that measuring takes on the disk: layer and archive, and the trees unpacked from both."""
     return on_disk(tree.entries) * (_RUNS + 2)
 
 
 def on_disk(entries: Iterable[Entry]) -> int:
-    """Return the bytes that members take in whole blocks, with a block a directory."""
+    """Return the bytes that members take in whole blocks, with one block for a directory."""
     return sum(preflight.on_disk(1 if entry.kind == "dir" else entry.size) for entry in entries)
 
 
 def unpack(archive: str, to: str) -> Report:
-    """Unpack an archive as a start does, for whatever interpreter it is, whatever the environment asks of starts."""
+    """Unpack an archive as a start does, but for any interpreter, and without the settings of the environment."""
     arguments = {"archive": archive, "target": to, "digest": "any", "in_place": False, "sync": False, "log": "off"}
     size = trailer.identify(archive).facts.get("unpacked-size")
     start = Unpack(arguments, Log(arguments, {}))
     return progress.watched("unpack", int(size[0]) if size else None, start.run)
 
 
-def _correction(described: Source, tree: Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
-    """Compress some frames of a tree at both levels; return their bytes, and the ratios for gzip and archive."""
+def _correction(source: Source, tree: Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
+    """Compress some frames of a tree at both levels; return their bytes, and the factors for gzip and archive."""
     whole = packing.stream_size(tree.entries)
     stride = -(-whole // (_FRAME * _SAMPLES))
-    frames = writer.tar_stream(packing.members(described.root, tree.entries, {}), _FRAME)
+    frames = writer.tar_stream(packing.members(source.root, tree.entries, {}), _FRAME)
     chosen = list(islice(frames, stride // 2, None, stride))
     workers = len(os.sched_getaffinity(0))
 
@@ -167,11 +166,11 @@ def _correction(described: Source, tree: Tree, exact: Levels, quick: Levels) -> 
         ]
 
     with progress.bar("sample", len(chosen)) as show:
-        found: list[list[int]] = []
-        for each in in_order(sizes, chosen, workers, workers, lambda: show(len(found))):
-            found.append(each)
-            show(len(found))
-    gzip, archive, quick_gzip, quick_archive = map(sum, zip(*found))
+        results: list[list[int]] = []
+        for result in in_order(sizes, chosen, workers, workers, lambda: show(len(results))):
+            results.append(result)
+            show(len(results))
+    gzip, archive, quick_gzip, quick_archive = map(sum, zip(*results))
     return sum(map(len, chosen)), gzip / quick_gzip, archive / quick_archive
 
 
@@ -187,13 +186,13 @@ def _layer(members: Iterable[Input], level: int, name: str, scratch: str) -> Lay
     gzip = zlib.compressobj(level, wbits=_GZIP_WINDOW)
     zstd = zstd_extension.load().ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
     members = list(members)
-    zstd_size = done = 0
+    zstd_size = tar_size = 0
     with progress.bar(name, sum(_BLOCK + member.size for member in members)) as show, open(file, "wb") as out:
         for piece in writer.tar_stream(members, _PIECE):
             out.write(gzip.compress(piece))
             zstd_size += len(zstd.compress(piece))
-            done += len(piece)
-            show(done)
+            tar_size += len(piece)
+            show(tar_size)
         out.write(gzip.flush())
         zstd_size += len(zstd.flush())
     disk = sum(preflight.on_disk(1 if member.kind == DIRECTORY else member.size) for member in members)
@@ -202,11 +201,11 @@ def _layer(members: Iterable[Input], level: int, name: str, scratch: str) -> Lay
 
 def _untar(file: str, place: str) -> float:
     if not shutil.which("tar"):
-        raise PackError("tar is not installed, and is what a pull is measured with", where="PATH", hint="Install tar")
+        raise PackError("tar is not installed, and a pull is measured with it", where="PATH", hint="Install tar")
     began = time.perf_counter()
-    done = subprocess.run(["tar", "-xzf", file, "-C", place], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise PackError(f"a layer could not be unpacked ({done.stderr.strip()[-300:]})", where=place)
+    process = subprocess.run(["tar", "-xzf", file, "-C", place], check=False, capture_output=True, text=True)
+    if process.returncode:
+        raise PackError(f"a layer could not be unpacked ({process.stderr.strip()[-300:]})", where=place)
     return time.perf_counter() - began
 
 
@@ -214,12 +213,12 @@ def _file(path: str) -> Input:
     return Input("file", b"site-packages.tar", 0o644, 0, os.path.getsize(path), source=path)
 
 
-def _pack(described: Source, tree: Tree, level: int, to: str) -> Toc:
+def _pack(source: Source, tree: Tree, level: int, to: str) -> Toc:
     with progress.bar("pack", packing.stream_size(tree.entries)) as show:
         written = writer.write(
             to,
-            packing.members(described.root, tree.entries, {}),
-            {"import": list(described.import_paths)},
+            packing.members(source.root, tree.entries, {}),
+            {"import": list(source.import_paths)},
             codec=_CODEC.name,
             level=level,
             frame_size=_FRAME,
@@ -230,23 +229,22 @@ def _pack(described: Source, tree: Tree, level: int, to: str) -> Toc:
 
 
 def _runtime(scratch: str) -> Layer | None:
-    """Return the layer of what a final image needs of unpackenv; None where it cannot be made."""
+    """Return a runtime as a layer; None if no runtime can be made here."""
     directory = os.path.join(scratch, "runtime")
     try:
         runtime.write(directory)
     except PackError:
         return None
-    described = source.as_is(directory)
-    entries = scan.scan(described).entries
+    entries = scan.scan(as_is(directory)).entries
     return _layer(packing.members(directory, entries, {}), _EXACT.gzip, "layer, runtime", scratch)
 
 
 def _unpack_often(archive: str, scratch: str) -> tuple[list[float], int]:
-    """Unpack at new places, and leave what is there: file systems are slower where much was just removed."""
+    """Unpack to new places, and keep the trees: file systems are slower after many files were removed."""
     runs: list[float] = []
     workers = 0
     while len(runs) < _RUNS and sum(runs) < _SECONDS_FOR_RUNS:
-        done = unpack(archive, os.path.join(scratch, f"unpacked-{len(runs)}"))
-        runs.append(done.milliseconds / 1e3)
-        workers = done.workers
+        report = unpack(archive, os.path.join(scratch, f"unpacked-{len(runs)}"))
+        runs.append(report.milliseconds / 1e3)
+        workers = report.workers
     return runs, workers

@@ -1,4 +1,4 @@
-"""Where to measure: a file system that makes files as fast as those of containers do.
+"""Choose where to measure: a file system that makes files as fast as those of containers.
 
 ext4 does not reuse inodes that were freed in the last minutes, and searches past them, one by one: where tens of
 thousands of files have just been removed, as by an earlier measurement, making a file takes ten times as long as
@@ -20,21 +20,21 @@ from unpackenv.start.machine import limits
 
 _MEMORY = "/dev/shm"
 _FILES = 1000
-_SPARE = 1 << 30  # bytes of memory that are left to others
+_SPARE = 1 << 30  # bytes of memory that stay free for other processes
 SLOW = 100e-6
-"""Seconds to make a small file from which on a file system is slow: ext4 takes 25 µs, a tmpfs 10."""
+"""Seconds to make a small file; a file system that takes longer is slow. ext4 takes 25 µs, a tmpfs 10."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A directory to measure in, and how many seconds it takes there to make a small file."""
+    """A directory to measure in, and the seconds that making a small file takes there."""
 
     directory: str
     seconds_a_file: float
 
     @property
     def is_slow(self) -> bool:
-        """Whether times that are measured there say little of containers."""
+        """Whether times measured there say little about containers."""
         return self.seconds_a_file > SLOW
 
 
@@ -57,7 +57,7 @@ def check_room(directory: str, size: int) -> None:
     free = _free(directory)
     if free < size:
         raise NoSpace(
-            f"has {free / 1e6:.0f} MB free, and to measure takes {size / 1e6:.0f} MB",
+            f"has {free / 1e6:.0f} MB free, but measuring takes {size / 1e6:.0f} MB",
             where=directory,
             hint="Name another directory with TMPDIR",
             need=size,

@@ -1,4 +1,4 @@
-"""What is to be analysed, brought to the disk: a tree as it is, or what comes out of an archive or an image."""
+"""The tree to analyse, on the disk: as it is, or unpacked from an archive or an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from unpackenv.archive import trailer
 from unpackenv.errors import ArchiveNotFound, PackError
 from unpackenv.pack import progress, source
-from unpackenv.report.analyze import image, measure, scratch
+from unpackenv.report.analyze import image as images
+from unpackenv.report.analyze import measure, scratch
 
 if TYPE_CHECKING:
     from unpackenv.pack.source import Source
@@ -17,21 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A tree to be analysed, and where it is from."""
+    """A tree to analyse, and where it is from."""
 
     kind: str
     """"directory", "archive" or "image"."""
     path: str
-    """What was named."""
+    """The path that was named."""
     source: Source
     archive: str = ""
-    """The archive that `pack` made, if that is what was named."""
+    """The archive, if it was named and `pack` made it."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What else is known: of an image its layers, their bytes, and the bytes of each site directory."""
+    """Further facts: of an image its layers, their bytes, and the bytes of each site directory."""
 
 
 def open_subject(path: str, site: str, work: str) -> Subject:
-    """Return what is at `path`, unpacked below the directory `work` where need be.
+    """Return the tree at `path`; an archive or an image is unpacked below the directory `work`.
 
     `site` names a site directory of an image, by default the largest. Raises `UnpackenvError`.
     """
@@ -46,34 +47,34 @@ def open_subject(path: str, site: str, work: str) -> Subject:
         measure.unpack(path, to)
         facts = {"digest": identity.digest, "size": identity.size}
         return Subject("archive", path, source.as_is(to, identity.facts.get("import")), path, facts)
-    found = image.find(path)
-    if found:
-        return _of_image(found, site, to)
-    done = measure.unpack(path, to)
+    image = images.find(path)
+    if image:
+        return _of_image(image, site, to)
+    report = measure.unpack(path, to)
     # Its paths begin with the directory that was given to tar.
-    sites = done.import_paths
+    sites = report.import_paths
     root = sites[0] if len(sites) == 1 else to
-    facts = {"size": identity.size, "unpack_seconds": done.milliseconds / 1e3}
+    facts = {"size": identity.size, "unpack_seconds": report.milliseconds / 1e3}
     return Subject("archive", path, source.as_is(root), facts=facts)
 
 
-def _of_image(found: image.Image, site: str, to: str) -> Subject:
-    with progress.bar("read the layers", os.path.getsize(found.path)) as show:
-        found.read(show)
-    chosen = site.strip("/") or next(iter(found.sites))
-    if chosen not in found.sites:
-        have = ", ".join(f"/{one}" for one in found.sites)
-        raise PackError(f"has no installed packages at /{chosen}", where=found.path, hint=f"It has them at {have}")
+def _of_image(image: images.Image, site: str, to: str) -> Subject:
+    with progress.bar("read the layers", os.path.getsize(image.path)) as show:
+        image.read(show)
+    chosen = site.strip("/") or next(iter(image.sites))
+    if chosen not in image.sites:
+        sites = ", ".join(f"/{path}" for path in image.sites)
+        raise PackError(f"has no installed packages at /{chosen}", where=image.path, hint=f"It has them at {sites}")
     os.mkdir(to)
-    scratch.check_room(to, found.sites[chosen])
-    with progress.bar("extract", os.path.getsize(found.path)) as show:
-        found.extract(chosen, to, show)
+    scratch.check_room(to, image.sites[chosen])
+    with progress.bar("extract", os.path.getsize(image.path)) as show:
+        image.extract(chosen, to, show)
     facts = {
-        "layers": len(found.layers),
-        "size": found.size,
-        "architecture": found.architecture,
-        "python": found.python,
+        "layers": len(image.layers),
+        "size": image.size,
+        "architecture": image.architecture,
+        "python": image.python,
         "site": f"/{chosen}",
-        "sites": {f"/{one}": size for one, size in found.sites.items()},
+        "sites": {f"/{path}": size for path, size in image.sites.items()},
     }
-    return Subject("image", found.path, source.as_is(to, [""]), facts=facts)
+    return Subject("image", image.path, source.as_is(to, [""]), facts=facts)

@@ -1,1 +1,1 @@
-"""`unpackenv doctor`: what a start would find here, and what speaks against it. It changes nothing."""
+"""`unpackenv doctor`: what a start here would do, and what makes it slow or fail. It changes nothing."""

@@ -1,9 +1,9 @@
 """`unpackenv doctor`: in a container, why a start is slow or fails.
 
-interpreter -> archive -> does it fit -> limits -> is there a tree -> where would one be -> by how many workers
+interpreter -> limits -> archive -> does it fit -> is there a tree -> where would one be -> how many workers
 
-It asks the code of the start, step by step, and goes on where a start would give up. It runs where a
-start has just failed, from a runtime too, and without psutil.
+It calls the code of a start, step by step, and goes on where a start would fail. It works in a runtime, too, and
+without psutil.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ if TYPE_CHECKING:
 _READ_AT_MOST = 64 << 20
 _SLOW_READ = 1.0  # seconds for the whole archive
 _TAKES = "takes the tree that is at "
-_FEW = 0.5  # of the standard library with bytecode
+_ENOUGH_COMPILED = 0.5  # the part of the standard library with bytecode
 
 
 def examine(arguments: Mapping[str, object]) -> Diagnosis:
-    """Look at everything that a start with these settings depends on; nothing that is found raises."""
-    found: list[Finding] = []
+    """Check everything that a start with these settings depends on; errors of a start become findings."""
+    findings: list[Finding] = []
     outcome = "would fail"
-    found += _interpreter()
-    found += _standard_library()
-    found += doctor_limits.examine()
-    found += _unknown_settings(os.environ)
+    findings += _interpreter()
+    findings += _standard_library()
+    findings += doctor_limits.examine()
+    findings += _unknown_settings(os.environ)
     try:
         settings = Settings(arguments)
-        found += doctor_files.examine(settings)
-        outcome = _start(settings, found)
+        findings += doctor_files.examine(settings)
+        outcome = _start(settings, findings)
     except UnpackenvError as error:
-        found.append(of_error("settings", error))
-    problems, warnings = (sum(one.level == level for one in found) for level in (PROBLEM, WARNING))
+        findings.append(of_error("settings", error))
+    problems, warnings = (sum(finding.level == level for finding in findings) for level in (PROBLEM, WARNING))
     if problems and outcome.startswith(_TAKES):
         outcome += ", and finds it damaged"
     elif problems:
@@ -68,7 +68,7 @@ def examine(arguments: Mapping[str, object]) -> Diagnosis:
     elif _is_off():
         outcome = "does nothing, as UNPACKENV=off says; without that it " + outcome
     counts = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}"
-    return Diagnosis(found, f"A start here {outcome}: {counts}")
+    return Diagnosis(findings, f"A start here {outcome}: {counts}")
 
 
 # --- the interpreter ---------------------------------------------------------------------------
@@ -87,11 +87,11 @@ def _interpreter() -> Iterator[Finding]:
         does = "the first interpreter to start unpacks" if auto else "interpreters import from a tree that is there"
         yield Finding("hook", OK, f"{path}: {does}", facts={"path": path, "auto": auto})
     else:
-        yield Finding("hook", NOTE, f"no hook at {path}: only what bootstraps imports the packages")
+        yield Finding("hook", NOTE, f"no hook at {path}: only programs that bootstrap can import the packages")
 
 
 def _standard_library() -> Iterator[Finding]:
-    """Official images ship it without bytecode, and who may not write compiles it anew at every start."""
+    """Whether the standard library has bytecode: official images have none, and a start may be unable to write it."""
     library = sysconfig.get_path("stdlib")
     compiled = modules = 0
     writable = False
@@ -105,7 +105,7 @@ def _standard_library() -> Iterator[Finding]:
         writable = os.access(cache if os.path.isdir(cache) else os.path.dirname(cache), os.W_OK)
     facts = {"modules": modules, "compiled": compiled, "writable": writable, "writes": not sys.dont_write_bytecode}
     text = f"{compiled:,} of {modules:,} modules of {library} have bytecode"
-    if not modules or compiled >= modules * _FEW:
+    if not modules or compiled >= modules * _ENOUGH_COMPILED:
         yield Finding("stdlib", OK, text, facts=facts)
         return
     kept = writable and not sys.dont_write_bytecode
@@ -119,69 +119,70 @@ def _standard_library() -> Iterator[Finding]:
 
 
 def _unknown_settings(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """A start names only those that are almost called like one."""
+    """Yield a finding for each variable that is no setting; a start warns only of those that resemble one."""
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in VARIABLES:
             meant = nearest_variable(name)
             hint = f"Did you mean {meant}?" if meant else "See python -m unpackenv --help"
-            yield Finding("settings", WARNING if meant else NOTE, f"{name} is the name of no setting", hint)
+            yield Finding("settings", WARNING if meant else NOTE, f"{name} is not a setting", hint)
 
 
 # --- the start ---------------------------------------------------------------------------------
 
 
-def _start(settings: Settings, found: list[Finding]) -> str:
-    """Go through the steps of a start, note what is found, and return what the start would do."""
+def _start(settings: Settings, findings: list[Finding]) -> str:
+    """Go through the steps of a start, add to `findings`, and return what the start would do."""
     try:
         path = locations.find_archive(settings)
     except ArchiveNotFound as error:
-        return _without_archive(settings, error, found)
+        return _without_archive(settings, error, findings)
     try:
         identity = trailer.identify(path)
     except UnpackenvError as error:
-        found.append(of_error("archive", error))
+        findings.append(of_error("archive", error))
         return "would fail"
-    found.append(_archive(identity))
+    findings.append(_archive(identity))
     if settings.digest and identity.digest and settings.digest.lower() != identity.digest:
-        found.append(of_error("archive", DigestMismatch(f"its digest is {identity.digest}", where=path)))
-    found += _backend(identity)
-    found += _match(identity, settings)
+        findings.append(of_error("archive", DigestMismatch(f"its digest is {identity.digest}", where=path)))
+    findings += _backend(identity)
+    findings += _match(identity, settings)
     candidates = locations.candidates(settings, identity)
-    opened = _open(identity, settings, found)
-    of_trees, there = doctor_tree.examine(candidates, identity.key, settings, path)
-    tree = there.target if there else ""
-    of_trees += doctor_python.bytecode_used(first(identity.facts, "bytecode"), there.import_paths if there else [])
+    source = _open(identity, settings, findings)
+    tree_findings, report = doctor_tree.examine(candidates, identity.key, settings, path)
+    tree = report.target if report else ""
+    import_paths = report.import_paths if report else []
+    tree_findings += doctor_python.bytecode_used(first(identity.facts, "bytecode"), import_paths)
     use = "a start would unpack here, if there were no tree" if tree else "a start unpacks here"
     try:
-        looked, target = doctor_places.examine(candidates, opened.check if opened else None, settings, use)
-        known = {one.reason for one in found if one.level == PROBLEM}
-        looked = [one for one in looked if not one.reason or one.reason not in known]
-        if isinstance(opened, NativeSource) and first(identity.facts, "kind") == "venv" and (tree or target):
-            of_trees += doctor_python.environment(opened.archive, tree or target, settings.relocate)
+        place_findings, target = doctor_places.examine(candidates, source.check if source else None, settings, use)
+        reasons = {finding.reason for finding in findings if finding.level == PROBLEM}
+        place_findings = [finding for finding in place_findings if not finding.reason or finding.reason not in reasons]
+        if isinstance(source, NativeSource) and first(identity.facts, "kind") == "venv" and (tree or target):
+            tree_findings += doctor_python.environment(source.archive, tree or target, settings.relocate)
         if tree:  # then nothing has to be read or written
-            found[:] = [replace(one, level=WARNING) if one.level == PROBLEM else one for one in found]
-            found += [*of_trees, *(one for one in looked if one.level != PROBLEM)]
+            findings[:] = [replace(one, level=WARNING) if one.level == PROBLEM else one for one in findings]
+            findings += [*tree_findings, *(finding for finding in place_findings if finding.level != PROBLEM)]
             return f"{_TAKES}{tree}"
-        found += [*of_trees, *looked]
-        found += _reading(identity)
-        found += _workers(opened) if opened else ()
+        findings += [*tree_findings, *place_findings]
+        findings += _reading(identity)
+        findings += _workers(source) if source else ()
     finally:
-        if opened:
-            opened.close()
+        if source:
+            source.close()
     return f"unpacks to {target}"
 
 
-def _without_archive(settings: Settings, error: ArchiveNotFound, found: list[Finding]) -> str:
-    """A named target may hold a tree that came without its archive."""
+def _without_archive(settings: Settings, error: ArchiveNotFound, findings: list[Finding]) -> str:
+    """Return what a start without an archive would do: a named target may hold a tree."""
     named = [locations.named(settings)] if settings.target else []
-    of_trees, there = doctor_tree.examine(named, "", settings)
-    found += of_trees
-    if there:
-        return f"{_TAKES}{there.target}"
+    tree_findings, report = doctor_tree.examine(named, "", settings)
+    findings += tree_findings
+    if report:
+        return f"{_TAKES}{report.target}"
     if settings.missing == "ignore":
-        found.append(of_error("archive", error, NOTE))
+        findings.append(of_error("archive", error, NOTE))
         return "does nothing, as there is no archive"
-    found.append(of_error("archive", error))
+    findings.append(of_error("archive", error))
     return "would fail"
 
 
@@ -190,7 +191,7 @@ def _archive(identity: Identity) -> Finding:
     text = f"{identity.path}: {amount(identity.size)}"
     if not identity.footer:
         return Finding(
-            "archive", NOTE, f"{text}, made by tar: what is in it is learnt while it is unpacked", facts=facts
+            "archive", NOTE, f"{text}, made by tar: its content is not known until it is unpacked", facts=facts
         )
     files, size = (int(identity.facts[key][0]) for key in ("files", "unpacked-size"))
     text += f" ({identity.footer.codec}), {counted(files, 'file')} of {amount(size)}"
@@ -199,83 +200,85 @@ def _archive(identity: Identity) -> Finding:
 
 
 def _backend(identity: Identity) -> Iterator[Finding]:
-    """What decodes it, where that is not the standard library alone."""
+    """Yield what decodes the archive, unless the standard library alone does."""
     codec = identity.footer.codec if identity.footer else codecs.of_file_name(identity.path)
     if not codec or not codecs.get(codec).needs_extension:
         return
     try:
         module = zstd_extension.load()
     except ArchiveUnsupported as error:
-        yield _instead(error)
+        yield _without_zstandard(error)
         return
     backend = zstd_extension.find()
     if backend:
         yield Finding("zstandard", OK, f"its C extension, {backend.origin}", facts={"origin": backend.origin})
     else:
-        text = f"{module.__file__}: not its C extension, so that a cold start imports 15 ms more and may decode slowly"
+        text = (
+            f"{module.__file__}: not its C extension; a cold start takes 15 ms more for imports and may decode slowly"
+        )
         yield Finding("zstandard", WARNING, text, "Install the wheel of zstandard", facts={"origin": module.__file__})
 
 
-def _instead(error: ArchiveUnsupported) -> Finding:
-    """Whether something else decodes zstd where zstandard is missing."""
+def _without_zstandard(error: ArchiveUnsupported) -> Finding:
+    """Return what decodes zstd instead of zstandard."""
     module = zstd_stdlib.find()
     if module is None:
         return of_error("zstandard", error)
-    text = f"missing: {module.__name__} decodes, and each worker takes as much more memory as a frame has"
+    text = f"missing: {module.__name__} decodes instead, and each worker takes more memory by the size of a frame"
     return Finding("zstandard", OK, text, facts={"origin": module.__file__})
 
 
 def _match(identity: Identity, settings: Settings) -> Iterator[Finding]:
-    found = interpreter.mismatch(identity.facts)
-    if not found:
+    mismatch = interpreter.mismatch(identity.facts)
+    if not mismatch:
         if identity.facts.get("python"):
             yield Finding("match", OK, f"packed for {' '.join(identity.facts['python'])}, which this interpreter is")
         return
-    fact, packed, running = found
+    fact, packed, running = mismatch
     text = f"packed for {fact} {packed}, and this interpreter has {running}"
     hint = "Run it with the interpreter and on the base image that it was packed for, or pack it for these"
     facts = {"fact": fact, "packed": packed, "found": running}
     yield Finding("match", WARNING if settings.force else PROBLEM, text, hint, "interpreter-mismatch", facts)
 
 
-def _open(identity: Identity, settings: Settings, found: list[Finding]) -> Source | None:
-    """Open the archive as a start does, which checks all of it but its frames."""
+def _open(identity: Identity, settings: Settings, findings: list[Finding]) -> Source | None:
+    """Open the archive as a start does; that checks everything but its frames."""
     try:
         return job.open_source(identity, settings)
     except UnpackenvError as error:
-        if not any(one.reason == error.reason for one in found):
-            found.append(of_error("archive", error))
+        if not any(finding.reason == error.reason for finding in findings):
+            findings.append(of_error("archive", error))
         return None
 
 
 def _reading(identity: Identity) -> Iterator[Finding]:
-    """How fast the archive can be read; what was read before comes from memory."""
+    """Yield how long it takes to read the archive; parts that were read before come from memory."""
     began = time.perf_counter()
-    done = 0
+    size_read = 0
     with open(identity.path, "rb", buffering=0) as file:
-        while done < _READ_AT_MOST and (data := file.read(1 << 20)):
-            done += len(data)
-    seconds = (time.perf_counter() - began) * identity.size / max(1, done)
+        while size_read < _READ_AT_MOST and (data := file.read(1 << 20)):
+            size_read += len(data)
+    seconds = (time.perf_counter() - began) * identity.size / max(1, size_read)
     mount = mounts.holding(os.path.dirname(os.path.realpath(identity.path)))
-    text = f"to read the archive takes {seconds:.2f} s, from {mount.kind if mount else 'unknown file system'}"
+    text = f"reading the archive takes {seconds:.2f} s, from {mount.kind if mount else 'unknown file system'}"
     slow = seconds > _SLOW_READ
     hint = "Keep it in the image or on a disk of the node" if slow else ""
     yield Finding("reading", WARNING if slow else OK, text, hint, facts={"seconds": seconds})
 
 
-def _workers(opened: Source) -> Iterator[Finding]:
-    bounds = opened.worker_bounds()
+def _workers(source: Source) -> Iterator[Finding]:
+    bounds = source.worker_bounds()
     least = min(bounds.values())
     by = ", ".join(name for name, bound in bounds.items() if bound == least)
     others = ", ".join(f"{name} {bound}" for name, bound in bounds.items() if least < bound < 1 << 16)
     why = f"bounded by {by}" + (f"; {others} would allow more" if others else "")
-    if opened.workers != max(1, least):
+    if source.workers != max(1, least):
         why = f"as UNPACKENV_WORKERS or --workers says; {by} would make it {max(1, least)}"
-    yield Finding("workers", OK, f"{opened.workers} ({why})", facts={"workers": opened.workers, "bounds": bounds})
+    yield Finding("workers", OK, f"{source.workers} ({why})", facts={"workers": source.workers, "bounds": bounds})
 
 
 def _is_off() -> bool:
-    """Whether starts are turned off; not by the hook, which does that for tools such as this one."""
+    """Whether starts are turned off, other than by the hook, which turns them off for tools such as this one."""
     if not is_off():
         return False
     try:

@@ -1,4 +1,4 @@
-"""What a look at a container found: what is fine, what is worth knowing, and what makes a start slow or fail."""
+"""The findings of a look at a container: what is fine, what is worth knowing, and what makes a start slow or fail."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _STYLES = {OK: GREEN, WARNING: YELLOW, PROBLEM: BOLD_RED}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     `level` is OK, NOTE, WARNING (a start is slow, or may surprise) or PROBLEM (it fails). `hint` says what
-    to do, `reason` is the code that a start that fails logs, and `facts` are the figures, in bytes and seconds.
+    to do, `reason` is the code that a failing start logs, and `facts` are the figures, in bytes and seconds.
     """
 
     topic: str
@@ -36,7 +36,7 @@ def of_error(topic: str, error: UnpackenvError, level: str = PROBLEM, **facts: o
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, in the order in which a start meets them, and in one sentence what a start would do."""
+    """All findings, in the order in which a start meets them, and a sentence on what a start would do."""
 
     findings: list[Finding]
     summary: str
@@ -60,5 +60,8 @@ class Diagnosis:
 
     def table(self) -> Table:
         """Return the findings for people, each with what to do about it."""
-        rows = [(one.level, one.topic, one.text + (f"\n  {one.hint}" if one.hint else "")) for one in self.findings]
+        rows = [
+            (finding.level, finding.topic, finding.text + (f"\n  {finding.hint}" if finding.hint else ""))
+            for finding in self.findings
+        ]
         return Table("What a start here depends on", ("level", "topic", "what was found"), rows, styles=_STYLES)

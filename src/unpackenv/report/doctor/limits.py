@@ -1,4 +1,4 @@
-"""What a start may use: CPUs, memory, and whether it gets them; the machine's own figures where psutil is installed."""
+"""What a start may use: CPUs and memory, and whether it gets them. With psutil, the machine's own figures, too."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from unpackenv.report.doctor.findings import NOTE, OK, WARNING, Finding
 from unpackenv.start.machine import limits
 
-_BUSY = 10.0  # percent of the last ten seconds that something had to wait
+_BUSY = 10.0  # percent of the last ten seconds in which a process had to wait
 _BUSIEST = 3
 
 
 def examine() -> Iterator[Finding]:
-    """Yield the limits of this container, and what it waits for."""
+    """Yield the limits of this container, and what its processes wait for."""
     yield from _cpus()
     yield _memory()
     yield from _pressure()
@@ -53,7 +53,7 @@ def _counts(groups: list[str]) -> dict[str, int]:
 
 
 def _version(groups: list[str]) -> str:
-    """Return which version of cgroups limits CPUs, "" for none."""
+    """Return the version of cgroups that sets limits, "" for none."""
     if not groups:
         return ""
     return "v2" if os.path.exists(os.path.join(groups[-1], "cgroup.controllers")) else "v1"
@@ -68,40 +68,38 @@ def _memory() -> Finding:
 
 
 def _pressure() -> Iterator[Finding]:
-    """What everything here has to wait for (PSI); kernels may not say."""
+    """Yield what processes here wait for (PSI), if the kernel says so."""
     for what in ("cpu", "memory", "io"):
         line = next((line for line in _read(f"/proc/pressure/{what}").splitlines() if line.startswith("some")), "")
         values = dict(word.partition("=")[::2] for word in line.split()[1:])
         if values and float(values["avg10"]) > _BUSY:
             text = f"something waited for {what} in {float(values['avg10']):.0f} % of the last ten seconds"
-            yield Finding("pressure", WARNING, text, "Others use it, too; the machine is busy", facts=values)
+            yield Finding("pressure", WARNING, text, "Other processes use it, too: the machine is busy", facts=values)
 
 
 def _machine() -> Finding:
     try:
         import psutil
     except ImportError:
-        return Finding(
-            "machine", NOTE, "psutil is not installed here: no figures of the machine beside the container's"
-        )
+        return Finding("machine", NOTE, "psutil is not installed here: there are no figures of the machine as a whole")
     try:
         memory = psutil.virtual_memory()
         load = psutil.getloadavg()[0]
         busiest = sorted(_processes(psutil), key=lambda process: -process["seconds"])[:_BUSIEST]
     except (OSError, RuntimeError, LookupError, ValueError, psutil.Error) as error:
-        # Of /proc a sandbox may leave out any file, or leave it empty.
-        text = f"psutil cannot tell here what the machine does ({type(error).__name__}: {error})"
+        # A sandbox may leave out any file of /proc, or leave it empty.
+        text = f"psutil cannot read the machine's figures here ({type(error).__name__}: {error})"
         return Finding("machine", NOTE, text)
     facts = {"load": load, "memory": memory.total, "available": memory.available, "busiest": busiest}
     text = f"load {load:.1f}, {memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB of memory available"
-    shown = ", ".join(f"{one['name']} (pid {one['pid']}, {one['seconds']:.1f} s)" for one in busiest)
+    shown = ", ".join(f"{each['name']} (pid {each['pid']}, {each['seconds']:.1f} s)" for each in busiest)
     return Finding("machine", OK, f"{text}; most CPU time here: {shown}", facts=facts)
 
 
 def _processes(psutil: Any) -> Iterator[dict[str, Any]]:
     for process in psutil.process_iter(["pid", "name", "cpu_times"]):
         times = process.info["cpu_times"]
-        if times:  # else it has just ended, or is another user's
+        if times:  # else the process has just ended, or belongs to another user
             yield {"pid": process.info["pid"], "name": process.info["name"], "seconds": times.user + times.system}
 
 

@@ -1,7 +1,6 @@
 """Where a start would unpack: each place is tried as a start tries it, up to the first byte of the tree.
 
-What is written there is a directory of small files, to see that it works and how long it takes; it is
-gone afterwards.
+A directory of small files is written there, to see whether that works and how long it takes, and removed again.
 """
 
 from __future__ import annotations
@@ -36,33 +35,33 @@ _NETWORKS = ("9p", "afs", "ceph", "cifs", "fuse", "glusterfs", "gpfs", "lustre",
 def examine(
     candidates: list[TargetCandidate], check: Check | None, settings: Settings, use: str = "a start unpacks here"
 ) -> tuple[list[Finding], str]:
-    """Return what there is to say of the places for a tree, in their order, and the one that a start would take.
+    """Return the findings on the places for a tree, in their order, and the place that a start would take.
 
-    Of that one `use` is said. `check` is that of the opened archive, if it could be opened: room, memory, mount and
-    interpreter.
+    `use` is the text for that place. `check` is the opened archive's check of room, memory, mount and interpreter, if
+    the archive could be opened.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     chosen = ""
     for candidate in candidates:
         try:
             facts = _try(candidate, check, settings)
         except NEXT_PLACE as error:
-            found.append(_of_refused(candidate, error))
+            findings.append(_of_refused(candidate, error))
         except UnpackenvError as error:  # no other place would help
-            return [*found, of_error("target", error)], ""
+            return [*findings, of_error("target", error)], ""
         else:
-            found.append(_of_usable(candidate, facts, "" if chosen else use))
-            found += _doubts(candidate, facts) if not chosen else []
+            findings.append(_of_usable(candidate, facts, "" if chosen else use))
+            findings += _doubts(candidate, facts) if not chosen else []
             chosen = chosen or candidate.path
-        found += _traces(candidate)
+        findings += _other_starts(candidate)
     if not chosen and len(candidates) > 1:
         hint = "Name a writable directory with UNPACKENV_TARGET, such as a volume or a tmpfs that is mounted exec"
-        found.append(Finding("target", PROBLEM, "no default place can be used", hint, TargetNotWritable.reason))
-    return found, chosen
+        findings.append(Finding("target", PROBLEM, "no default place can be used", hint, TargetNotWritable.reason))
+    return findings, chosen
 
 
 def _try(candidate: TargetCandidate, check: Check | None, settings: Settings) -> dict[str, Any]:
-    """Do what a start does before it unpacks; return what the mount is like. Raises what the start would raise."""
+    """Do what a start does before it unpacks, and return facts about the place; raises the errors of the start."""
     checks.check_writable(candidate.path)
     if candidate.is_default:
         checks.check_trusted(candidate)
@@ -79,7 +78,7 @@ def _try(candidate: TargetCandidate, check: Check | None, settings: Settings) ->
 
 
 def _nearest(directory: str) -> str:
-    """Return the directory, or the one above it that is there."""
+    """Return the directory, or the nearest one above it that exists."""
     while not os.path.lexists(directory):
         directory = os.path.dirname(directory)
     if not os.path.isdir(directory):
@@ -116,7 +115,7 @@ def _mounted(directory: str) -> dict[str, Any]:
 
 
 def _of_refused(candidate: TargetCandidate, error: UnpackenvError) -> Finding:
-    """A default place that cannot be used is passed over, a named one is not."""
+    """Return the finding on a place that cannot be used; a start goes on to the next default place."""
     level = NOTE if candidate.is_default else PROBLEM
     if not candidate.is_default:
         error.hint = f"{checks.who_named(candidate)}. {error.hint}"
@@ -135,39 +134,40 @@ def _of_usable(candidate: TargetCandidate, facts: dict[str, Any], use: str) -> F
 
 
 def _doubts(candidate: TargetCandidate, facts: dict[str, Any]) -> list[Finding]:
-    """What makes a start at a usable place slow, or its result doubtful."""
-    found = []
+    """Return what makes a start at a usable place slow, or its result doubtful."""
+    findings = []
     if facts["seconds_a_file"] > _SLOW_FILE:
-        text = f"{candidate.path}: to make a small file takes {facts['seconds_a_file'] * 1e3:.1f} ms"
-        found.append(Finding("writing", WARNING, text, "Unpack to a disk of the node, or to a tmpfs"))
+        text = f"{candidate.path}: making a small file takes {facts['seconds_a_file'] * 1e3:.1f} ms"
+        findings.append(Finding("writing", WARNING, text, "Unpack to a disk of the node, or to a tmpfs"))
     if facts["file_system"].startswith(_NETWORKS):
         kind = f"{facts['file_system']} is a network file system"
-        text = f"{candidate.path}: {kind}: it is slow, and its locks may not exclude"
-        found.append(Finding("place", WARNING, text, "Unpack to a disk of the node"))
+        text = f"{candidate.path}: {kind}: it is slow, and its locks may not work"
+        findings.append(Finding("place", WARNING, text, "Unpack to a disk of the node"))
     if facts["in_place"]:
         text = f"{candidate.path}: is filled in place, which takes about twice as long on overlayfs"
-        found.append(Finding("place", NOTE, text))
+        findings.append(Finding("place", NOTE, text))
     if not candidate.is_default:
-        found += [Finding("place", WARNING, f"{candidate.path}: {doubt}") for doubt in checks.doubts(candidate.path)]
-    return found
+        doubts = checks.doubts(candidate.path)
+        findings += [Finding("place", WARNING, f"{candidate.path}: {doubt}") for doubt in doubts]
+    return findings
 
 
-def _traces(candidate: TargetCandidate) -> list[Finding]:
-    """What other starts have left beside a place, or are about to leave."""
+def _other_starts(candidate: TargetCandidate) -> list[Finding]:
+    """Return a finding if another start is unpacking to a place, or was killed there."""
     for lock in (stamp.beside(candidate.path, "lock"), os.path.join(candidate.path, stamp.LOCK)):
         holder = _holder(lock)
         if holder:
             text = f"{candidate.path}: {holder} is unpacking there; a start waits for it"
-            return [Finding("place", WARNING, text, "If it never ends, look what that process waits for")]
+            return [Finding("place", WARNING, text, "If it does not end, find out what that process waits for")]
     if os.path.lexists(stamp.beside(candidate.path, "work")):
         return [
-            Finding("place", NOTE, f"{candidate.path}: a start was killed there; the next one removes what it has left")
+            Finding("place", NOTE, f"{candidate.path}: a start was killed there; the next one removes what it left")
         ]
     return []
 
 
 def _holder(lock: str) -> str:
-    """Return who holds a lock; "" if nobody does."""
+    """Return the holder of a lock, as the lock file names it; "" if the lock is free."""
     try:
         fd = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -176,7 +176,7 @@ def _holder(lock: str) -> str:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return os.pread(fd, 300, 0).decode("utf-8", "replace").strip() or "another process"
-    except OSError:  # a start would say that there are no locks
+    except OSError:  # no locks here: a start reports that
         return ""
     finally:
         os.close(fd)

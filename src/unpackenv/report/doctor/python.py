@@ -1,4 +1,4 @@
-"""Whether the interpreter uses what was packed for it: bytecode, and of a virtual environment Python and scripts."""
+"""Whether the interpreter can use the packed bytecode, and a virtual environment its Python and its scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMPILED = 20  # modules, to see how long that takes
 
 
 def bytecode_used(mode: str, import_paths: list[str]) -> Iterator[Finding]:
-    """Whether this interpreter uses what bytecode was packed, or what it costs that it does not."""
+    """Yield whether this interpreter uses the packed bytecode, and what it costs if it does not."""
     tag, prefix = sys.implementation.cache_tag, sys.pycache_prefix or ""
     why, hint = bytecode.unused(mode, import_paths, tag, sys.flags.optimize, prefix)
     facts: dict[str, object] = {"mode": mode, "optimize": sys.flags.optimize, "prefix": prefix}
@@ -25,13 +25,13 @@ def bytecode_used(mode: str, import_paths: list[str]) -> Iterator[Finding]:
             yield Finding("bytecode", OK, f"was packed ({mode}) for this interpreter", facts=facts)
         return
     seconds = _seconds_to_compile()
-    kept = " at every start" if sys.dont_write_bytecode else ""
-    text = f"{why}: modules are compiled when they are imported{kept}, about {seconds * 1e3:.1f} ms each"
+    often = " at every start" if sys.dont_write_bytecode else ""
+    text = f"{why}: modules are compiled when they are imported{often}, about {seconds * 1e3:.1f} ms each"
     yield Finding("bytecode", WARNING, text, hint, facts={**facts, "seconds_a_module": seconds})
 
 
 def _seconds_to_compile() -> float:
-    """Return how long it takes to compile a module, by some of the standard library."""
+    """Return how long it takes to compile a module, measured with some of the standard library."""
     sources = [source for source, _ in zip(sorted(Path(os.__file__).parent.glob("*.py")), range(_COMPILED))]
     began = time.perf_counter()
     for source in sources:
@@ -40,7 +40,7 @@ def _seconds_to_compile() -> float:
 
 
 def environment(archive: Archive, target: str, relocate: bool) -> Iterator[Finding]:
-    """What a virtual environment needs besides itself: the Python that it links to, the place that its scripts name."""
+    """Yield what a virtual environment lacks: the Python that it links to, or the place that its scripts name."""
     missing = treepython.missing_python(archive, target)
     if missing:
         yield Finding("environment", WARNING, f"{archive.path}: {missing}", treepython.HINT)

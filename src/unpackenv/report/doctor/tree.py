@@ -1,7 +1,7 @@
-"""Whether a start would find a tree that is there already, and whether its files are.
+"""Whether a start would find a tree, and whether all files of that tree are there.
 
-A start takes the stamp's word for that. Here each file is looked for, under the name and with the size that the
-archive says; without an archive that lists them they are counted, as after a restart of the machine. None is read.
+A start trusts the stamp. Here each file is looked for, with the name and the size that the archive lists. Without such
+an archive the files are counted, as a start does after the machine restarted. No file is read.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from unpackenv.start.tree import reboot_check
 def examine(
     candidates: list[TargetCandidate], key: str, settings: Settings, archive: str = ""
 ) -> tuple[list[Finding], Report | None]:
-    """Return what there is to say of trees at these places, and the one that a start would take, if any.
+    """Return the findings on trees at these places, and the report of a start that would take one, if any.
 
-    `archive` is the path of the one that lists their files, if there is one. A tree that was unpacked before the
-    machine restarted is counted as a start counts it, and then its stamp is renewed.
+    `archive` is the path of the archive that lists their files, if there is one. If the machine restarted since a tree
+    was unpacked, its files are counted and its stamp is renewed, as by a start.
     """
     doubtful = [place.path for place in candidates if _is_doubtful(place.path)]
     try:
-        done = published.find_tree(candidates, key, settings)
+        report = published.find_tree(candidates, key, settings)
     except UnpackenvError as error:
         return [of_error("tree", error)], None
-    if not done:
-        return list(_not_to_be_used(candidates)), None
-    found = [_looked_at(done, archive)]
-    if done.target in doubtful:
-        found.append(_counted_again(done.target))
-    return found, done
+    if not report:
+        return list(_unusable_trees(candidates)), None
+    findings = [_files_of(report, archive)]
+    if report.target in doubtful:
+        findings.append(_after_restart(report.target))
+    return findings, report
 
 
 def _is_doubtful(tree: str) -> bool:
-    """Whether a start counts the files of a tree, because the machine restarted after it was unpacked."""
+    """Whether a start counts the files of a tree, because the machine restarted since it was unpacked."""
     stamped = stamp.read(tree)
     if not stamped:
         return False
@@ -55,28 +55,29 @@ def _is_doubtful(tree: str) -> bool:
     return not stamp.is_certain(stamped[0])
 
 
-def _looked_at(done: Report, archive: str) -> Finding:
-    """Say whether the files of a tree are there; of one that was filled in place only where the archive lists them."""
-    tree = done.target
-    said = f"{counted(done.files, 'file')} of {amount(done.size)}"
+def _files_of(report: Report, archive: str) -> Finding:
+    """Return whether the files of a tree are there; if it was filled in place, only an archive can tell."""
+    tree = report.target
+    recorded = f"{counted(report.files, 'file')} of {amount(report.size)}"
     try:
-        listed = _listed(archive)
-        if listed:
-            toc = listed.toc
-            gone = list(_gone(tree, toc, _rewritten(tree, listed.facts)))
-            some = f"{len(gone):,} of its {toc.member_count:,} members are missing or cut off"
-            problem = f"{some}, such as {gone[0]}" if gone else ""
-            text = f"all {said} are there, with their sizes; their content was not compared"
+        opened = _open(archive)
+        if opened:
+            toc = opened.toc
+            missing = list(_missing(tree, toc, _rewritten(tree, opened.facts)))
+            count = f"{len(missing):,} of its {toc.member_count:,} members are missing or cut off"
+            problem = f"{count}, such as {missing[0]}" if missing else ""
+            text = f"all {recorded} are there, with their sizes; their content was not compared"
         elif stamp.is_shared(tree):
-            text = f"its stamp says {said}, which were not counted, as others have files there, too"
+            text = f"its stamp says {recorded}, which were not counted: the directory has other files, too"
             return Finding("tree", NOTE, f"{tree}: {text}", facts={"path": tree})
         else:
             files, size = reboot_check.count(tree)
-            problem = f"{counted(files, 'file')} of {amount(size)}, and its stamp says {said}"
-            problem = problem if files < done.files or size < done.size else ""
-            text = f"{counted(files, 'file')} of {amount(size)}, no fewer than the {said} of its stamp; none was read"
+            problem = f"{counted(files, 'file')} of {amount(size)}, but its stamp says {recorded}"
+            problem = problem if files < report.files or size < report.size else ""
+            count = f"{counted(files, 'file')} of {amount(size)}"
+            text = f"{count}, no fewer than the {recorded} of its stamp; none was read"
     except OSError as error:
-        text = f"its stamp says {said}, which could not be looked at ({error.strerror}: {error.filename})"
+        text = f"its stamp says {recorded}, which could not be checked ({error.strerror}: {error.filename})"
         return Finding("tree", NOTE, f"{tree}: {text}", facts={"path": tree})
     if not problem:
         return Finding("tree", OK, f"{tree}: {text}", facts={"path": tree})
@@ -85,7 +86,7 @@ def _looked_at(done: Report, archive: str) -> Finding:
     return Finding("tree", PROBLEM, f"{tree}: {problem}", hint, TreeMismatch.reason, {"path": tree})
 
 
-def _listed(archive: str) -> Archive | None:
+def _open(archive: str) -> Archive | None:
     try:
         with reader.open_archive(archive) as opened:
             return opened
@@ -94,13 +95,13 @@ def _listed(archive: str) -> Archive | None:
 
 
 def _rewritten(tree: str, facts: dict[str, list[str]]) -> bytes:
-    """Return the directory of the tree whose scripts a start has written for its place; b"" if none did."""
+    """Return the directory of the scripts that a start has rewritten for their place; b"" if none has."""
     place = relocation.place_of_scripts(tree)
     return os.fsencode(first(facts, "bin")) if place not in ("", relocation.made_at(facts)) else b""
 
 
-def _gone(tree: str, toc: Toc, rewritten: bytes) -> Iterator[str]:
-    """Yield the members of an archive that a tree has not, or not of that size; scripts were perhaps `rewritten`."""
+def _missing(tree: str, toc: Toc, rewritten: bytes) -> Iterator[str]:
+    """Yield the members that a tree lacks or has in another size; scripts in `rewritten` may have any size."""
     for kind, path, row in toc.paths():
         try:
             status = os.lstat(os.path.join(os.fsencode(tree), path))
@@ -113,15 +114,15 @@ def _gone(tree: str, toc: Toc, rewritten: bytes) -> Iterator[str]:
             yield os.fsdecode(path)
 
 
-def _counted_again(tree: str) -> Finding:
+def _after_restart(tree: str) -> Finding:
     text = f"{tree}: the machine restarted since it was unpacked, so its files were counted"
     if not _is_doubtful(tree):
-        return Finding("tree", NOTE, f"{text}; its stamp tells the next start, which need not count them again")
+        return Finding("tree", NOTE, f"{text}; its stamp was renewed, and the next start need not count them again")
     text += ", and its stamp cannot be renewed: every start counts them"
     return Finding("tree", WARNING, text, "Mount it writable for one start, or unpack it with UNPACKENV_SYNC=yes")
 
 
-def _not_to_be_used(candidates: list[TargetCandidate]) -> Iterator[Finding]:
+def _unusable_trees(candidates: list[TargetCandidate]) -> Iterator[Finding]:
     for place in candidates:
         stamped = stamp.read(place.path)
         if stamped:

@@ -1,5 +1,5 @@
 """`unpackenv timings`: many starts read together, as tables on a terminal, as JSON, or as a page.
 
-`log` reads the lines, `summary` and `comparison` make figures of them, `tables` and `charts` what people
-look at, and `export`, `page` and the `terminal` of all reports bring that where it is wanted.
+`log` reads the lines, `summary` and `comparison` compute figures, `tables` and `charts` show them, and
+`export`, `page` and the `terminal` that all reports share write the result.
 """

@@ -22,12 +22,12 @@ from unpackenv.report.timings.tables import milliseconds
 from unpackenv.report.timings.trace import Trace
 from unpackenv.report.timings.words import BEFORE, STEPS, outcome, outcome_label, phase_colours, phase_meaning
 
-# For names that no table of words has: Okabe and Ito's colours, which people with any colour vision can tell apart.
+# For names that are not in `words`: Okabe and Ito's colours, which people with any colour vision can tell apart.
 _PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a800")
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: smaller, and can be searched
     "svg.hashsalt": "unpackenv",  # the same log, the same page
-    # Verdana has the widths of DejaVu Sans, by which matplotlib lays out.
+    # Verdana has the widths of DejaVu Sans, with which matplotlib lays out the text.
     "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
     "font.size": 9,
     "text.parse_math": False,  # a name from a log may hold a $
@@ -39,44 +39,44 @@ _STYLE = {
     "grid.color": "#e5e5e5",
 }
 _WIDTH = 9.4  # inches, of 72 points each
-# Of names that a log may make up, what leaves room for the picture.
+# A log may have any names, and they must leave room for the picture.
 _LONGEST_NAME, _LONGEST_LEGEND = 30, 16
-_MANY = 3000  # dots, from which on a bitmap is smaller
-_LOGARITHMIC = 30  # times that the longest takes longer than the shortest, so that both can be seen
+_MANY = 3000  # more dots are smaller as a bitmap
+_LOGARITHMIC = 30  # ratio of the longest to the shortest, above which a linear scale hides the shortest
 
 
 class _Chart:
-    """A figure that is being drawn, and the words that appear when the mouse points at parts of it."""
+    """A figure, and the texts that appear when the mouse points at its bars."""
 
     def __init__(self, rows: int, height: float) -> None:
         self.figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         self.axes: list[Axes] = list(self.figure.subplots(rows, 1, squeeze=False)[:, 0])
-        self._words: list[str] = []
+        self._texts: list[str] = []
 
-    def bar(self, axes: Axes, row: float, left: float, width: float, colour: str, words: str) -> None:
-        """Draw a bar that explains itself."""
+    def bar(self, axes: Axes, row: float, left: float, width: float, colour: str, text: str) -> None:
+        """Draw a bar that shows a text when the mouse points at it."""
         (patch,) = axes.barh(row, width, left=left, height=0.7, color=colour)
-        patch.set_gid(f"words-{len(self._words)}")
-        self._words.append(words)
+        patch.set_gid(f"text-{len(self._texts)}")
+        self._texts.append(text)
 
     def svg(self, name: str) -> str:
         """Return the picture as an element of HTML, with identifiers that begin with `name`."""
         file = io.StringIO()
         self.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        drawn = file.getvalue()
-        drawn = drawn[drawn.index("<svg") :]
+        svg = file.getvalue()
+        svg = svg[svg.index("<svg") :]
 
-        def explained(match: re.Match[str]) -> str:
-            return f"{match[0]}<title>{escape(self._words[int(match[1])])}</title>"
+        def with_title(match: re.Match[str]) -> str:
+            return f"{match[0]}<title>{escape(self._texts[int(match[1])])}</title>"
 
-        drawn = re.sub(r'<g id="words-(\d+)">', explained, drawn)
-        return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)
+        svg = re.sub(r'<g id="text-(\d+)">', with_title, svg)
+        return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
 
 
 def draw(summary: Summary, trace: Trace | None = None) -> dict[str, str]:
     """Return the pictures of a summary by name: distribution, history, phases, timeline, trace; "" if one is empty."""
     timed = [group for group in summary.groups if group.whole.largest > 0]
-    wanted: dict[str, Callable[[], _Chart | None]] = {
+    makers: dict[str, Callable[[], _Chart | None]] = {
         "distribution": lambda: _distribution(timed),
         "history": lambda: _history(timed, summary),
         "phases": lambda: _phases(timed),
@@ -84,12 +84,12 @@ def draw(summary: Summary, trace: Trace | None = None) -> dict[str, str]:
         "trace": lambda: _trace(trace) if trace else None,
     }
     with mpl.rc_context(_STYLE):
-        charts = {name: make() for name, make in wanted.items()}
+        charts = {name: make() for name, make in makers.items()}
         return {name: chart.svg(name) if chart else "" for name, chart in charts.items()}
 
 
 def _distribution(groups: Sequence[Group]) -> _Chart | None:
-    """Every start is a dot, in the row of its outcome."""
+    """Draw each start as a dot, in the row of its outcome."""
     if not groups:
         return None
     chart = _Chart(1, 0.7 + 0.75 * len(groups))
@@ -112,7 +112,7 @@ def _distribution(groups: Sequence[Group]) -> _Chart | None:
 
 
 def _history(groups: Sequence[Group], summary: Summary) -> _Chart | None:
-    """The same dots by the time of day."""
+    """Draw the same dots by the time of the start."""
     if not groups or summary.first == summary.last:
         return None
     chart = _Chart(1, 2.4)
@@ -134,7 +134,7 @@ def _history(groups: Sequence[Group], summary: Summary) -> _Chart | None:
 
 
 def _phases(groups: Sequence[Group]) -> _Chart | None:
-    """The phases, one behind the other, of the starts that are p50, p90 and p99 of each outcome, or its slowest."""
+    """Draw the phases, one after the other, of the starts that are p50, p90 and p99 of each outcome, or its slowest."""
     groups = [group for group in groups if any(start.steps for start in group.starts)]
     if not groups:
         return None
@@ -144,8 +144,8 @@ def _phases(groups: Sequence[Group]) -> _Chart | None:
         for row, start in enumerate(group.examples.values()):
             left = 0.0
             for phase, duration in start.steps.items():
-                words = f"{phase}: {milliseconds(duration)} ms of {milliseconds(start.milliseconds)} ms. "
-                chart.bar(axes, row, left, duration, colours.of(phase), words + phase_meaning(phase))
+                text = f"{phase}: {milliseconds(duration)} ms of {milliseconds(start.milliseconds)} ms. "
+                chart.bar(axes, row, left, duration, colours.of(phase), text + phase_meaning(phase))
                 left += duration
             axes.annotate(
                 f"{milliseconds(start.milliseconds)} ms", (left, row), (4, 0), textcoords="offset points", va="center"
@@ -155,13 +155,13 @@ def _phases(groups: Sequence[Group]) -> _Chart | None:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(_NUMBER)
         axes.set_title(f"{outcome_label(group.outcome)}: {counted(len(group.starts), 'start')}", loc="left", fontsize=9)
-    chart.axes[-1].set_xlabel("milliseconds since the begin of the start; each outcome has a scale of its own")
+    chart.axes[-1].set_xlabel("milliseconds since the beginning of the start; each outcome has its own scale")
     colours.legend(chart.figure)
     return chart
 
 
 def _timeline(start: Start) -> _Chart | None:
-    """One start, a row for each phase, from the begin of its process where that is known."""
+    """Draw one start, a row for each phase, from the beginning of its process if that is known."""
     steps = [*start.steps.items()]
     if not steps:
         return None
@@ -173,8 +173,8 @@ def _timeline(start: Start) -> _Chart | None:
     if before:
         steps = [(BEFORE.name, before), *steps]
     for row, (name, duration) in enumerate(steps):
-        words = f"{name}: {milliseconds(duration)} ms. {phase_meaning(name)}"
-        chart.bar(axes, row, left, duration, colours.of(name), words)
+        text = f"{name}: {milliseconds(duration)} ms. {phase_meaning(name)}"
+        chart.bar(axes, row, left, duration, colours.of(name), text)
         axes.annotate(
             f"{milliseconds(duration)} ms", (left + duration, row), (4, 0), textcoords="offset points", va="center"
         )
@@ -184,40 +184,40 @@ def _timeline(start: Start) -> _Chart | None:
     axes.margins(x=0.1)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(_NUMBER)
-    axes.set_xlabel(f"milliseconds since the begin of {'the process' if before else 'the start'}")
+    axes.set_xlabel(f"milliseconds since the beginning of {'the process' if before else 'the start'}")
     return chart
 
 
 def _trace(trace: Trace) -> _Chart:
-    """A row for each worker, a bar for each of its steps."""
+    """Draw a row for each worker, with a bar for each of its steps."""
     chart = _Chart(1, 0.9 + 0.35 * len(trace.workers))
     (axes,) = chart.axes
     colours = _Colours({**phase_colours(), **{step: word.colour for step, word in STEPS.items()}})
     for row, spans in enumerate(trace.workers.values()):
         for span in spans:
-            what = f"{span.step} ({span.detail})" if span.detail else span.step
-            words = f"{what}: {milliseconds(span.duration)} ms, from {milliseconds(span.start)} ms"
-            chart.bar(axes, row, span.start, span.duration, colours.of(span.step), words)
+            step = f"{span.step} ({span.detail})" if span.detail else span.step
+            text = f"{step}: {milliseconds(span.duration)} ms, from {milliseconds(span.start)} ms"
+            chart.bar(axes, row, span.start, span.duration, colours.of(span.step), text)
     _name_rows(axes, [*trace.workers])
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(_NUMBER)
-    axes.set_xlabel("milliseconds since the begin of the trace")
+    axes.set_xlabel("milliseconds since the beginning of the trace")
     colours.legend(chart.figure)
     return chart
 
 
 class _Colours:
-    """The colours of names that are known, and others for those that are not; as the legend shows them."""
+    """The colours of names, for bars and legend: given ones, and others for further names."""
 
-    def __init__(self, known: dict[str, str]) -> None:
-        self._known = known
+    def __init__(self, given: dict[str, str]) -> None:
+        self._given = given
         self._spare: Iterator[str] = cycle(_PALETTE)
         self._used: dict[str, str] = {}
 
     def of(self, name: str) -> str:
         """Return the colour of a name."""
         if name not in self._used:
-            self._used[name] = self._known.get(name) or next(self._spare)
+            self._used[name] = self._given.get(name) or next(self._spare)
         return self._used[name]
 
     def legend(self, figure: Figure) -> None:
@@ -231,7 +231,7 @@ _NUMBER = StrMethodFormatter("{x:,.10g}")
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Write the names of rows 0, 1, … beside them, from the top down."""
+    """Write the names of rows 0, 1, … next to them, from the top down."""
     axes.set_yticks(range(len(names)), [name[:_LONGEST_NAME] for name in names])
     axes.set_ylim(len(names) - 0.5, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -246,5 +246,5 @@ def _durations_on(axis: mpl.axis.Axis, axes: Axes, values: Sequence[float]) -> N
 
 
 def _label(name: str) -> str:
-    """Return a name for a legend, which leaves out those that begin with an underscore."""
+    """Return a label for a legend, which would leave out one that begins with an underscore."""
     return f" {name}" if name.startswith("_") else name

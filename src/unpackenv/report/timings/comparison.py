@@ -1,9 +1,9 @@
-"""Two logs, before and after: what became slower or faster, and whether that is more than noise.
+"""Compare two logs, before and after: what became slower or faster, and whether that is more than noise.
 
-Each median stands in a range: with 95 % probability the true median lies between the two starts that
-are its ends (order statistics: about √n ranks below and above the middle; nothing is assumed of how
-durations are spread). A difference is more than noise where the two ranges are apart. This is a strict
-rule: of logs that are the same in truth, far less than one figure in twenty is called different.
+Each median has a range: with 95 % probability the true median is between the two starts at its ends
+(order statistics: about √n ranks below and above the middle, for any distribution of durations).
+A difference is more than noise if the two ranges are apart. This is a strict rule: between logs without
+a true difference, it calls far less than one figure in twenty different.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from unpackenv.report.timings.summary import Summary, nearest_rank
 
 SLOWER, FASTER, NOISE, TOO_FEW = "slower", "faster", "within noise", "too few starts to tell"
-# With five even the range from the fastest to the slowest misses the true median once in sixteen times.
+# With five starts even the range from the fastest to the slowest misses the true median once in sixteen times.
 _FEWEST = 6
 _NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
 class Median:
-    """The median of `count` durations in milliseconds, and its 95 % range, None where they are too few for one."""
+    """The median of `count` durations in milliseconds, and its 95 % range, None if there are too few of them."""
 
     count: int
     value: float
@@ -30,10 +30,10 @@ class Median:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Median:
-        """Return the median of `values`, of which there is at least one."""
+        """Return the median of `values`; there must be at least one."""
         ordered = sorted(values)
         count = len(ordered)
-        # So many at each end: the binomial distribution, which the normal one replaces well from six on.
+        # The values outside at each end, by the normal approximation of the binomial distribution, good from six on.
         outside = math.floor((count - 1 - _NORMAL_95 * math.sqrt(count)) / 2)
         ends = (ordered[outside], ordered[-1 - outside]) if count >= _FEWEST else None
         return cls(count, nearest_rank(ordered, 50), ends)
@@ -41,7 +41,7 @@ class Median:
 
 @dataclass(frozen=True)
 class Change:
-    """What became of one duration: of the whole start (`phase` is "") or of one phase, for one outcome."""
+    """The change of one duration for one outcome: of a phase, or of the whole start (`phase` is "")."""
 
     outcome: str
     phase: str
@@ -50,12 +50,12 @@ class Change:
 
     @property
     def difference(self) -> float:
-        """Milliseconds that the median has grown."""
+        """By how many milliseconds the median has grown."""
         return self.after.value - self.before.value
 
     @property
     def verdict(self) -> str:
-        """A plain word for it."""
+        """SLOWER, FASTER, NOISE or TOO_FEW."""
         before, after = self.before.range, self.after.range
         if before is None or after is None:
             return TOO_FEW
@@ -65,7 +65,7 @@ class Change:
 
 
 def compare(before: Summary, after: Summary) -> list[Change]:
-    """Return the changes of every outcome that both have, the whole before its phases."""
+    """Return the changes for every outcome that both have: of the whole start, then of its phases."""
     changes = []
     earlier = {group.outcome: group for group in before.groups}
     for new in after.groups:

@@ -1,4 +1,4 @@
-"""The figures as JSON, for programs: milliseconds throughout, null for what is not known."""
+"""The figures as JSON, for programs: all durations are in milliseconds, unknown values are null."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unpackenv.report.timings.trace import Trace
 def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Trace | None = None) -> str:
     """Return all figures as one JSON object."""
     log = summary.log
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "logs": log.names,
         "lines_left_out": {
             "other": log.other, "cut_off": log.cut_off, "unclear": log.unclear, "later_version": log.later,
@@ -35,19 +35,19 @@ def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Tr
         },
         "slowest": [{**asdict(start), "waited_for": waited_for(start)} for start in summary.slowest],
         "failures": [
-            {"reason": each.reason, "count": each.count, "last": _last(each.last)} for each in summary.failures
+            {"reason": group.reason, "count": group.count, "last": _failure(group.last)} for group in summary.failures
         ],
         "marks": [asdict(each) for each in summary.readiness],
         "imports": [asdict(each) for each in summary.imports],
     }  # fmt: skip
     if changes is not None:
-        found["changes"] = [_change(change) for change in changes]
+        figures["changes"] = [_change(change) for change in changes]
     if trace is not None:
-        found["trace"] = {worker: [asdict(span) for span in spans] for worker, spans in trace.workers.items()}
-    return json.dumps(found, indent=2)
+        figures["trace"] = {worker: [asdict(span) for span in spans] for worker, spans in trace.workers.items()}
+    return json.dumps(figures, indent=2)
 
 
-def _last(start: Start) -> dict[str, Any]:
+def _failure(start: Start) -> dict[str, Any]:
     assert start.error is not None
     return {**asdict(start.error), "time": start.time, "line": start.where}
 

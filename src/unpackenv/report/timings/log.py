@@ -1,7 +1,7 @@
-"""Timing logs: the JSON lines of many starts, found among whatever else a container wrote.
+"""Read timing logs: the JSON lines of many starts, among all other output of containers.
 
-A line of ours is known by `{"unpackenv": …`, wherever it begins: `docker compose logs` and log shippers
-put a name or a time before it. All other lines are counted and left alone.
+A record begins with `{"unpackenv": …`, anywhere in a line: `docker compose logs` and log shippers put a name or
+a time before it. Other lines are only counted.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from unpackenv.report import counted
 from unpackenv.report.timings import words
 
 STDIN = "-"
-_OURS = b'{"unpackenv":'
+_RECORD = b'{"unpackenv":'
 _SCHEMA = 1
 _TEXT_LINE = b"unpackenv: "
 _YEAR_3000 = 32_503_680_000
-# No figure of a start is as large; what is would leave no room for the others in a picture.
+# No figure of a start is as large; in a picture a larger one would leave no room for the others.
 _LARGEST = 1e15
 
 
 @dataclass(frozen=True)
 class Error:
-    """Why a start failed: a stable code, and in words what, where, and what to do."""
+    """Why a start failed: a stable code, what went wrong, where, and what to do."""
 
     reason: str
     what: str
@@ -37,9 +37,9 @@ class Error:
 
 @dataclass(frozen=True)
 class Start:
-    """One start. Times are in milliseconds, `time` is in seconds since 1970; None where the log does not know.
+    """One start. Durations are in milliseconds, `time` is in seconds since 1970; None is unknown.
 
-    `phases` are in their order; if all went well, together they are `milliseconds`. `process_ms` is the time
+    `phases` are in their order; if the start did not fail, their sum is `milliseconds`. `process_ms` is the time
     from the start of the process to the end of the bootstrap. `where` names file and line of the log.
     """
 
@@ -61,7 +61,7 @@ class Start:
 
     @property
     def steps(self) -> dict[str, float]:
-        """The phases, and of a start that failed what it was doing then."""
+        """The phases; for a start that failed, also the rest of its time."""
         rest = self.milliseconds - sum(self.phases.values())
         return {**self.phases, words.UNTIL_FAILED.name: rest} if self.error and rest > 0 else self.phases
 
@@ -77,8 +77,8 @@ class Import:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point that an application named. Milliseconds since its process started, since the bootstrap ended, and
-    how many of the latter were spent importing; None where the log does not know. `start` is the process's own.
+    """A point that an application marked: milliseconds since its process started, milliseconds since the bootstrap
+    ended, and the part of the latter that went into imports; None is unknown. `start` is the start of its process.
     """
 
     name: str
@@ -91,10 +91,10 @@ class Mark:
 
 @dataclass
 class Log:
-    """What was read: starts and marks, and how many lines were neither.
+    """The starts and marks of the logs, and the numbers of lines that were left out.
 
-    `other` lines are not ours, `text_lines` of them were written for people; `cut_off` ones do not reach
-    their end, `unclear` ones hold what they cannot, `later` ones are of a later version.
+    `other` lines have no record; `text_lines` of them are starts logged as text. Records that are `cut_off` lack their
+    end, `unclear` ones hold impossible values, `later` ones are of a later version.
     """
 
     names: list[str] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Log:
 
 
 def read(paths: Sequence[str]) -> Log:
-    """Read logs, `-` for standard input, as one. Raises `TimingLogUnreadable` if no start is in them, or `OSError`."""
+    """Read logs as one, `-` for standard input. Raises `TimingLogUnreadable` if they hold no start, or `OSError`."""
     log = Log()
     for path in paths:
         if path == STDIN:
@@ -122,17 +122,17 @@ def read(paths: Sequence[str]) -> Log:
     raise TimingLogUnreadable(
         f"no start is in {counted(lines, 'line')}",
         where=", ".join(log.names),
-        hint="Starts write what can be read here with UNPACKENV_LOG=json or UNPACKENV_LOG_FILE"
+        hint="Set UNPACKENV_LOG=json or UNPACKENV_LOG_FILE for the starts"
         + (f"; {log.text_lines} of the lines are of UNPACKENV_LOG=text, which is for people" if log.text_lines else ""),
     )
 
 
 def _read_lines(log: Log, name: str, lines: Iterable[bytes]) -> None:
     log.names.append(name)
-    # The start of a process, for its marks: numbers of processes come again, in every container.
+    # The latest start by host and pid, for its marks: each container uses the same pids.
     latest: dict[tuple[str, float | None], Start] = {}
     for number, line in enumerate(lines, 1):
-        at = line.find(_OURS)
+        at = line.find(_RECORD)
         if at < 0:
             log.other += 1
             log.text_lines += _TEXT_LINE in line
@@ -152,7 +152,7 @@ _decoder = json.JSONDecoder()
 
 
 def _add(log: Log, record: dict[str, Any], where: str, latest: dict[tuple[str, float | None], Start]) -> None:
-    """Add one record to the log; it raises what comes of it if the record holds what it cannot."""
+    """Add one record to the log; raises AttributeError, KeyError, TypeError or ValueError for impossible values."""
     kind, process = record["unpackenv"], (_text(record, "host"), _number_or_none(record, "pid"))
     if record["schema"] != _SCHEMA:
         log.later += 1
@@ -172,7 +172,7 @@ def _start(record: Mapping[str, Any], where: str) -> Start:
         where=where,
         outcome=_printable(record["outcome"]),
         milliseconds=_number(record["milliseconds"]),
-        # What is left of a phase when its parts are taken away may be a little less than nothing.
+        # A phase without its parts is a difference, which may be slightly negative.
         phases={_printable(name): _number(max(value, 0)) for name, value in record["phases"].items()},
         lock_wait_ms=_number(record.get("lock_wait_ms") or 0),
         time=_time(record),
@@ -221,13 +221,13 @@ def _time(record: Mapping[str, Any]) -> float | None:
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:
-    """Return a text that may be unknown."""
+    """Return a text of a record; "" if it is unknown."""
     value = record.get(name)
     return "" if value is None else _printable(value)
 
 
 def _printable(text: object) -> str:
-    """Return a text without what a terminal would obey."""
+    """Return a text without control characters, which a terminal would obey."""
     if not isinstance(text, str):
         raise TypeError("text")
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -1,4 +1,4 @@
-"""One page of HTML with everything on it: no script, no network, so it opens wherever it is put."""
+"""One page of HTML with all figures and pictures. It needs no script and no network, so it opens anywhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(path: str, summary: Summary, changes: Sequence[Change] | None = None, 
         raise ExtraMissing(
             f"the page needs {error.name}, which is not installed",
             where="--html",
-            hint="Install the extra: pip install 'unpackenv[report]'; the tables and --json do without",
+            hint="Install the extra: pip install 'unpackenv[report]'; the tables and --json do not need it",
         ) from error
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -66,7 +66,7 @@ def _content(summary: Summary, changes: Sequence[Change] | None, trace: Trace | 
 
 
 def _facts(start: Start) -> str:
-    """What else is known of a start, as a sentence."""
+    """Return further facts about a start, as a sentence."""
     facts = [
         f"{counted(start.files, 'file')}, {amount(start.size)}" if start.files else "",
         f"{counted(start.workers, 'worker')} (decided by {start.workers_why})" if start.workers else "",

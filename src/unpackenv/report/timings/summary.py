@@ -1,8 +1,8 @@
-"""The figures of a log: how long starts took, on what, which were slow, which failed.
+"""Compute the figures of a log: how long starts and their phases took, which starts were slow, which failed.
 
 A percentile is the nearest rank: p90 is the shortest time that at least 90 % of the starts did not
-exceed. It is always a start that took place, so it can be looked at. Of less than 10 starts p90 would be the
-slowest, and of less than 100 p99: people are not shown those.
+exceed. So it is the time of a real start, which the log has. With less than 10 starts p90 would be the slowest, and
+with less than 100 p99: tables and pictures leave those out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unpackenv.report.timings.log import Import, Log, Mark, Start
 from unpackenv.report.timings.words import OUTCOMES
 
 PERCENTILES = (50, 90, 99)
-# So many starts are the fewest of which a percentile is not the slowest.
+# The smallest number of starts for each percentile; with fewer it is just the slowest.
 _FEWEST = {50: 1, 90: 10, 99: 100}
 _TOP = 10
 T = TypeVar("T")
@@ -28,13 +28,13 @@ def nearest_rank(ordered: Sequence[T], percent: int) -> T:
 
 
 def telling(count: int) -> tuple[int, ...]:
-    """Return the percentiles that say something of so many starts."""
+    """Return the percentiles that are worth showing for `count` starts."""
     return tuple(percent for percent in PERCENTILES if count >= _FEWEST[percent])
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """How some durations are spread, in milliseconds."""
+    """The distribution of some durations, in milliseconds."""
 
     count: int
     p50: float
@@ -44,13 +44,13 @@ class Distribution:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Distribution:
-        """Return that of `values`, of which there is at least one."""
+        """Return the distribution of `values`; there must be at least one."""
         ordered = sorted(values)
         p50, p90, p99 = (nearest_rank(ordered, percent) for percent in PERCENTILES)
         return cls(len(ordered), p50, p90, p99, ordered[-1])
 
     def telling(self) -> dict[int, float]:
-        """Return the percentiles that say something of so many."""
+        """Return the percentiles that are worth showing."""
         return {percent: getattr(self, f"p{percent}") for percent in telling(self.count)}
 
 
@@ -68,7 +68,7 @@ class Group:
 
     @property
     def phases(self) -> dict[str, Distribution]:
-        """How long each phase took, of the starts that had it; in the order of phases."""
+        """How long each phase took in the starts that had it, in the order of phases."""
         by_phase: dict[str, list[float]] = {}
         for start in self.starts:
             for name, duration in start.steps.items():
@@ -77,15 +77,15 @@ class Group:
 
     @property
     def examples(self) -> dict[str, Start]:
-        """Return the starts that are the percentiles that say something, and the slowest where none of them is it."""
+        """The starts at the percentiles that are worth showing, and the slowest one, unless p99 is among them."""
         count = len(self.starts)
-        found = {f"p{percent}": nearest_rank(self.starts, percent) for percent in telling(count)}
-        return found if count == 1 or PERCENTILES[-1] in telling(count) else {**found, "slowest": self.starts[-1]}
+        examples = {f"p{percent}": nearest_rank(self.starts, percent) for percent in telling(count)}
+        return examples if count == 1 or PERCENTILES[-1] in telling(count) else {**examples, "slowest": self.starts[-1]}
 
 
 @dataclass(frozen=True)
 class Failures:
-    """The starts that failed for one reason; the last of them has the words."""
+    """The number of starts that failed for one reason, and the last of them, whose error is shown."""
 
     reason: str
     count: int
@@ -94,9 +94,9 @@ class Failures:
 
 @dataclass(frozen=True)
 class Readiness:
-    """When applications reached a point that they named, after starts of one outcome ("" where it is not known).
+    """When applications reached a point that they marked, after starts of one outcome ("" if it is unknown).
 
-    Milliseconds since the process started, since the bootstrap ended, and of the latter those of imports.
+    Milliseconds since the process started, since the bootstrap ended, and the part of the latter that imports took.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Readiness:
 
 @dataclass(frozen=True)
 class SlowImport:
-    """A module that was among the slowest imports: how often, and the medians of its milliseconds."""
+    """A module that was among the slowest imports: how often it was, and the medians of its milliseconds."""
 
     module: str
     count: int
@@ -118,7 +118,7 @@ class SlowImport:
 
 @dataclass(frozen=True)
 class Summary:
-    """All figures of a log. `first` and `last` are seconds since 1970, None where the log has no times."""
+    """All figures of a log. `first` and `last` are seconds since 1970, None if the log has no times."""
 
     log: Log
     groups: list[Group]
@@ -131,7 +131,7 @@ class Summary:
 
 
 def summarize(log: Log) -> Summary:
-    """Make the figures of a log."""
+    """Compute the figures of a log."""
     times = [start.time for start in log.starts if start.time is not None]
     return Summary(
         log,
@@ -146,10 +146,10 @@ def summarize(log: Log) -> Summary:
 
 
 def _groups(starts: list[Start]) -> list[Group]:
-    by_outcome: dict[str, list[Start]] = {outcome: [] for outcome in OUTCOMES}  # what a later version adds follows
+    by_outcome: dict[str, list[Start]] = {outcome: [] for outcome in OUTCOMES}  # outcomes of later versions follow
     for start in sorted(starts, key=attrgetter("milliseconds")):
         by_outcome.setdefault(start.outcome, []).append(start)
-    return [Group(outcome, found) for outcome, found in by_outcome.items() if found]
+    return [Group(outcome, members) for outcome, members in by_outcome.items() if members]
 
 
 def _failures(starts: list[Start]) -> list[Failures]:
@@ -157,7 +157,7 @@ def _failures(starts: list[Start]) -> list[Failures]:
     for start in starts:
         if start.error:
             by_reason.setdefault(start.error.reason, []).append(start)
-    groups = [Failures(reason, len(found), found[-1]) for reason, found in by_reason.items()]
+    groups = [Failures(reason, len(failed), failed[-1]) for reason, failed in by_reason.items()]
     return sorted(groups, key=lambda group: -group.count)
 
 
@@ -168,17 +168,18 @@ def _readiness(marks: list[Mark]) -> list[Readiness]:
     return [
         Readiness(
             *point,
-            process=_known(mark.process_ms for mark in found),
-            bootstrap=_known(mark.bootstrap_ms for mark in found),
-            imports=_known(mark.import_ms for mark in found),
+            process=_distribution(mark.process_ms for mark in same),
+            bootstrap=_distribution(mark.bootstrap_ms for mark in same),
+            imports=_distribution(mark.import_ms for mark in same),
         )
-        for point, found in by_point.items()
+        for point, same in by_point.items()
     ]
 
 
-def _known(values: Iterable[float | None]) -> Distribution | None:
-    known = [value for value in values if value is not None]
-    return Distribution.of(known) if known else None
+def _distribution(values: Iterable[float | None]) -> Distribution | None:
+    """Return the distribution of the values that are not None; None if all are."""
+    durations = [value for value in values if value is not None]
+    return Distribution.of(durations) if durations else None
 
 
 def _imports(marks: list[Mark]) -> list[SlowImport]:
@@ -186,7 +187,7 @@ def _imports(marks: list[Mark]) -> list[SlowImport]:
     for mark in marks:
         for each in mark.imports:
             by_module.setdefault(each.module, []).append(each)
-    found = [
+    modules = [
         SlowImport(
             module,
             len(imports),
@@ -195,4 +196,4 @@ def _imports(marks: list[Mark]) -> list[SlowImport]:
         )
         for module, imports in by_module.items()
     ]
-    return sorted(found, key=lambda each: -each.self_ms)[:_TOP]
+    return sorted(modules, key=lambda each: -each.self_ms)[:_TOP]

@@ -1,4 +1,4 @@
-"""What people read of the figures, as tables: the same for a terminal and for a page."""
+"""The figures as tables for people: the same on a terminal and on a page."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from unpackenv.report.timings.words import outcome, outcome_label, outcome_style
 _FIGURES = frozenset({"starts", "p50", "p90", "p99", "slowest", "ms"})
 _STYLES = {**outcome_styles(), SLOWER: BOLD_RED, FASTER: BOLD_GREEN}
 PERCENTILES_NOTE = (
-    "p50: half of the starts took no longer; p90: nine of ten, of 10 or more; p99: of 100 or more (nearest rank, so "
-    "each is of a real start)."
+    "p50: half of the starts took no longer. p90: nine of ten, if there are 10 or more. p99: 99 of 100, if there are "
+    "100 or more. Each is the time of a real start (nearest rank)."
 )
 
 
@@ -26,10 +26,10 @@ def headline(summary: Summary) -> str:
     counts = ", ".join(f"{len(group.starts):,} {outcome_label(group.outcome)}" for group in summary.groups)
     log = summary.log
     text = f"{counted(len(log.starts), 'start')}{_span(summary)}: {counts}."
-    left = {"are not of unpackenv": log.other, "are cut off": log.cut_off, "cannot be understood": log.unclear,
-            "are of a later version": log.later}  # fmt: skip
-    told = [f"{count:,} {what}" for what, count in left.items() if count]
-    return text + (f" Lines left out: {', '.join(told)}." if told else "")
+    left_out = {"are not of unpackenv": log.other, "are cut off": log.cut_off, "cannot be understood": log.unclear,
+                "are of a later version": log.later}  # fmt: skip
+    reasons = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
+    return text + (f" Lines left out: {', '.join(reasons)}." if reasons else "")
 
 
 def _span(summary: Summary) -> str:
@@ -48,12 +48,12 @@ def when(seconds: float | None) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Return a duration with as many digits as say something."""
+    """Return a duration with as many digits as are worth showing."""
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace: Trace | None = None) -> list[Table]:
-    """Return all tables that have rows; `changes` are None where nothing is compared."""
+    """Return all tables that have rows; `changes` are None if nothing is compared."""
     tables = [
         durations(summary),
         phases(summary),
@@ -69,7 +69,7 @@ def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace:
 
 
 def durations(summary: Summary) -> Table:
-    """How long starts took, by outcome."""
+    """Return how long starts took, by outcome."""
     longest = max((group.whole.p90 for group in summary.groups), default=0)
     shown = _shown(group.whole for group in summary.groups)
     rows: list[Sequence[Cell]] = [
@@ -88,7 +88,7 @@ def durations(summary: Summary) -> Table:
 
 
 def phases(summary: Summary) -> Table:
-    """What starts spent their time on, by outcome and phase."""
+    """Return what starts spent their time on, by outcome and phase."""
     shown = _shown(spread for group in summary.groups for spread in group.phases.values())
     rows = [row for group in summary.groups for row in _phase_rows(group, shown)]
     columns = ("outcome", "phase", *_names(shown), "p50 as a bar", "what happens in it")
@@ -104,7 +104,7 @@ def _phase_rows(group: Group, shown: Sequence[int]) -> Iterable[Sequence[Cell]]:
 
 
 def slowest(summary: Summary) -> Table:
-    """The slowest starts and what each waited for."""
+    """Return the slowest starts and what each waited for."""
     rows = [
         (when(each.time), outcome_label(each.outcome), milliseconds(each.milliseconds), waited_for(each), each.where)
         for each in summary.slowest
@@ -115,7 +115,7 @@ def slowest(summary: Summary) -> Table:
 
 
 def failures(summary: Summary) -> Table:
-    """Failed starts by reason."""
+    """Return the failed starts by reason."""
     rows = []
     for each in summary.failures:
         error = each.last.error
@@ -125,31 +125,31 @@ def failures(summary: Summary) -> Table:
 
 
 def readiness(summary: Summary) -> Table:
-    """When applications reached the points that they marked."""
+    """Return when applications reached the points that they marked."""
     kinds = {
         "process": [each.process for each in summary.readiness],
         "bootstrap": [each.bootstrap for each in summary.readiness],
         "imports": [each.imports for each in summary.readiness],
     }
-    known = {kind: spreads for kind, spreads in kinds.items() if any(spreads)}
-    shown = [percent for percent in _shown(spread for spreads in known.values() for spread in spreads) if percent < 99]
+    kinds = {kind: spreads for kind, spreads in kinds.items() if any(spreads)}
+    shown = [percent for percent in _shown(spread for spreads in kinds.values() for spread in spreads) if percent < 99]
     rows: list[Sequence[Cell]] = []
     for number, each in enumerate(summary.readiness):
-        spreads = [found[number] for found in known.values()]
+        spreads = [column[number] for column in kinds.values()]
         count = max((spread.count for spread in spreads if spread), default=0)
         figures = [figure for spread in spreads for figure in _percentiles(spread, shown)]
         rows.append((each.name, outcome_label(each.outcome) or "unknown", f"{count:,}", *figures))
-    columns = ("point", "outcome", "starts", *(f"{kind} {name}" for kind in known for name in _names(shown)))
+    columns = ("point", "outcome", "starts", *(f"{kind} {name}" for kind in kinds for name in _names(shown)))
     note = (
         "The points that unpackenv.mark() logged. process: since the process began, which the kernel counts in steps "
-        "of 10 ms. bootstrap: since the packages were there. imports: the part of that which went into imports, where "
-        "UNPACKENV_IMPORTS asked for it."
+        "of 10 ms. bootstrap: since the packages were there. imports: the part of that which went into imports, if "
+        "UNPACKENV_IMPORTS is set."
     )
     return Table("When applications were ready, in milliseconds", columns, rows, note, frozenset(columns[2:]), _STYLES)
 
 
 def imports(summary: Summary) -> Table:
-    """The slowest imports of applications."""
+    """Return the slowest imports of applications."""
     rows = [
         (each.module, f"{each.count:,}", milliseconds(each.self_ms), milliseconds(each.cumulative_ms))
         for each in summary.imports
@@ -159,7 +159,7 @@ def imports(summary: Summary) -> Table:
 
 
 def comparison(changes: Sequence[Change]) -> Table:
-    """Before and after."""
+    """Return the medians before and after, and what became of them."""
     rows = [
         (
             outcome_label(change.outcome),
@@ -175,8 +175,9 @@ def comparison(changes: Sequence[Change]) -> Table:
     ]
     columns = ("outcome", "phase", "starts", "before", "after", "difference", "in %", "verdict")
     note = (
-        "Medians in milliseconds, each with the range that holds the true one with 95 % probability. Slower or faster "
-        "is said only where the two ranges are apart. It does not say why: another machine, or a busy one, is enough."
+        "Medians in milliseconds, each with the range that holds the true one with 95 % probability. The verdict is "
+        "slower or faster only if the two ranges are apart. It says nothing about the cause: another machine, or a "
+        "busy one, is enough."
     )
     if not changes:
         note = "No outcome is in both logs."
@@ -189,7 +190,7 @@ def _median(median: Median) -> str:
 
 
 def workers(trace: Trace) -> Table:
-    """What the workers of a traced start did."""
+    """Return what the workers of a traced start did."""
     steps = trace.steps
     rows: list[Sequence[Cell]] = []
     for worker, spans in trace.workers.items():
@@ -204,7 +205,7 @@ def workers(trace: Trace) -> Table:
 
 
 def _shown(spreads: Iterable[Distribution | None]) -> tuple[int, ...]:
-    """Return the percentiles that say something of one of these at least: only those have columns."""
+    """Return the percentiles that are worth showing for at least one of these: only those have columns."""
     return telling(max((spread.count for spread in spreads if spread), default=0))
 
 
@@ -213,8 +214,8 @@ def _names(percentiles: Iterable[int]) -> list[str]:
 
 
 def _percentiles(spread: Distribution | None, shown: Iterable[int]) -> list[str]:
-    known = spread.telling() if spread else {}
-    return [milliseconds(known[percent]) if percent in known else "" for percent in shown]
+    values = spread.telling() if spread else {}
+    return [milliseconds(values[percent]) if percent in values else "" for percent in shown]
 
 
 def _bar(value: float, longest: float) -> Bar:

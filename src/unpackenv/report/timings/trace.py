@@ -1,4 +1,4 @@
-"""The trace of one start: what each worker did and when, from a file of Chrome's trace events."""
+"""Read the trace of one start: what each worker did and when, from a file of Chrome's trace events."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from unpackenv.errors import TimingLogUnreadable
 
-# Milliseconds by which a step may seem to begin before the one ahead of it has ended.
+# Milliseconds by which rounding may let a step begin before the end of the previous one.
 _ROUNDING = 0.001
 
 
 @dataclass(frozen=True)
 class Span:
-    """A step: what it was, of which frame, and from when on and how long in milliseconds since the trace began."""
+    """A step: its name, a detail such as its frame, its start in milliseconds since the trace began, its duration."""
 
     step: str
     detail: str
@@ -33,13 +33,13 @@ class Trace:
 
     @property
     def steps(self) -> list[str]:
-        """What was done, in the order in which it was first done."""
+        """The names of the steps, in the order in which they first begin."""
         spans = sorted((span for spans in self.workers.values() for span in spans), key=lambda span: span.start)
         return list(dict.fromkeys(span.step for span in spans))
 
     @property
     def end(self) -> float:
-        """Milliseconds from the begin of the first step to the end of the last."""
+        """Milliseconds from the beginning of the first step to the end of the last."""
         return max(span.start + span.duration for spans in self.workers.values() for span in spans)
 
 
@@ -59,14 +59,14 @@ def read(path: str) -> Trace:
             spans.setdefault(_worker(event), []).append(_span(event, began))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise TimingLogUnreadable(
-            "is no trace of a start",
+            "is not a trace of a start",
             where=path,
-            hint="UNPACKENV_TRACE names the file that a start writes its trace to",
+            hint="UNPACKENV_TRACE names the file to which a start writes its trace",
         ) from error
     workers: dict[str, list[Span]] = {}
-    for worker, found in spans.items():
+    for worker, all_spans in spans.items():
         name = names.get(worker, worker).replace("unpackenv ", "")
-        workers[f"{name} ({worker})" if name in workers else name] = _leaves(found)
+        workers[f"{name} ({worker})" if name in workers else name] = _leaves(all_spans)
     return Trace(path, workers)
 
 
@@ -84,7 +84,7 @@ def _span(event: Mapping[str, Any], began: float) -> Span:
 
 
 def _leaves(spans: list[Span]) -> list[Span]:
-    """Leave out what consists of other spans, such as the phase `unpack`; outer ones come before inner ones here."""
+    """Leave out spans that contain others, such as the phase `unpack`; `spans` has outer ones before inner ones."""
     return [
         span
         for span, following in zip_longest(spans, spans[1:])

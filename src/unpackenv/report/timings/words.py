@@ -1,8 +1,8 @@
-"""The words of timing logs and traces: every outcome, phase and step, and what people are told of it.
+"""The words of timing logs and traces: every outcome, phase and step, with its explanation.
 
-All that shows or explains them takes it from here: tables, charts, causes, the page, and the documents (`make tables`
-writes these). A start has the names in start/report.py; a log may come from another machine and another version, so
-nothing of a start is imported here. A test holds that both have the same words.
+Tables, charts, causes, the page, and the documents (`make tables` writes these) take the words from here. A start has
+the names in start/report.py; a log may come from another machine and another version, so nothing of a start is imported
+here. A test checks that both have the same words.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ OUTCOMES = _by_name(
         ),
     ]
 )
-"""What starts come to, in the order in which readers expect them."""
+"""The outcomes of starts, in the order in which readers expect them."""
 
 LOCK = Word(
     "lock",
@@ -93,9 +93,9 @@ UNPACK = Word(
     "fewer files (`pack --exclude`), more CPUs",
 )
 UNTIL_FAILED = Word("until it failed", "what it was doing when it failed", "#aa0044", helps="see the reason")
-"""The rest of a start that failed: no phase of the log, but shown like one."""
+"""The rest of the time of a start that failed: not a phase of the log, but shown like one."""
 BEFORE = Word("before unpackenv", "start the interpreter and what ran before the bootstrap", "#cccccc")
-"""What a process did before its start: shown like a phase of the slowest start."""
+"""The time of a process before its start: shown like a phase of the slowest start."""
 
 PHASES = _by_name(
     [
@@ -138,7 +138,7 @@ PHASES = _by_name(
         ),
     ]
 )
-"""The phases of a start, in the order in which the log has them. All but `fork` follow each other in time."""
+"""The phases of a start, in their order in the log. All but `fork` follow each other in time."""
 
 STEPS = _by_name(
     [
@@ -148,7 +148,7 @@ STEPS = _by_name(
         Word("write", "write the files that lie in it", "#d55e00"),
     ]
 )
-"""What a worker does with each frame, as a trace has it."""
+"""The steps of a worker with each frame, as in a trace."""
 
 ANOTHER_START = Word(
     "another start, which held the lock",
@@ -168,7 +168,7 @@ IDLE_CPUS = Word(
 )
 
 CAUSES = (ANOTHER_START, CPU_QUOTA, *PHASES.values(), IDLE_CPUS, UNTIL_FAILED)
-"""What a start may have waited for."""
+"""The things that a start may have waited for."""
 
 _SHOWN_AS_PHASES = {**PHASES, **_by_name([UNTIL_FAILED, BEFORE])}
 
@@ -180,7 +180,7 @@ def phase_meaning(name: str) -> str:
 
 
 def phase_colours() -> dict[str, str]:
-    """Return the colours of all that is shown as a phase."""
+    """Return the colours of everything that is shown as a phase."""
     return {name: word.colour for name, word in _SHOWN_AS_PHASES.items()}
 
 
@@ -190,10 +190,10 @@ def outcome(name: str) -> Word:
 
 
 def outcome_label(name: str) -> str:
-    """Return what people read of an outcome."""
+    """Return the word that people read for an outcome."""
     return outcome(name).label or name
 
 
 def outcome_styles() -> dict[str, str]:
-    """Return the colours that outcomes have on a terminal, by what people read."""
+    """Return the colours of outcomes on a terminal, by label."""
     return {outcome_label(name): word.style for name, word in OUTCOMES.items() if word.style}
