@@ -78,4 +78,5 @@ def lines() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(tool.package for tool in missing()) if "--packages" in sys.argv else "\n".join(lines()))
+    for line in [tool.package for tool in missing()] if "--packages" in sys.argv else lines():
+        print(line)
