@@ -20,11 +20,10 @@ from hypothesis import strategies as st
 
 from helpers.support import AFTER_FOOTER, CODECS, MTIME, TAR_FLAG, describe, file_input, stock_unpack
 from rig.sites import members_of, pack
-from unpackenv.archive import codecs, tarstream, trailer, writer
+from unpackenv.archive import RESERVED, codecs, tarstream, trailer, writer
 from unpackenv.archive import facts as facts_text
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.tarstream import DIRECTORY, FILE, SYMLINK
-from unpackenv.archive.toc import RESERVED
 from unpackenv.archive.verify import verify_archive
 from unpackenv.archive.writer import Input
 from unpackenv.errors import (

@@ -239,7 +239,7 @@ def test_a_second_start(made: Environment, tmp_path: Path) -> None:
         assert (done.stdout, "warning" in done.stderr) == (f"packed {target}\n", False)
     moved = target.rename(tmp_path / "moved")  # as a volume that is mounted elsewhere
     done = run(wrapper("--archive", made.archive, "--target", moved, "--relocate", "--", "true"))
-    assert f"its scripts are for {target}: remove it" in done.stderr
+    assert f"its scripts are for {target}: remove the tree" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["elsewhere", "with a space"])

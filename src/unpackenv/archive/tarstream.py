@@ -160,7 +160,7 @@ class Scanner:
     def _read_header(self, block: bytes) -> Member | None:
         if not is_header(block):
             if self._next == BLOCK and not begins_tar(block):
-                raise ArchiveUnsupported("what it holds is no tar", hint="Check the COPY, or make it again with tar")
+                raise ArchiveUnsupported("its content is no tar", hint="Check the COPY, or make it again with tar")
             raise ArchiveCorrupt(f"the tar header at byte {self._next - BLOCK} of its stream has a wrong checksum")
         typeflag = chr(block[156])
         size = _number(block[124:136])

@@ -92,7 +92,7 @@ def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
     if head != mark:
         raise ArchiveCorrupt("its tar stream does not begin with the mark of unpackenv")
     if tail != END_OF_ARCHIVE or scanner.end != archive.toc.raw_size - len(END_OF_ARCHIVE):
-        raise ArchiveCorrupt("its tar stream does not end in two blocks of zeros and nothing else")
+        raise ArchiveCorrupt("its tar stream does not end in exactly two blocks of zeros")
 
 
 def _check_container(archive: Archive) -> None:

@@ -118,7 +118,7 @@ def _write_error(error: OSError, path: str, toc: Toc, size: int) -> UnpackenvErr
     stored, raw = sum(toc.frame_stored), sum(toc.frame_raw)
     need = f"the archive takes about {stored * size / raw / 1e6:.1f} MB" if raw and size else "the archive does not fit"
     return NoSpace(
-        f"is full, or your quota there: {need}, and {stored / 1e6:.1f} MB of it were written",
+        f"is full, or your quota is used up: {need}, and {stored / 1e6:.1f} MB of it were written",
         where=os.path.dirname(path),
         hint="Make room there, or write the archive to another disk",
     )

@@ -261,7 +261,7 @@ def _make_own(path: str) -> int:
 
 def _replaced_error(path: str) -> TargetUntrusted:
     return TargetUntrusted(
-        "was replaced just after it was made: another user may write to the directory that holds it, and does",
+        "was replaced just after it was made: another user may write to its parent, and did",
         where=path,
         hint="Name a target in a directory that only you may write to, or one with the sticky bit",
     )

@@ -240,9 +240,9 @@ def member_error(error: OSError, path: str) -> UnpackenvError:
         return ArchiveUnsafe(f"two members of the archive have this path ({error.strerror})", where=_shortened(path))
     if error.errno == errno.ENAMETOOLONG:
         return ArchiveUnsupported(
-            f"a member's name, or what a link points to, is longer than the file system takes ({error.strerror})",
+            f"a member's name, or what a link points to, is longer than the file system allows ({error.strerror})",
             where=_shortened(path),
-            hint="Shorten it, and make the archive again; Linux takes names of 255 bytes, and links of 4,095",
+            hint="Shorten it, and make the archive again; Linux allows names of 255 bytes, and links of 4,095",
         )
     return target_error(error, path)
 

@@ -210,7 +210,7 @@ class _Unpacker:
         path = member.path
         self._repeated += path in self.directories
         if self._repeated > len(self.directories) + _REPEATED_LIMIT:
-            raise ArchiveUnsupported("it has the same directories again and again", member=shown(path))
+            raise ArchiveUnsupported("it repeats the same directories too often", member=shown(path))
         self._count_path(path + member.link)
         if not path:  # "./": the target itself
             if member.kind != DIRECTORY:
@@ -311,7 +311,7 @@ def _joined(directory: bytes, name: bytes) -> bytes:
 def _normal(path: bytes) -> bytes:
     """Return a member's path without `./` and doubled slashes; raises `ArchiveUnsafe` if it leaves the target."""
     if len(path) > PATH_LIMIT:
-        raise ArchiveUnsupported("a member's path is longer than Linux takes", member=shown(path))
+        raise ArchiveUnsupported("a member's path is longer than Linux allows", member=shown(path))
     if b"/." not in path and b"//" not in path and path[:1] not in b"./" and path[-1:] != b"/":
         return path
     if path.startswith(b"/"):
