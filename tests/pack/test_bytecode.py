@@ -430,7 +430,7 @@ def test_warnings_of_the_compiler_are_not_shown(tree: Path, capfd: pytest.Captur
     assert capfd.readouterr() == ("", "")
 
 
-def with_interpreter(tree: Path, script: str) -> source.Source:
+def with_interpreter(tree: Path, script: str) -> source.PackSource:
     """Return the tree with an interpreter that does what the shell script `script` says."""
     fake = tree.parent / "python"
     fake.write_text(f"#!/bin/sh\n{script}\n")

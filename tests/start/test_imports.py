@@ -113,6 +113,12 @@ def test_a_room_says_what_lives_there(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 
 
+def test_a_class_name_means_one_thing() -> None:
+    nodes = [node for path in modules() for node in ast.walk(ast.parse(path.read_text()))]
+    names = [node.name for node in nodes if isinstance(node, ast.ClassDef)]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_what_a_start_loads_first_imports_nothing_of_the_package(name: str) -> None:
     assert list(imported(PACKAGE / name)) == []

@@ -25,7 +25,7 @@ from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.kept import Kept
 from unpackenv.pack.links import leads_to
 from unpackenv.pack.scan import in_order, without
-from unpackenv.pack.source import Source
+from unpackenv.pack.source import PackSource
 from unpackenv.pack.temporary import FULL, Commands
 
 MODES = ("unchecked-hash", "checked-hash", "timestamp", "keep", "none")
@@ -58,7 +58,7 @@ class Bytecode:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Compilation:
     """One source to compile."""
 
     source: Entry
@@ -68,7 +68,7 @@ class _Job:
 
 def compile_tree(
     tree: Tree,
-    source: Source,
+    source: PackSource,
     mode: str,
     staging: str,
     workers: int,
@@ -102,7 +102,7 @@ def compile_tree(
     return replace(result, tree=_laid_over(_without_bytecode(tree), compiled))
 
 
-def _retimed(tree: Tree, source: Source, existing: Kept, staging: str, warnings: list[str]) -> Bytecode:
+def _retimed(tree: Tree, source: PackSource, existing: Kept, staging: str, warnings: list[str]) -> Bytecode:
     """Return the tree with its bytecode as it is, but for the headers that need another time."""
     result = Bytecode(tree, {}, [], warnings)
     if not existing.retimed:
@@ -123,7 +123,7 @@ def _retimed(tree: Tree, source: Source, existing: Kept, staging: str, warnings:
 # --- which sources, and where their bytecode goes ----------------------------------------------
 
 
-def _jobs(tree: Tree, source: Source) -> list[_Job]:
+def _jobs(tree: Tree, source: PackSource) -> list[_Compilation]:
     """Return the modules of the tree, in its order."""
     by_path = {entry.path: entry for entry in tree.entries}
     jobs = []
@@ -133,7 +133,7 @@ def _jobs(tree: Tree, source: Source) -> list[_Job]:
             continue
         path = _bytecode_path(entry.path, source.interpreter.cache_tag)
         if (path in by_path or _is_importable(entry.path, source)) and _can_exist(path, by_path):
-            jobs.append(_Job(entry, Entry(path, "file", origin.mode & 0o666, origin.mtime)))
+            jobs.append(_Compilation(entry, Entry(path, "file", origin.mode & 0o666, origin.mtime)))
     return jobs
 
 
@@ -142,7 +142,7 @@ def _bytecode_path(path: str, cache_tag: str) -> str:
     return os.path.join(directory, _CACHE, f"{os.path.splitext(name)[0]}.{cache_tag}.pyc")
 
 
-def _is_importable(path: str, source: Source) -> bool:
+def _is_importable(path: str, source: PackSource) -> bool:
     is_script = source.bin and path.startswith(f"{source.bin}/")
     return not is_script and any(not top or path.startswith(f"{top}/") for top in source.import_paths)
 
@@ -162,13 +162,13 @@ def _origin(entry: Entry, by_path: Mapping[str, Entry]) -> Entry | None:
 
 
 def _compile_all(
-    jobs: list[_Job],
-    source: Source,
+    jobs: list[_Compilation],
+    source: PackSource,
     mode: str,
     staging: str,
     workers: int,
     on_progress: Callable[[int, int], None],
-) -> Generator[tuple[_Job, Data, int | str], None, None]:
+) -> Generator[tuple[_Compilation, Data, int | str], None, None]:
     """Yield all jobs, each with the place of its bytecode, and the size of it or why the source does not compile."""
     done = 0
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
@@ -189,7 +189,9 @@ def _compile_all(
             on_progress(done, len(jobs))
 
 
-def _compile_batch(batch: list[_Job], source: Source, mode: str, to: str, commands: Commands) -> list[int | str]:
+def _compile_batch(
+    batch: list[_Compilation], source: PackSource, mode: str, to: str, commands: Commands
+) -> list[int | str]:
     """Compile a batch in a new interpreter into the file `to`; return each size, or why a source does not compile."""
     # Not -I: it would make the interpreter ignore PYTHONHASHSEED.
     run = commands.run(
@@ -210,7 +212,7 @@ def _compile_batch(batch: list[_Job], source: Source, mode: str, to: str, comman
     return sizes
 
 
-def _request(job: _Job, root: str) -> tuple[str, str, int]:
+def _request(job: _Compilation, root: str) -> tuple[str, str, int]:
     """Return a job as the compiler reads it: paths are UTF-8, whatever the encoding of this process is."""
     paths = os.path.join(root, job.source.path), job.source.path
     read, shown = (os.fsencode(path).decode("utf-8", "surrogateescape") for path in paths)

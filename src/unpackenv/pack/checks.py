@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from unpackenv.errors import PackError
 from unpackenv.pack.entries import Tree
-from unpackenv.pack.source import Interpreter, Source, mismatch, names_in, unreadable, venv_settings
+from unpackenv.pack.source import Interpreter, PackSource, mismatch, names_in, unreadable, venv_settings
 
 # A shared object lists the versions of glibc symbols that it needs.
 _GLIBC_VERSION = re.compile(rb"\0GLIBC_(\d+\.\d+(?:\.\d+)?)(?=\0)")
@@ -40,7 +40,7 @@ def is_shared_object(path: str) -> bool:
     return ".so" in path and _SHARED_OBJECT.fullmatch(os.path.basename(path)) is not None
 
 
-def needed_libc(source: Source, tree: Tree) -> str:
+def needed_libc(source: PackSource, tree: Tree) -> str:
     """Return the C library that the tree's shared objects need, with the oldest glibc that will do: "glibc 2.28"."""
     name = source.interpreter.libc.partition(" ")[0]
     if name != "glibc":
@@ -62,7 +62,7 @@ def _glibc_versions(path: str) -> Iterator[bytes]:
             yield from _GLIBC_VERSION.findall(piece)
 
 
-def check_extensions(source: Source, tree: Tree) -> None:
+def check_extensions(source: PackSource, tree: Tree) -> None:
     """Raise `PackError` if an extension module of the tree was built for other interpreters only."""
     interpreter = source.interpreter
     tags: dict[str, list[str]] = {}
@@ -75,7 +75,7 @@ def check_extensions(source: Source, tree: Tree) -> None:
             raise mismatch(os.path.join(source.root, module), " and ".join(sorted(built_for)), interpreter)
 
 
-def check_wheels(source: Source, tree: Tree) -> None:
+def check_wheels(source: PackSource, tree: Tree) -> None:
     """Raise `PackError` if a package was installed from a wheel for another system or machine."""
     interpreter = source.interpreter
     wheels = [entry.path for entry in tree.entries if entry.path.endswith(".dist-info/WHEEL")]
@@ -99,7 +99,7 @@ def _runs_on(platform: str, interpreter: Interpreter) -> bool:
     return linux[1] in family
 
 
-def warnings(source: Source, tree: Tree) -> list[str]:
+def warnings(source: PackSource, tree: Tree) -> list[str]:
     """Return what will not work where the tree is unpacked, and what to do about it, a sentence or two each."""
     texts = list(_private(source, tree))
     venv = venv_settings(source.root) or {}
@@ -117,7 +117,7 @@ def warnings(source: Source, tree: Tree) -> list[str]:
     return texts
 
 
-def _private(source: Source, tree: Tree) -> Iterator[str]:
+def _private(source: PackSource, tree: Tree) -> Iterator[str]:
     """Yield a warning if only the owner can read some members, as with umask 077."""
     private = [entry.path for entry in tree.entries if not entry.mode & (0o011 if entry.kind == "dir" else 0o044)]
     if private:
@@ -128,7 +128,7 @@ def _private(source: Source, tree: Tree) -> Iterator[str]:
         )
 
 
-def _warnings_of(source: Source, directory: str, name: str) -> Iterator[str]:
+def _warnings_of(source: PackSource, directory: str, name: str) -> Iterator[str]:
     path = os.path.join(directory, name)
     if _is_editable(path):
         shown = os.path.relpath(path, source.root)
@@ -147,7 +147,7 @@ def _is_editable(path: str) -> bool:
     return name.endswith(".egg-link") or (name.startswith("__editable__") and name.endswith(".pth"))
 
 
-def _complaint_about(line: str, directory: str, source: Source) -> str:
+def _complaint_about(line: str, directory: str, source: PackSource) -> str:
     """Return what is wrong with a line of a .pth file, or ""."""
     if not line or line.startswith("#"):
         return ""

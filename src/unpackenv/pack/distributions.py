@@ -14,12 +14,12 @@ from collections.abc import Callable
 from importlib.metadata import Distribution
 
 from unpackenv.pack.entries import Tree
-from unpackenv.pack.source import Source
+from unpackenv.pack.source import PackSource
 
 _OF_PACKAGE = re.compile(r"([^-]+)(?:-.*)?\.(?:dist-info|egg-info|data)")
 
 
-def sizes(source: Source, tree: Tree) -> dict[str, int]:
+def sizes(source: PackSource, tree: Tree) -> dict[str, int]:
     """Return the bytes of each distribution, largest first."""
     owner = owners(source)
     totals: Counter[str] = Counter()
@@ -28,7 +28,7 @@ def sizes(source: Source, tree: Tree) -> dict[str, int]:
     return dict(sorted(((name, size) for name, size in totals.items() if size), key=lambda item: (-item[1], item[0])))
 
 
-def owners(source: Source) -> Callable[[str], str]:
+def owners(source: PackSource) -> Callable[[str], str]:
     """Return a function from a path in the tree to its distribution.
 
     That is the distribution whose RECORD lists the path. If none does, as for bytecode that was made later, it is the
@@ -69,7 +69,7 @@ def _listed(distribution: Distribution) -> tuple[str, list[str]]:
     return name, files if name else []
 
 
-def _top(path: str, source: Source) -> str:
+def _top(path: str, source: PackSource) -> str:
     """Return the top-level name of a path; metadata and data directories have the name of their package."""
     for import_path in source.import_paths:
         path = path[len(import_path) + 1 :] if import_path and path.startswith(f"{import_path}/") else path

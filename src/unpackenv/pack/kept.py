@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.links import leads_to
-from unpackenv.pack.source import Source, unreadable
+from unpackenv.pack.source import PackSource, unreadable
 
 HEADER = 16
 _CACHED = re.compile(r"(?:(.+)/)?__pycache__/([^/]+?)\.([^./]+)(?:\.opt-\w+)?\.pyc")
@@ -33,7 +33,7 @@ class Kept:
     for_others: list[str] = field(default_factory=list)
     """Bytecode of another Python, where there is none for the interpreter."""
 
-    def warnings(self, source: Source) -> list[str]:
+    def warnings(self, source: PackSource) -> list[str]:
         """Return a sentence on stale bytecode and one on that of other Pythons, if there is any."""
         texts = []
         if self.stale:
@@ -47,7 +47,7 @@ class Kept:
         return texts
 
 
-def examine(tree: Tree, source: Source) -> Kept:
+def examine(tree: Tree, source: PackSource) -> Kept:
     """Compare the bytecode in the caches of a tree with its sources; raises `PackError` for what cannot be read."""
     kept = Kept()
     by_path = {entry.path: entry for entry in tree.entries}
@@ -67,7 +67,7 @@ def examine(tree: Tree, source: Source) -> Kept:
     return kept
 
 
-def _compare(path: str, module: Entry, by_path: Mapping[str, Entry], source: Source, kept: Kept) -> None:
+def _compare(path: str, module: Entry, by_path: Mapping[str, Entry], source: PackSource, kept: Kept) -> None:
     with open(os.path.join(source.root, path), "rb") as file:
         header = file.read(HEADER)
     if len(header) < HEADER or header[:4].hex() != source.interpreter.magic:
@@ -93,7 +93,7 @@ def _source_hash(magic: bytes, path: str) -> bytes:
         return _imp.source_hash(int.from_bytes(magic, "little"), file.read())
 
 
-def unusable_modules(tree: Tree, source: Source) -> list[str]:
+def unusable_modules(tree: Tree, source: PackSource) -> list[str]:
     """Warn about modules without a source that another Python compiled: the interpreter refuses them."""
     paths = {entry.path for entry in tree.entries}
     unusable = []

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from unpackenv.errors import PackError
 from unpackenv.pack.entries import Tree
-from unpackenv.pack.source import Source, names_in
+from unpackenv.pack.source import PackSource, names_in
 
 _METADATA = (".dist-info", ".egg-info")
 _MODULES = (".py", ".pyc", ".so", ".pth")
@@ -21,7 +21,7 @@ _LAYER = "python"  # the packages of a cloud function's layer
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 
 
-def check(source: Source, tree: Tree) -> None:
+def check(source: PackSource, tree: Tree) -> None:
     """Raise `PackError` for a tree without files, or whose packages are where no import looks."""
     if not any(entry.kind != "dir" for entry in tree.entries):
         excluded = ", or all of them are excluded" if names_in(source.root) else ""
@@ -34,7 +34,7 @@ def check(source: Source, tree: Tree) -> None:
             raise PackError(problem, where=source.root, hint=hint)
 
 
-def warnings(source: Source, tree: Tree) -> list[str]:
+def warnings(source: PackSource, tree: Tree) -> list[str]:
     """Return possible mistakes, a sentence or two each."""
     members = _Members(tree)
     if not any(map(members.has_importable, source.import_paths)):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from unpackenv.errors import PackError, SettingError
 from unpackenv.pack.entries import Entry
-from unpackenv.pack.source import Source
+from unpackenv.pack.source import PackSource
 
 MODES = ("follow", "keep", "refuse")
 """What may be done with links that lead out of the tree."""
@@ -26,7 +26,7 @@ _MOST_HOPS = 40  # from link to link, as many as the kernel allows
 _LEAVE_OUT_OR_KEEP = "Leave it out with --exclude, or pack it as it is with --links keep"
 
 
-class Place(NamedTuple):
+class PackedDirectory(NamedTuple):
     """A packed directory: its real path on the disk, and its path in the tree."""
 
     real: str
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 class Links:
     """The links of one tree; `followed` and `kept` are those that lead out of it, as "a -> /b"."""
 
-    def __init__(self, source: Source, mode: str) -> None:
+    def __init__(self, source: PackSource, mode: str) -> None:
         if mode not in MODES:
             raise SettingError(f"{mode!r} is none of {', '.join(MODES)}", where="--links")
         self._source = source
@@ -44,7 +44,7 @@ class Links:
         self.followed: list[str] = []
         self.kept: list[str] = []
 
-    def packed_as(self, path: str, places: Sequence[Place]) -> str:
+    def packed_as(self, path: str, places: Sequence[PackedDirectory]) -> str:
         """Return the text of the link at `path` in the archive; "" if its target is packed instead.
 
         `places` are the root of the tree and the directories above `path` to which followed links lead, innermost last.
@@ -79,7 +79,7 @@ class Links:
         return directory == self._source.bin != "" and bool(_INTERPRETER.fullmatch(name))
 
 
-def _inside(path: str, link: str, places: Sequence[Place], on_disk: str) -> str:
+def _inside(path: str, link: str, places: Sequence[PackedDirectory], on_disk: str) -> str:
     """Return a text for a link that leads to the same member wherever the tree is; "" if the link leads out."""
     innermost = places[-1]
     below = os.path.relpath(os.path.dirname(path) or ".", innermost.path or ".")

@@ -19,7 +19,7 @@ from unpackenv.errors import PackError, SettingError
 from unpackenv.pack import bytecode, checks, distributions, layout, links, progress, scan
 from unpackenv.pack.bytecode import Data
 from unpackenv.pack.entries import Entry, Tree
-from unpackenv.pack.source import Source, recognise
+from unpackenv.pack.source import PackSource, recognise
 from unpackenv.pack.temporary import Directory, room
 
 FRAME_SIZES = range(1 << 12, FRAME_LIMIT + 1)
@@ -57,7 +57,7 @@ class Packed:
 
     path: str
     codec: str
-    source: Source
+    source: PackSource
     written: Written
     packages: dict[str, int]
     """Bytes of each distribution, unpacked."""
@@ -116,7 +116,7 @@ def pack(directory: str, output: str, options: Options, warn: Callable[[str], No
     return Packed(output, options.codec, source, written, packages, target, seconds)
 
 
-def _warn(warn: Callable[[str], None], source: Source, tree: Tree, output: str, codec: str) -> None:
+def _warn(warn: Callable[[str], None], source: PackSource, tree: Tree, output: str, codec: str) -> None:
     if not output.endswith(codecs.get(codec).suffixes):
         warn(f"{output} will be compressed with {codec}, whatever its name says")
     for glob in tree.unused:
@@ -177,7 +177,7 @@ def stream_size(entries: Iterable[Entry]) -> int:
 
 
 def _facts(
-    source: Source, tree: Tree, target: str, level: int, frame_size: int, options: Options
+    source: PackSource, tree: Tree, target: str, level: int, frame_size: int, options: Options
 ) -> dict[str, list[str]]:
     """Return the facts for a start; docs/format.md says what each means."""
     interpreter = source.interpreter

@@ -17,12 +17,12 @@ from unpackenv.archive import RESERVED
 from unpackenv.errors import PackError, SettingError
 from unpackenv.pack import links as symlinks
 from unpackenv.pack.entries import Entry, Tree
-from unpackenv.pack.links import Links, Place
-from unpackenv.pack.source import Source, unreadable
+from unpackenv.pack.links import Links, PackedDirectory
+from unpackenv.pack.source import PackSource, unreadable
 
 
 def scan(
-    source: Source,
+    source: PackSource,
     exclude: Sequence[str] = (),
     output: str = "",
     links: str = symlinks.MODES[0],
@@ -42,7 +42,7 @@ def scan(
     size = 0
     try:
         root = os.stat(source.root)
-        top: tuple[Place, ...] = (Place(os.path.realpath(source.root), ""),)
+        top: tuple[PackedDirectory, ...] = (PackedDirectory(os.path.realpath(source.root), ""),)
         directories = [("", top)]
         while directories:
             directory, places = directories.pop()
@@ -56,7 +56,7 @@ def scan(
                     members.append((entry, inode))
                     size += entry.size
                     if entry.kind == "dir":
-                        followed = (Place(os.path.realpath(item.path), path),) if item.is_symlink() else ()
+                        followed = (PackedDirectory(os.path.realpath(item.path), path),) if item.is_symlink() else ()
                         directories.append((path, places + followed))
             on_progress(size)
     except OSError as error:
@@ -67,7 +67,7 @@ def scan(
     return Tree(entries, mtime, tuple(is_excluded.unused), tuple(symlinks.warnings(tree_links, entries)))
 
 
-def left_out(source: Source, tree: Tree, globs: Sequence[str]) -> tuple[list[Entry], list[str]]:
+def left_out(source: PackSource, tree: Tree, globs: Sequence[str]) -> tuple[list[Entry], list[str]]:
     """Return the members that `scan` would leave out with these globs, and the globs that match a member."""
     is_excluded = _Excludes(globs, source.import_paths)
     excluded: list[Entry] = []

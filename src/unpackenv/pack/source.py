@@ -1,7 +1,7 @@
 """Recognise a tree of packages, and the interpreter that will run it.
 
-recognise -> Source           a tree to pack: where its packages are, and which interpreter they are for
-as_is     -> Source           a tree to look at, whatever interpreter it is for
+recognise -> PackSource   a tree to pack: where its packages are, and which interpreter they are for
+as_is     -> PackSource   a tree to look at, whatever interpreter it is for
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Interpreter:
 
 
 @dataclass(frozen=True)
-class Source:
+class PackSource:
     """A tree that can be packed."""
 
     root: str
@@ -66,7 +66,7 @@ class Source:
     """The interpreter that will run it."""
 
 
-def recognise(path: str, python: str | None = None) -> Source:
+def recognise(path: str, python: str | None = None) -> PackSource:
     """Return what the directory `path` holds and which interpreter will run it.
 
     The interpreter is `python` if given, else a virtual environment's own, else the one that runs this.
@@ -79,7 +79,7 @@ def recognise(path: str, python: str | None = None) -> Source:
     interpreter = _ask(_interpreter_path(root, python, is_venv))
     _check_venv(root, venv or {}, interpreter)
     install_root, libs = _site_directories(root)
-    return Source(
+    return PackSource(
         root=root,
         kind="venv" if is_venv else "prefix" if libs else "site-packages",
         import_paths=_fitting(root, libs, interpreter),
@@ -89,7 +89,7 @@ def recognise(path: str, python: str | None = None) -> Source:
     )
 
 
-def as_is(path: str, import_paths: Sequence[str] | None = None) -> Source:
+def as_is(path: str, import_paths: Sequence[str] | None = None) -> PackSource:
     """Return what the directory `path` holds; it may be for another Python than this one.
 
     `import_paths` are relative to it, if they are known. Raises `PackError` if there is no such directory.
@@ -97,7 +97,7 @@ def as_is(path: str, import_paths: Sequence[str] | None = None) -> Source:
     root = os.path.abspath(path)
     _check_root(root)
     install_root, libs = _site_directories(root)
-    return Source(
+    return PackSource(
         root=root,
         kind="venv" if venv_settings(root) is not None else "prefix" if libs else "site-packages",
         import_paths=tuple([path for _, path in libs] or [""] if import_paths is None else import_paths),

@@ -24,7 +24,7 @@ def line(record: dict[str, object]) -> bytes:
     return json.dumps(record).encode() + b"\n"
 
 
-def read(tmp_path: Path, content: bytes) -> log.Log:
+def read(tmp_path: Path, content: bytes) -> log.TimingLog:
     path = tmp_path / "starts.log"
     path.write_bytes(content)
     return log.read([str(path)])

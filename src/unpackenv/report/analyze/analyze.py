@@ -84,7 +84,7 @@ def analyze(
         )
 
 
-def _machine(place: scratch.Place) -> dict[str, Any]:
+def _machine(place: scratch.ScratchDirectory) -> dict[str, Any]:
     mount = mounts.holding(os.path.realpath(place.directory))
     return {
         "cpus": len(os.sched_getaffinity(0)),

@@ -14,7 +14,7 @@ from unpackenv.archive.pooled import in_order
 from unpackenv.archive.toc import Toc
 from unpackenv.pack import checks, distributions, scan
 from unpackenv.pack.entries import Entry, Tree
-from unpackenv.pack.source import Source
+from unpackenv.pack.source import PackSource
 from unpackenv.pack.temporary import Commands, Directory
 
 _ELF = b"\x7fELF"
@@ -97,7 +97,7 @@ class Duplicate:
 # --- packages ----------------------------------------------------------------------------------
 
 
-def packages(source: Source, tree: Tree, toc: Toc, factor: float) -> list[Package]:
+def packages(source: PackSource, tree: Tree, toc: Toc, factor: float) -> list[Package]:
     """Return the distributions, largest first.
 
     A distribution gets a share of every frame that it is in, in proportion to its bytes there. `factor` corrects the
@@ -140,7 +140,7 @@ def _stored(toc: Toc, owner: Callable[[str], str]) -> Counter[str]:
 # --- kinds of files ----------------------------------------------------------------------------
 
 
-def kinds(source: Source, tree: Tree) -> list[Kind]:
+def kinds(source: PackSource, tree: Tree) -> list[Kind]:
     """Return the kinds of files, largest first."""
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
@@ -155,7 +155,7 @@ def kinds(source: Source, tree: Tree) -> list[Kind]:
     return sorted(unsorted, key=lambda kind: (-kind.size, kind.name))
 
 
-def _kind(source: Source, entry: Entry) -> str:
+def _kind(source: PackSource, entry: Entry) -> str:
     if checks.is_shared_object(entry.path) or _is_program(source, entry):
         return _NATIVE
     code = _CODE.get(os.path.splitext(entry.path)[1])
@@ -164,7 +164,7 @@ def _kind(source: Source, entry: Entry) -> str:
     return _METADATA if ".dist-info/" in entry.path or ".egg-info" in entry.path else _DATA
 
 
-def _is_program(source: Source, entry: Entry) -> bool:
+def _is_program(source: PackSource, entry: Entry) -> bool:
     if entry.size < _SMALLEST_PROGRAM or entry.path.endswith((".py", ".pyc", ".pyi")):
         return False
     with open(os.path.join(source.root, entry.path), "rb") as file:
@@ -178,7 +178,7 @@ def _files(tree: Tree) -> Iterator[Entry]:
 # --- needless files ----------------------------------------------------------------------------
 
 
-def needless(source: Source, tree: Tree) -> list[Needless]:
+def needless(source: PackSource, tree: Tree) -> list[Needless]:
     """Return the groups of files that are not needed at run time as a rule, largest first; a file may be in several."""
     groups = []
     for name, globs, hint in NEEDLESS:
@@ -192,7 +192,7 @@ def needless(source: Source, tree: Tree) -> list[Needless]:
     return sorted(groups, key=lambda group: -group.size)
 
 
-def _symbols(source: Source, tree: Tree) -> Needless | None:
+def _symbols(source: PackSource, tree: Tree) -> Needless | None:
     """Return the symbols that stripping would remove from shared objects and programs: it strips a copy of each."""
     if not shutil.which("strip"):
         return None
@@ -219,7 +219,7 @@ def _stripped(path: str, size: int, copy: str, commands: Commands) -> int:
     return saved
 
 
-def duplicates(source: Source, tree: Tree) -> list[Duplicate]:
+def duplicates(source: PackSource, tree: Tree) -> list[Duplicate]:
     """Return the files that are there more than once with the same content, except small ones and hard links."""
     by_size: defaultdict[int, list[str]] = defaultdict(list)
     for entry in _files(tree):

@@ -28,7 +28,7 @@ from unpackenv.errors import PackError
 from unpackenv.pack import pack as packing
 from unpackenv.pack import progress, runtime, scan
 from unpackenv.pack.entries import Entry, Tree
-from unpackenv.pack.source import Source, as_is
+from unpackenv.pack.source import PackSource, as_is
 from unpackenv.start.bootstrap import Unpack
 from unpackenv.start.output import Log
 from unpackenv.start.report import Report
@@ -98,7 +98,7 @@ class Measured:
         return statistics.median(self.unpack)
 
 
-def measure(source: Source, tree: Tree, archive: str, scratch: str, *, quick: bool) -> Measured:
+def measure(source: PackSource, tree: Tree, archive: str, scratch: str, *, quick: bool) -> Measured:
     """Measure a tree and `archive`; for "" an archive of the tree is made. `scratch` is an empty directory.
 
     With `quick`, layer and archive are made at quick levels, and a sample corrects their sizes. Times are still those
@@ -150,7 +150,7 @@ def unpack(archive: str, to: str) -> Report:
     return progress.watched("unpack", int(size[0]) if size else None, start.run)
 
 
-def _correction(source: Source, tree: Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
+def _correction(source: PackSource, tree: Tree, exact: Levels, quick: Levels) -> tuple[int, float, float]:
     """Compress some frames of a tree at both levels; return their bytes, and the factors for gzip and archive."""
     whole = packing.stream_size(tree.entries)
     stride = -(-whole // (_FRAME * _SAMPLES))
@@ -213,7 +213,7 @@ def _file(path: str) -> Input:
     return Input("file", b"site-packages.tar", 0o644, 0, os.path.getsize(path), source=path)
 
 
-def _pack(source: Source, tree: Tree, level: int, to: str) -> Toc:
+def _pack(source: PackSource, tree: Tree, level: int, to: str) -> Toc:
     with progress.bar("pack", packing.stream_size(tree.entries)) as show:
         written = writer.write(
             to,

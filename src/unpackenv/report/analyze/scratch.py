@@ -26,7 +26,7 @@ SLOW = 100e-6
 
 
 @dataclass(frozen=True)
-class Place:
+class ScratchDirectory:
     """A directory to measure in, and the seconds that making a small file takes there."""
 
     directory: str
@@ -38,7 +38,7 @@ class Place:
         return self.seconds_a_file > SLOW
 
 
-def choose(size: int) -> Place:
+def choose(size: int) -> ScratchDirectory:
     """Return where `size` bytes can be written: TMPDIR, else /tmp or the like, or memory if that is slow or full.
 
     Raises `NoSpace`.
@@ -65,14 +65,14 @@ def check_room(directory: str, size: int) -> None:
         )
 
 
-def _tried(directory: str) -> Place:
+def _tried(directory: str) -> ScratchDirectory:
     with Directory() as temporary:
         name = temporary.make(directory)
         began = time.perf_counter()
         for number in range(_FILES):
             with open(os.path.join(name, str(number)), "wb") as file:
                 file.write(bytes(1024))
-        return Place(directory, (time.perf_counter() - began) / _FILES)
+        return ScratchDirectory(directory, (time.perf_counter() - began) / _FILES)
 
 
 def _fits_memory(size: int) -> bool:

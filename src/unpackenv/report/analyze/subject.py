@@ -13,7 +13,7 @@ from unpackenv.report.analyze import image as images
 from unpackenv.report.analyze import measure, scratch
 
 if TYPE_CHECKING:
-    from unpackenv.pack.source import Source
+    from unpackenv.pack.source import PackSource
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Subject:
     """"directory", "archive" or "image"."""
     path: str
     """The path that was named."""
-    source: Source
+    source: PackSource
     archive: str = ""
     """The archive, if it was named and `pack` made it."""
     facts: dict[str, Any] = field(default_factory=dict)

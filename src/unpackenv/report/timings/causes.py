@@ -11,13 +11,13 @@ The rules, in their order; "the whole" is `milliseconds`:
 
 from __future__ import annotations
 
-from unpackenv.report.timings.log import Start
+from unpackenv.report.timings.log import StartLine
 from unpackenv.report.timings.words import ANOTHER_START, CPU_QUOTA, IDLE_CPUS, LOCK, UNPACK
 
 _LOCK_SHARE, _QUOTA_SHARE, _IDLE_SHARE = 0.5, 0.25, 0.5
 
 
-def waited_for(start: Start) -> str:
+def waited_for(start: StartLine) -> str:
     """Return what a start waited for, with its figures."""
     whole, steps = start.milliseconds, start.steps
     throttled = start.throttled_ms or 0.0

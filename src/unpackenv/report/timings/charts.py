@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from unpackenv.report import counted
-from unpackenv.report.timings.log import Start
+from unpackenv.report.timings.log import StartLine
 from unpackenv.report.timings.summary import Group, Summary
 from unpackenv.report.timings.tables import milliseconds
-from unpackenv.report.timings.trace import Trace
+from unpackenv.report.timings.trace import Timeline
 from unpackenv.report.timings.words import BEFORE, STEPS, outcome, outcome_label, phase_colours, phase_meaning
 
 # For names that are not in `words`: Okabe and Ito's colours, which people with any colour vision can tell apart.
@@ -73,7 +73,7 @@ class _Chart:
         return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
 
 
-def draw(summary: Summary, trace: Trace | None = None) -> dict[str, str]:
+def draw(summary: Summary, trace: Timeline | None = None) -> dict[str, str]:
     """Return the pictures of a summary by name: distribution, history, phases, timeline, trace; "" if one is empty."""
     timed = [group for group in summary.groups if group.whole.largest > 0]
     makers: dict[str, Callable[[], _Chart | None]] = {
@@ -160,7 +160,7 @@ def _phases(groups: Sequence[Group]) -> _Chart | None:
     return chart
 
 
-def _timeline(start: Start) -> _Chart | None:
+def _timeline(start: StartLine) -> _Chart | None:
     """Draw one start, a row for each phase, from the beginning of its process if that is known."""
     steps = [*start.steps.items()]
     if not steps:
@@ -188,7 +188,7 @@ def _timeline(start: Start) -> _Chart | None:
     return chart
 
 
-def _trace(trace: Trace) -> _Chart:
+def _trace(trace: Timeline) -> _Chart:
     """Draw a row for each worker, with a bar for each of its steps."""
     chart = _Chart(1, 0.9 + 0.35 * len(trace.workers))
     (axes,) = chart.axes

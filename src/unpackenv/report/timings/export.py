@@ -9,12 +9,12 @@ from typing import Any
 
 from unpackenv.report.timings.causes import waited_for
 from unpackenv.report.timings.comparison import Change
-from unpackenv.report.timings.log import Start
+from unpackenv.report.timings.log import StartLine
 from unpackenv.report.timings.summary import Summary
-from unpackenv.report.timings.trace import Trace
+from unpackenv.report.timings.trace import Timeline
 
 
-def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Trace | None = None) -> str:
+def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Timeline | None = None) -> str:
     """Return all figures as one JSON object."""
     log = summary.log
     figures: dict[str, Any] = {
@@ -47,7 +47,7 @@ def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Tr
     return json.dumps(figures, indent=2)
 
 
-def _failure(start: Start) -> dict[str, Any]:
+def _failure(start: StartLine) -> dict[str, Any]:
     assert start.error is not None
     return {**asdict(start.error), "time": start.time, "line": start.where}
 

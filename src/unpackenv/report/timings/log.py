@@ -36,7 +36,7 @@ class Error:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartLine:
     """One start. Durations are in milliseconds, `time` is in seconds since 1970; None is unknown.
 
     `phases` are in their order; if the start did not fail, their sum is `milliseconds`. `process_ms` is the time
@@ -86,11 +86,11 @@ class Mark:
     bootstrap_ms: float | None
     import_ms: float | None
     imports: list[Import]
-    start: Start | None
+    start: StartLine | None
 
 
 @dataclass
-class Log:
+class TimingLog:
     """The starts and marks of the logs, and the numbers of lines that were left out.
 
     `other` lines have no record; `text_lines` of them are starts logged as text. Records that are `cut_off` lack their
@@ -98,7 +98,7 @@ class Log:
     """
 
     names: list[str] = field(default_factory=list)
-    starts: list[Start] = field(default_factory=list)
+    starts: list[StartLine] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     other: int = 0
     text_lines: int = 0
@@ -107,9 +107,9 @@ class Log:
     later: int = 0
 
 
-def read(paths: Sequence[str]) -> Log:
+def read(paths: Sequence[str]) -> TimingLog:
     """Read logs as one, `-` for standard input. Raises `TimingLogUnreadable` if they hold no start, or `OSError`."""
-    log = Log()
+    log = TimingLog()
     for path in paths:
         if path == STDIN:
             _read_lines(log, "stdin", sys.stdin.buffer)
@@ -127,10 +127,10 @@ def read(paths: Sequence[str]) -> Log:
     )
 
 
-def _read_lines(log: Log, name: str, lines: Iterable[bytes]) -> None:
+def _read_lines(log: TimingLog, name: str, lines: Iterable[bytes]) -> None:
     log.names.append(name)
     # The latest start by host and pid, for its marks: each container uses the same pids.
-    latest: dict[tuple[str, float | None], Start] = {}
+    latest: dict[tuple[str, float | None], StartLine] = {}
     for number, line in enumerate(lines, 1):
         at = line.find(_RECORD)
         if at < 0:
@@ -151,7 +151,7 @@ def _read_lines(log: Log, name: str, lines: Iterable[bytes]) -> None:
 _decoder = json.JSONDecoder()
 
 
-def _add(log: Log, record: dict[str, Any], where: str, latest: dict[tuple[str, float | None], Start]) -> None:
+def _add(log: TimingLog, record: dict[str, Any], where: str, latest: dict[tuple[str, float | None], StartLine]) -> None:
     """Add one record to the log; raises AttributeError, KeyError, TypeError or ValueError for impossible values."""
     kind, process = record["unpackenv"], (_text(record, "host"), _number_or_none(record, "pid"))
     if record["schema"] != _SCHEMA:
@@ -164,11 +164,11 @@ def _add(log: Log, record: dict[str, Any], where: str, latest: dict[tuple[str, f
         latest[process] = start
 
 
-def _start(record: Mapping[str, Any], where: str) -> Start:
+def _start(record: Mapping[str, Any], where: str) -> StartLine:
     error = None
     if record["unpackenv"] == "error":
         error = Error(*(_text(record, name) for name in ("reason", "what", "where", "hint")))
-    return Start(
+    return StartLine(
         where=where,
         outcome=_printable(record["outcome"]),
         milliseconds=_number(record["milliseconds"]),
@@ -188,7 +188,7 @@ def _start(record: Mapping[str, Any], where: str) -> Start:
     )
 
 
-def _mark(record: Mapping[str, Any], start: Start | None) -> Mark:
+def _mark(record: Mapping[str, Any], start: StartLine | None) -> Mark:
     return Mark(
         name=_printable(record["name"]),
         process_ms=_number_or_none(record, "process_ms"),

@@ -12,14 +12,14 @@ from unpackenv.report.terminal import Bar
 from unpackenv.report.timings import tables
 from unpackenv.report.timings.causes import waited_for
 from unpackenv.report.timings.comparison import Change
-from unpackenv.report.timings.log import Start
+from unpackenv.report.timings.log import StartLine
 from unpackenv.report.timings.summary import Summary
-from unpackenv.report.timings.trace import Trace
+from unpackenv.report.timings.trace import Timeline
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def write(path: str, summary: Summary, changes: Sequence[Change] | None = None, trace: Trace | None = None) -> None:
+def write(path: str, summary: Summary, changes: Sequence[Change] | None = None, trace: Timeline | None = None) -> None:
     """Write the page to a file. Raises `ExtraMissing`, or `OSError`."""
     try:
         import jinja2
@@ -41,7 +41,7 @@ def write(path: str, summary: Summary, changes: Sequence[Change] | None = None, 
     Path(path).write_text(page, encoding="utf-8", errors="replace")
 
 
-def _content(summary: Summary, changes: Sequence[Change] | None, trace: Trace | None) -> dict[str, Any]:
+def _content(summary: Summary, changes: Sequence[Change] | None, trace: Timeline | None) -> dict[str, Any]:
     slowest = summary.slowest[0]
     return {
         "headline": tables.headline(summary),
@@ -65,7 +65,7 @@ def _content(summary: Summary, changes: Sequence[Change] | None, trace: Trace | 
     }
 
 
-def _facts(start: Start) -> str:
+def _facts(start: StartLine) -> str:
     """Return further facts about a start, as a sentence."""
     facts = [
         f"{counted(start.files, 'file')}, {amount(start.size)}" if start.files else "",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TypeVar
 
-from unpackenv.report.timings.log import Import, Log, Mark, Start
+from unpackenv.report.timings.log import Import, Mark, StartLine, TimingLog
 from unpackenv.report.timings.words import OUTCOMES
 
 PERCENTILES = (50, 90, 99)
@@ -59,7 +59,7 @@ class Group:
     """The starts of one outcome, fastest first."""
 
     outcome: str
-    starts: list[Start]
+    starts: list[StartLine]
 
     @property
     def whole(self) -> Distribution:
@@ -76,7 +76,7 @@ class Group:
         return {name: Distribution.of(durations) for name, durations in by_phase.items()}
 
     @property
-    def examples(self) -> dict[str, Start]:
+    def examples(self) -> dict[str, StartLine]:
         """The starts at the percentiles that are worth showing, and the slowest one, unless p99 is among them."""
         count = len(self.starts)
         examples = {f"p{percent}": nearest_rank(self.starts, percent) for percent in telling(count)}
@@ -89,7 +89,7 @@ class Failures:
 
     reason: str
     count: int
-    last: Start
+    last: StartLine
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ class SlowImport:
 class Summary:
     """All figures of a log. `first` and `last` are seconds since 1970, None if the log has no times."""
 
-    log: Log
+    log: TimingLog
     groups: list[Group]
-    slowest: list[Start]
+    slowest: list[StartLine]
     failures: list[Failures]
     readiness: list[Readiness]
     imports: list[SlowImport]
@@ -130,7 +130,7 @@ class Summary:
     last: float | None
 
 
-def summarize(log: Log) -> Summary:
+def summarize(log: TimingLog) -> Summary:
     """Compute the figures of a log."""
     times = [start.time for start in log.starts if start.time is not None]
     return Summary(
@@ -145,15 +145,15 @@ def summarize(log: Log) -> Summary:
     )
 
 
-def _groups(starts: list[Start]) -> list[Group]:
-    by_outcome: dict[str, list[Start]] = {outcome: [] for outcome in OUTCOMES}  # outcomes of later versions follow
+def _groups(starts: list[StartLine]) -> list[Group]:
+    by_outcome: dict[str, list[StartLine]] = {outcome: [] for outcome in OUTCOMES}  # outcomes of later versions follow
     for start in sorted(starts, key=attrgetter("milliseconds")):
         by_outcome.setdefault(start.outcome, []).append(start)
     return [Group(outcome, members) for outcome, members in by_outcome.items() if members]
 
 
-def _failures(starts: list[Start]) -> list[Failures]:
-    by_reason: dict[str, list[Start]] = {}
+def _failures(starts: list[StartLine]) -> list[Failures]:
+    by_reason: dict[str, list[StartLine]] = {}
     for start in starts:
         if start.error:
             by_reason.setdefault(start.error.reason, []).append(start)

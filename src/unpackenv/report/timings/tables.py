@@ -10,7 +10,7 @@ from unpackenv.report.terminal import BOLD_GREEN, BOLD_RED, Bar, Cell, Table
 from unpackenv.report.timings.causes import waited_for
 from unpackenv.report.timings.comparison import FASTER, SLOWER, Change, Median
 from unpackenv.report.timings.summary import Distribution, Group, Summary, telling
-from unpackenv.report.timings.trace import Trace
+from unpackenv.report.timings.trace import Timeline
 from unpackenv.report.timings.words import outcome, outcome_label, outcome_styles, phase_meaning
 
 _FIGURES = frozenset({"starts", "p50", "p90", "p99", "slowest", "ms"})
@@ -52,7 +52,7 @@ def milliseconds(value: float) -> str:
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace: Trace | None = None) -> list[Table]:
+def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace: Timeline | None = None) -> list[Table]:
     """Return all tables that have rows; `changes` are None if nothing is compared."""
     tables = [
         durations(summary),
@@ -189,7 +189,7 @@ def _median(median: Median) -> str:
     return milliseconds(median.value) + spread
 
 
-def workers(trace: Trace) -> Table:
+def workers(trace: Timeline) -> Table:
     """Return what the workers of a traced start did."""
     steps = trace.steps
     rows: list[Sequence[Cell]] = []

@@ -25,7 +25,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Timeline:
     """The steps of one start by process or thread (`workers`), one after the other."""
 
     path: str
@@ -43,7 +43,7 @@ class Trace:
         return max(span.start + span.duration for spans in self.workers.values() for span in spans)
 
 
-def read(path: str) -> Trace:
+def read(path: str) -> Timeline:
     """Read a trace. Raises `TimingLogUnreadable`, or `OSError`."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -67,7 +67,7 @@ def read(path: str) -> Trace:
     for worker, all_spans in spans.items():
         name = names.get(worker, worker).replace("unpackenv ", "")
         workers[f"{name} ({worker})" if name in workers else name] = _leaves(all_spans)
-    return Trace(path, workers)
+    return Timeline(path, workers)
 
 
 def _worker(event: Mapping[str, Any]) -> str:

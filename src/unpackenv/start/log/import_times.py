@@ -31,7 +31,7 @@ class Watch:
         self._alone: dict[str, float] = {}  # seconds of each module without what it imported, by name
         self._together: dict[str, float] = {}  # and with it
         self._outermost = 0.0  # seconds of the imports that are not inside another one
-        self._thread = _Thread()
+        self._thread = _ThreadImports()
         self._installed = self._timer()
         _importlib._find_and_load = self._installed
 
@@ -80,7 +80,7 @@ class Watch:
             self._outermost += spent
 
 
-class _Thread(_thread._local):
+class _ThreadImports(_thread._local):
     """The imports of a thread that have not ended: for each, the seconds of the imports inside it."""
 
     def __init__(self) -> None:
