@@ -10,7 +10,7 @@ documents, containers, benchmarks.
 EACH_INTERPRETER = (
     "archive/test_codecs.py", "archive/test_facts.py", "archive/test_tarstream.py",
     "archive/test_writer_reader.py", "archive/test_xz_format.py", "archive/test_zstd_format.py",
-    "pack/test_bytecode.py", "pack/test_distributions.py", "pack/test_kept.py",
+    "pack/test_bytecode.py", "pack/test_distributions.py", "pack/test_kept_bytecode.py",
     "pack/test_pack.py::test_a_pack_that_is_told_to_stop[", "pack/test_runtime.py", "pack/test_source.py",
     "report/test_analyze.py::test_packages_add_up_to_what_is_there", "report/test_doctor.py::test_standard_library",
     "report/timings/test_page.py::test_what_is_on_it",

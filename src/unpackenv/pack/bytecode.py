@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from unpackenv.archive import pooled
 from unpackenv.errors import PackError, SettingError
-from unpackenv.pack import kept
+from unpackenv.pack import kept_bytecode
 from unpackenv.pack.entries import Entry, Tree
-from unpackenv.pack.kept import Kept
+from unpackenv.pack.kept_bytecode import Kept
 from unpackenv.pack.links import leads_to
 from unpackenv.pack.scan import in_order, without
 from unpackenv.pack.source import PackSource
@@ -85,9 +85,9 @@ def compile_tree(
     """
     if mode not in MODES:
         raise SettingError(f"{mode!r} is none of {', '.join(MODES)}", where="--bytecode")
-    warnings = kept.unusable_modules(tree, source)
+    warnings = kept_bytecode.unusable_modules(tree, source)
     if mode == "keep":
-        existing = kept.examine(tree, source)
+        existing = kept_bytecode.examine(tree, source)
         return _retimed(tree, source, existing, staging, [*warnings, *existing.warnings(source)])
     jobs = [] if mode == "none" else _jobs(tree, source)
     result = Bytecode(tree, {}, [], warnings)

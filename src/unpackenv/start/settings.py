@@ -6,6 +6,7 @@ the default.
 
 from __future__ import annotations
 
+from unpackenv.archive.trailer import SUFFIXES
 from unpackenv.errors import SettingError
 from unpackenv.start.shim import unpackenv_site
 from unpackenv.unpatched import os
@@ -140,8 +141,8 @@ class Setting:
 TABLE = (
     Setting(
         "archive", path, "", "FILE", "the archive",
-        "site-packages, packages or venv with .tar.zst, .tar.xz, .tar.gz or .tar, next to the caller of bootstrap() or "
-        "in /opt/unpackenv",
+        f"site-packages, packages or venv with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, next to the caller of "
+        "bootstrap() or in /opt/unpackenv",
         (COMMAND, HOOK),
     ),
     Setting(

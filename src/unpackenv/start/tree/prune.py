@@ -111,13 +111,12 @@ def _prune(staging: Sibling, unused_for: float, dry_run: bool) -> Iterator[Prune
             staging.discard()
     if not os.path.isdir(staging.target) or os.path.islink(staging.target):
         return
-    try:
-        fd = os.open(os.path.join(staging.target, stamp.NAME), _STAMP)
-    except FileNotFoundError:
+    if stamp.state_of(staging.target) != stamp.COMPLETE:
         yield Pruned(staging.target, LEFTOVER)
         if not dry_run:
             remove_tree(staging.target)
         return
+    fd = os.open(os.path.join(staging.target, stamp.NAME), _STAMP)
     try:
         size = _size(fd)
         status = os.fstat(fd)

@@ -15,7 +15,7 @@ import pytest
 from helpers.processes import run, wrapper
 from rig.environment import environment
 from rig.sites import TAG, write_tree
-from unpackenv.pack import kept, scan, source
+from unpackenv.pack import kept_bytecode, scan, source
 
 MODES = py_compile.PycInvalidationMode
 MTIME = 1_600_000_000
@@ -35,7 +35,7 @@ def site(tmp_path: Path) -> Path:
 
 def warned(root: Path) -> list[str]:
     described = source.recognise(str(root))
-    return kept.examine(scan.scan(described), described).warnings(described)
+    return kept_bytecode.examine(scan.scan(described), described).warnings(described)
 
 
 def imported(tree: Path, *options: str) -> str:
@@ -185,6 +185,6 @@ def test_all_bytecode_of_the_standard_library_is_judged_as_the_interpreter_does(
     for path in touched:
         os.utime(path, (MTIME, MTIME))
     described = source.recognise(str(site))
-    found = kept.examine(scan.scan(described), described)
+    found = kept_bytecode.examine(scan.scan(described), described)
     assert found.stale == [f"__pycache__/{path.stem}.{TAG}.pyc" for path in touched]
     assert found.retimed == {}
