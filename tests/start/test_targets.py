@@ -397,7 +397,7 @@ def test_a_link_where_the_lock_should_be(packed: Path, target: Path, tmp_path: P
     target.with_name(".tree.unpackenv.lock").symlink_to(tmp_path / "elsewhere")
     outcome = boot(packed, target)
     assert outcome.startswith("TargetRefused"), outcome
-    assert ".tree.unpackenv.lock: is where the lock should be" in outcome
+    assert ".tree.unpackenv.lock: is in the place of the lock" in outcome
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -669,7 +669,7 @@ lock.acquire = acquire
 """
     outcome = boot(current, target, before=replace)
     assert outcome.startswith("UnpackFailed"), outcome
-    assert "it was replaced meanwhile" in outcome
+    assert "was replaced by another archive" in outcome
     assert not target.exists()
     assert boot(current, target) == "unpacked"
 
