@@ -26,8 +26,8 @@ import measure
 import peers
 from parts import PARTS
 from parts.common import Options, Part
+from renderer import install
 from rig import freshfs
-from rig.renderer import install
 from tables import claims_table
 from workload import Renderer
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rig.renderer import install
+from renderer import install
 
 CACHE = install.PROJECT / "build" / "bench"
 

@@ -29,9 +29,9 @@ from typing import Any
 import containers
 import imagesdoc
 import registry
+from renderer import install
 from rig import base_image, engine
 from rig.engine import Engine
-from rig.renderer import install
 
 RESULTS = install.PROJECT / "build" / "images" / "results.json"
 STORE = RESULTS.with_name("registry")

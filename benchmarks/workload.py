@@ -17,7 +17,7 @@ import measure
 import trees
 import unpackenv
 from cache import CACHE, Unavailable, execute, key, once
-from rig.renderer import install
+from renderer import install
 from unpackenv.archive import codecs
 
 HERE = Path(__file__).resolve().parent

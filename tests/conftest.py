@@ -12,7 +12,7 @@ import pytest
 
 from helpers.interpreters import EACH_INTERPRETER
 from helpers.support import Tally
-from rig.renderer import install
+from renderer import install
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,8 +12,8 @@ import shutil
 import sys
 from typing import NamedTuple
 
+from renderer import install
 from rig import kept
-from rig.renderer import install
 
 MEGABYTES = {"virtual environment": 600, "cache": 1000}
 MINUTES, FIRST_MINUTES = 10, 10

@@ -11,7 +11,7 @@ from pathlib import Path
 from rig import kept
 
 HERE = Path(__file__).resolve().parent
-PROJECT = HERE.parents[2]
+PROJECT = HERE.parents[1]
 
 
 def find_python(version: str = "3.9") -> str | None:
