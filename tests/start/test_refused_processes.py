@@ -72,7 +72,7 @@ def test_a_limit_on_processes(any_archive: Path, open_path: Path, limit: int, pa
 
 
 PACK = """
-import os, resource, sys
+import locale, os, resource, sys
 import encodings.ascii
 import unpackenv.cli, unpackenv.pack.pack
 os.chmod({folder!r}, 0o777)
