@@ -238,7 +238,7 @@ def test_what_is_no_archive_is_told_what_it_is(packed: Path, tmp_path: Path, way
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    rest = ["--", "true"] if way == ["--archive"] else []
+    rest = ["--target", tmp_path / "tree", "--", "true"] if way == ["--archive"] else []
     for path, says in [
         (tmp_path, f"is a directory, and an archive is a file. Name the archive in it: {packed}"),
         (tmp_path / "folder", "is a directory, and an archive is a file. Name the file that `unpackenv pack` or tar"),

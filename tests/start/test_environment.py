@@ -21,7 +21,8 @@ def test_an_empty_variable_is_as_none(archive: Path, target: Path, tmp_path: Pat
     if name == "UNPACKENV_ARCHIVE":
         shutil.copy(archive, tmp_path / "packages.tar.zst")
     script = tmp_path / "script.py"
-    script.write_text("import unpackenv; unpackenv.bootstrap(); import app; print(app.VERSION)")
+    home = f"from unpackenv.start import locations; locations.HOME = {str(tmp_path / 'opt')!r}\n"
+    script.write_text(f"{home}import unpackenv; unpackenv.bootstrap(); import app; print(app.VERSION)")
     for _ in "cold", "warm":
         done = run([sys.executable, script], {**env, name: "", "HOME": str(target.parent)})
         assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
