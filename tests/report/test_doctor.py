@@ -644,7 +644,10 @@ def test_after_the_hook_has_failed(with_doctor: str, tmp_path: Path) -> None:
     python = _venv(tmp_path)
     pack_tree(tmp_path / "archive", write_tree(tmp_path / "site", {"app.py": ""}), python="cpython-36")
     base = {"PATH": os.defpath, "PYTHONPATH": with_doctor}
-    done = run([python, "-m", "unpackenv", "hook", "--auto", "--archive", tmp_path / "archive"], base)
+    done = run(
+        [python, "-m", "unpackenv", "hook", "--auto", "--archive", tmp_path / "archive", "--target", tmp_path / "tree"],
+        base,
+    )
     assert done.returncode == 0, done.stderr
     done = run([python, "-c", "pass"], {"PATH": os.defpath})
     assert (done.returncode, done.stdout) == (125, "")
