@@ -40,7 +40,6 @@ ROOMS = {
 }  # fmt: skip
 # Rooms side by side: none of one knows another, or what a room has no business with.
 APART = {
-    "archive": {"machine", "unpackenv"},
     "pack": {name for name in ROOMS if name not in ("errors", "archive", "unpackenv")},
     "timings": {name for name in ROOMS if name not in ("errors", "report")},
     "doctor": {"pack"},

@@ -43,10 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except BlockingIOError as error:
-        hint = "Raise the limit (ulimit -u, or pids.max of the cgroup)"
-        failure = UnpackenvError(f"a limit allows no more processes ({error.strerror})", hint=hint)
-        entrypoint.fail(failure, bootstrap.begin(on_stderr))
     except OSError as error:  # such as a full disk
         failure = UnpackenvError(error.strerror or str(error), where=str(error.filename or ""))
         entrypoint.fail(failure, bootstrap.begin(on_stderr))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from unpackenv.archive import interpreter as facts_of_interpreter
 from unpackenv.errors import PackError
+from unpackenv.pack.temporary import process_limit
 
 _OLDEST = (3, 9)
 _PYTHON_LIB = re.compile(r"python\d+(?:\.(\d+)t?)?")
@@ -157,10 +158,9 @@ def _ask(path: str) -> Interpreter:
     """Run the interpreter, isolated and without `site`, and return what it says about itself."""
     try:
         command = [path, "-I", "-S", "-c", _QUESTIONS, os.path.abspath(facts_of_interpreter.__file__)]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        with process_limit():
+            run = subprocess.run(command, capture_output=True, text=True, check=True)
         answers = json.loads(run.stdout)
-    except BlockingIOError:  # a limit on processes, not a fault of the interpreter
-        raise
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise PackError(f"does not run as a Python 3 interpreter ({error})", where=path, hint=_OTHER_PYTHON) from error
     answers["extension_suffixes"] = tuple(answers["extension_suffixes"])

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
-from unpackenv.errors import NoSpace
+from unpackenv.errors import NoSpace, PackError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _SECONDS_TO_REMOVE = 0.2
@@ -82,6 +82,16 @@ def room(where: str, need: str) -> Iterator[None]:
         raise NoSpace(f"is full, or your quota there: {need}", where=where, hint=hint) from error
 
 
+@contextmanager
+def process_limit() -> Iterator[None]:
+    """Raise `PackError` if a limit allows no more processes."""
+    try:
+        yield
+    except BlockingIOError as error:
+        hint = "Raise the limit (ulimit -u, or pids.max of the cgroup)"
+        raise PackError(f"a limit allows no more processes ({error.strerror})", hint=hint) from error
+
+
 class Commands:
     """Commands that threads run. When this context is left, running ones are killed and no new one can start."""
 
@@ -97,15 +107,16 @@ class Commands:
         with self._lock:
             if self._closed:
                 raise InterruptedError
-            process = subprocess.Popen(
-                command,
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="backslashreplace",
-            )
+            with process_limit():
+                process = subprocess.Popen(
+                    command,
+                    env=env,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    encoding="utf-8",
+                    errors="backslashreplace",
+                )
             self._running.add(process)
         try:
             out, err = process.communicate(stdin)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 from unpackenv.archive import facts, interpreter
+from unpackenv.start.importpaths import HOOK
 from unpackenv.unpatched import os
 
 # An interpreter answers within some 10 ms.
 _ANSWER_SECONDS = 10
 _PREFIX = "pycache_prefix="
-_HOOK = "unpackenv.pth"
 # Options of `env` that remove PYTHONPATH.
 _UNSETS = ("-i", "-", "--ignore-environment", "-u PYTHONPATH", "--unset PYTHONPATH", "--unset=PYTHONPATH")
 _MOST_HOPS = 4  # from a script to its interpreter, as for the kernel
@@ -145,7 +145,7 @@ def blind_to_environment(command: list[str], scripts: str) -> list[str]:
     """
     part, program = _blind(command, scripts, _MOST_HOPS)
     own = scripts and os.path.dirname(program) == scripts
-    if not part or own or any(os.path.exists(os.path.join(path, _HOOK)) for path in sys.path):
+    if not part or own or any(os.path.exists(os.path.join(path, HOOK)) for path in sys.path):
         return []
     return [f"{part} ignores PYTHONPATH and will not find the tree: use `unpackenv hook`"]
 

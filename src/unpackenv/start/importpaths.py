@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import Any
 
+HOOK = "unpackenv.pth"
+"""The name of the file that `unpackenv hook` writes into a site directory."""
 _SHIM = os.path.dirname(os.path.abspath(unpackenv_site.__file__))
 
 

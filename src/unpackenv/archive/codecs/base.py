@@ -7,8 +7,8 @@ A codec is a module of this package with one object, `CODEC`, of a class that in
 and stock tools take it for a file of that compression. Every byte of the container follows from the rest, so a reader
 can check it. docs/format.md has the byte tables.
 
-A module of a codec imports what decodes only where it decodes: whoever looks for the codec of a file, or prints help,
-imports the modules of all codecs.
+A codec's module imports a library only in the method that uses it: `--help`, and the search for the codec of a file,
+import the modules of all codecs.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unpackenv.archive.codecs import zstd_format
     from unpackenv.archive.codecs.base import Buffer, Decode, Encode, Fill, Sizes
 
-_SKIPPABLE_MAGIC = 0x184D2A5E  # of the sixteen kinds of skippable frames, the one that is ours
+_SKIPPABLE_MAGIC = 0x184D2A5E  # of the sixteen kinds of skippable frames, the one that archives have
 _BLOCK = 1 << 17  # what a decoder that has no room for all output takes besides the window
 
 

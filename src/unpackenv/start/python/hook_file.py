@@ -6,8 +6,7 @@ import os
 import sysconfig
 
 from unpackenv.errors import TargetNotWritable
-
-NAME = "unpackenv.pth"
+from unpackenv.start.importpaths import HOOK
 
 
 def install(*, auto: bool, archive: str = "", target: str = "", site_directory: str = "") -> str:
@@ -46,7 +45,7 @@ def remove(site_directory: str = "") -> bool:
 
 def hook_path(site_directory: str = "") -> str:
     """Return where the hook of this interpreter, or of the site directory given, belongs."""
-    return os.path.join(os.path.abspath(site_directory or sysconfig.get_path("purelib")), NAME)
+    return os.path.join(os.path.abspath(site_directory or sysconfig.get_path("purelib")), HOOK)
 
 
 def _importable(directory: str) -> str:
