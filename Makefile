@@ -69,5 +69,5 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.%: pyproject.toml | $(VENV)/.created
-	$(PIP) install --editable '.[$*]'
+	$(PIP) install --no-compile --editable '.[$*]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""Build the renderer's four images, measure them in real containers, and write docs/images.md: `make images`.
+"""Build the renderer's five images, measure them in real containers, and write docs/images.md: `make images`.
 
 The raw figures go to build/images/results.json.
 
@@ -35,12 +35,20 @@ from rig.engine import Engine
 
 RESULTS = install.PROJECT / "build" / "images" / "results.json"
 STORE = RESULTS.with_name("registry")
-IMAGES = ("full", "slim", "xz", "unpackenv")
+IMAGES = ("full", "slim", "xz", "unpackenv", "fill")
 COMPILED = ("slim", "unpackenv")
 """Measured with bytecode for the standard library, too."""
 
 REPLICAS = 4
-SHARED = ("--volume=unpacked:/opt/unpackenv/env",)
+_SHARED = ("--volume=unpacked:/opt/unpackenv/env",)
+REPLICATED = {
+    "slim": ("slim", ()),
+    "unpackenv": ("unpackenv", ()),
+    "shared": ("unpackenv", _SHARED),
+    "fill": ("fill", ("--env=UNPACKENV_FILL=on-demand",)),
+    "fill, shared": ("fill", _SHARED),
+}
+"""The image, and the options of its containers."""
 
 
 @dataclass
@@ -71,7 +79,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Build the renderer's four images, and measure them in containers.")
+    parser = argparse.ArgumentParser(description="Build the renderer's five images, and measure them in containers.")
     parser.add_argument("-n", "--rounds", type=int, default=5, help="samples of each figure (default: 5)")
     parser.add_argument("--docs", type=Path, default=install.PROJECT / "docs" / "images.md", help="where to write")
     parser.add_argument("--reuse", action="store_true", help="measure the images that the last run has built")
@@ -112,9 +120,9 @@ def _measure(rounds: int, reuse: bool) -> dict[str, Any]:
                 for name, image in compiled.items():
                     _say(f"round {number + 1} of {rounds}: {name}, with bytecode")
                     _sample(image, f"{store}/{_compiled_tag(name)}")
-                for name, options in (("slim", ()), ("unpackenv", ()), ("shared", SHARED)):
+                for name, (replicated, options) in REPLICATED.items():
                     _say(f"round {number + 1} of {rounds}: {REPLICAS} replicas of {name}")
-                    image_name = f"{store}/{_tag('unpackenv' if name == 'shared' else name)}"
+                    image_name = f"{store}/{_tag(replicated)}"
                     with _pulled(image_name) as (docker, _):
                         found = containers.replicas(docker, image_name, REPLICAS, *options)
                     replicas.setdefault(name, []).append(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -16,6 +17,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 _SAMPLE_SECONDS = 0.005
+_LOOK_SECONDS = 0.001
+_SETTLE_SECONDS = 300.0
+"""A guard against hanging: a busy machine gives hardly any time to processes of the lowest priority."""
+_PR_SET_CHILD_SUBREAPER = 36
 SELDOM = 3
 _DROP_CACHES = "/proc/sys/vm/drop_caches"
 
@@ -37,6 +42,12 @@ class Command:
     cache: str = WARM
     ends: int = 0
     """Its exit status; a signal's number, less than 0, where that is how it ends."""
+    prepare: Callable[[Path], object] | None = None
+    """What is done in the directory before it starts, and is not measured."""
+    until: Callable[[Path], bool] | None = None
+    """What has to hold in the directory for the command to be done; else it is done when it has ended."""
+    counts_itself: bool = True
+    """Whether its own memory counts, and not only that of the processes that it leaves behind."""
 
 
 @dataclass(frozen=True)
@@ -174,28 +185,134 @@ def count_files(directory: Path) -> int:
 
 
 def run(command: Command, directory: Path) -> Usage:
-    """Run it once, with nothing else done meanwhile."""
+    """Run it once, with nothing else done meanwhile, but for looking whether it is done if it says how."""
     with _started(command, directory) as (pid, started, output):
+        done = _done(command, directory, pid, started)
         _, status, counted = os.wait4(pid, 0)
-        return _usage(command, started, status, counted, output)
+        usage = _usage(command, started, status, counted, output)
+        return replace(usage, wall=done) if command.until else usage
+
+
+def _done(command: Command, directory: Path, pid: int, started: float) -> float:
+    """Wait until the command is done, if it says how; return after how many seconds."""
+    while command.until and not command.until(directory):
+        _check_going_on(command, directory, pid)
+        time.sleep(_LOOK_SECONDS)
+    return time.perf_counter() - started
+
+
+def _check_going_on(command: Command, directory: Path, pid: int) -> None:
+    """Raise `Failed` if a command has ended, left nobody behind, and is not done."""
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended and not _left(pid) and command.until and not command.until(directory):
+        raise Failed(f"{command.name} ended before it was done")
 
 
 def watch(command: Command, directory: Path) -> tuple[Usage, Peak]:
     """Run it once and look at its processes every few milliseconds, which takes a little of its time."""
     peak = Peak()
     with _started(command, directory) as (pid, started, output):
+        while command.until and not command.until(directory):
+            _check_going_on(command, directory, pid)
+            peak |= _memory(*([pid] if command.counts_itself else []), *_left(pid))
+            time.sleep(_SAMPLE_SECONDS)
         while True:
-            peak |= _memory(pid)
+            if not command.until:
+                peak |= _memory(pid)
             ended, status, counted = os.wait4(pid, os.WNOHANG)
             if ended:
                 return _usage(command, started, status, counted, output), peak
             time.sleep(_SAMPLE_SECONDS)
 
 
+# --- processes that are left behind --------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def adopting() -> Iterator[None]:
+    """Become the parent of every process that a command leaves behind: then they can be counted, and waited for."""
+    _others.update(_children())
+    _adopt(True)
+    try:
+        yield
+    finally:
+        _adopt(False)
+        _others.clear()
+
+
+def _adopt(whether: bool) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, int(whether), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def settled(fresh: Fresh, check: Callable[[Path], object] | None = None) -> Fresh:
+    """Return what yields the same directories, and in the end waits until no process is left; then `check` may look.
+
+    Raises `Failed` if one does not end, and kills it. Within `adopting` only.
+    """
+
+    @contextlib.contextmanager
+    def settling() -> Iterator[Path]:
+        with fresh() as directory:
+            before = set(_children())
+            try:
+                yield directory
+            except BaseException:
+                _end(before, 0)
+                raise
+            left = _end(before, _SETTLE_SECONDS)
+            if left:
+                raise Failed(f"{left} process(es) did not end within {_SETTLE_SECONDS:g} s")
+            if check:
+                check(directory)
+
+    return settling
+
+
+def _end(before: set[int], patience: float) -> int:
+    """Wait until no child is left but those of `before`; return how many had to be killed after `patience` seconds."""
+    killed = 0
+    deadline = time.monotonic() + patience
+    while others := set(_children()) - before:
+        for pid in others:
+            if time.monotonic() > deadline:
+                killed += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            else:
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(_LOOK_SECONDS)
+    return killed
+
+
+def _left(pid: int) -> list[int]:
+    """Return the processes that a command has left behind, those without a parent of their own only."""
+    return [child for child in _children() if child != pid]
+
+
+_others: set[int] = set()
+"""Children that this process had before, such as an engine that tests have started."""
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/children") as file:
+            found += map(int, file.read().split())
+    return [pid for pid in found if pid not in _others]
+
+
+# -------------------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def _started(command: Command, directory: Path) -> Iterator[tuple[int, float, BinaryIO]]:
     """Start it in a process group of its own, of which nothing is left in the end."""
     words = [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in command.argv(directory)]
+    if command.prepare:
+        command.prepare(directory)
     if command.reads:
         _read(command.reads) if command.cache == WARM else evict(command.reads)
     if command.cache == DROPPED:
@@ -263,10 +380,10 @@ def _files(path: Path) -> Iterator[str | Path]:
                 yield file
 
 
-def _memory(pid: int) -> Peak:
-    """Return what a process and its descendants have right now."""
+def _memory(*pids: int) -> Peak:
+    """Return what processes and their descendants have right now."""
     pss = rss = largest = 0
-    for process in _family(pid):
+    for process in (each for pid in pids for each in _family(pid)):
         with contextlib.suppress(OSError, KeyError):  # it has ended meanwhile
             rollup = _kilobytes(f"/proc/{process}/smaps_rollup")
             pss += rollup["Pss"]

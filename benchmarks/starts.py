@@ -110,7 +110,7 @@ class Starts:
                 self._run(target, fails=True, **wrong)
 
     def _run(self, target: Path, fails: bool = False, **variables: object) -> None:
-        code = self._start(target, **variables).wait()
+        code = self._start(target, (), **variables).wait()
         if (code != 0) != fails:
             raise SystemExit(f"a start ended with {code}: see the end of the log")
 

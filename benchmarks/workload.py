@@ -165,7 +165,7 @@ def _installed(python: str) -> Path:
 @functools.cache
 def _digest_of_source() -> str:
     """Return what tells archives of this unpackenv from those of another one."""
-    paths = sorted(path for part in ("archive", "build") for path in (_SOURCE / part).rglob("*.py"))
+    paths = sorted(path for part in ("archive", "pack") for path in (_SOURCE / part).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 

@@ -10,19 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from helpers.interpreters import EACH_INTERPRETER
+from helpers.interpreters import EACH_INTERPRETER, NEWEST, ON_ONE
 from helpers.support import Tally
 from renderer import install
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is run on each interpreter."""
+    """Mark what is run on each interpreter; files with slow tests come first, lest one of them is left in the end."""
     here = Path(__file__).parent
+    with_slow_tests = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in with_slow_tests)
     for item in items:
         if here in item.path.parents:
             name = f"{item.path.relative_to(here)}::{item.name}"
-            if name.startswith(EACH_INTERPRETER) and not item.get_closest_marker("slow"):
+            is_chosen = name.startswith(EACH_INTERPRETER) and not name.startswith(ON_ONE)
+            if is_chosen and not item.get_closest_marker("slow"):
                 item.add_marker("interpreter")
+                if name.startswith(NEWEST):
+                    item.add_marker("newest")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import unpackenv
 
 SOURCE = str(Path(unpackenv.__file__).resolve().parents[1])
 # Seconds: a guard against hanging, for every machine, however slow and busy; never a measure of speed.
-PATIENCE = 3600.0
+PATIENCE = 600.0
 
 
 def environment(**variables: object) -> dict[str, str]:

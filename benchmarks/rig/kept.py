@@ -69,8 +69,10 @@ def made(name: str, made_of: str, make: Callable[[Path], None], *, suffix: str =
 def run(*command: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Return what a command prints that makes something. Raises `NotMade` if it fails or does not end."""
     words = [str(word) for word in command]
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(words, cwd=cwd, env=env, start_new_session=True, **options) as process:
+    with subprocess.Popen(
+        words, cwd=cwd, env=env, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
         try:
             stdout, stderr = process.communicate(timeout=SECONDS)
         except BaseException as error:

@@ -1,6 +1,6 @@
 """A temporary directory for one run of the tests, which must leave nothing in it; it is removed at the end.
 
-build/failed-tests keeps the files of failed tests.
+build/failed-tests keeps the files of failed tests, by interpreter: CI runs several at the same time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -28,7 +29,7 @@ class Temporary:
         self._path = Path(tempfile.mkdtemp(prefix="unpackenv-tests-")).resolve()
         self._path.chmod(0o1777)  # as /tmp: tests become other users
         self._tests = self._path / "tests"
-        self._kept = config.rootpath / "build" / "failed-tests"
+        self._kept = config.rootpath / "build" / "failed-tests" / "python{}.{}".format(*sys.version_info)
         os.environ["TMPDIR"] = str(self._path)
         tempfile.tempdir = None
         if config.option.basetemp is None:

@@ -55,6 +55,21 @@ def test_the_steps_of_a_start_are_taken_one_by_one(tmp_path: Path, archive: Path
     assert all(0 < found[name] < time.monotonic() - began for name, _, _ in steps._ROWS)  # in seconds
 
 
+@pytest.mark.parametrize("processes", steps._PROCESSES)
+def test_the_steps_of_names_first_are_taken_one_by_one(tmp_path: Path, archive: Path, processes: int) -> None:
+    (tmp_path / "target").mkdir()
+    command = [sys.executable, steps._NAME_STEPS, archive, tmp_path / "target", str(processes)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
+    found = json.loads(done.stdout)
+    assert found["all files"] == len(SITE)
+    assert 0 < found["files"] <= len(SITE)
+    assert found["leases"] == found["files"]  # none of them is empty
+    assert all(found[by or name] >= 0 for name, _, by in steps._NAME_ROWS)
+    files = list((tmp_path / "target" / "package").iterdir())
+    assert len(files) == len(SITE)
+    assert all(file.stat().st_size and not file.read_bytes().strip(b"\0") for file in files)
+
+
 def test_the_line_of_a_start_has_the_phase_that_the_model_needs(tmp_path: Path, archive: Path) -> None:
     command = [sys.executable, "-c", common.COLD, archive, tmp_path / "target"]
     began = time.monotonic()

@@ -11,7 +11,7 @@ import pytest
 import cache
 import measure
 import peers
-from parts import PARTS, common, log, steps, warm
+from parts import PARTS, common, fill, log, steps, warm
 from rig import freshfs
 from rig.environment import environment
 from rig.sites import write_tree
@@ -20,8 +20,20 @@ from workload import Workload
 pytestmark = pytest.mark.slow  # half a minute, all parts together; no benchmark runs on another Python than the default
 
 SITE = {f"package{number % 5}/module{number}.py": f"VALUE = {number}\n" * 50 for number in range(60)}
+APP = """
+import os, sys
+if os.environ.get("RENDERER_BOOTSTRAP"):
+    import unpackenv
+    unpackenv.bootstrap()
+import package1.module1
+open(sys.argv[1], "wb").write(b"\\xff\\xd8\\xff")
+"""
 # The others are about certain packages: installed ones, or a tree that takes long to make.
 ON_ANY_TREE = [name for name in PARTS if name not in ("workloads", "memory", "imports")]
+
+
+def _unavailable() -> Workload:
+    raise cache.Unavailable("not here")
 
 
 @pytest.fixture
@@ -29,6 +41,12 @@ def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workload:
     """A small tree for the interpreter that runs the tests, and only peers that are programs."""
     for module in (log, steps, warm):
         monkeypatch.setattr(module, "LEAST_ROUNDS", 2)
+    # An application that draws nothing, and no science stack.
+    monkeypatch.setattr(fill, "LEAST_WARM_ROUNDS", 2)
+    monkeypatch.setattr(fill, "_BYTECODE", ("--bytecode", "keep"))  # the tree has none
+    monkeypatch.setattr(fill, "IMPORTS", "import package0.module0")
+    monkeypatch.setattr(fill, "_APP", write_tree(tmp_path / "app", {"app.py": APP}) / "app.py")
+    monkeypatch.setattr(fill.workload, "science", _unavailable)
     for module in (cache, sys.modules["workload"]):
         monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
     # That of the whole machine would be empty.

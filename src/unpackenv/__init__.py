@@ -11,6 +11,7 @@ from unpackenv.errors import UnpackenvError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable, Mapping
 
     from unpackenv.start.report import Report
 
@@ -23,6 +24,8 @@ def bootstrap(
     target: str | os.PathLike[str] | None = None,
     *,
     digest: str | None = None,
+    insecure: bool | None = None,
+    fetch_timeout: float | None = None,
     missing: str | None = None,
     in_place: bool | None = None,
     force: bool | None = None,
@@ -30,6 +33,7 @@ def bootstrap(
     workers: int | None = None,
     parallel: str | None = None,
     memory: int | None = None,
+    fill: str | None = None,
     lock_timeout: float | None = None,
     log: str | None = None,
     log_file: str | os.PathLike[str] | None = None,
@@ -43,11 +47,13 @@ def bootstrap(
     `UNPACKENV_<NAME>` in the environment, else from what `pack` recorded, else from the default.
 
     Args:
-        archive: the archive (default: site-packages, packages or venv with .tar.zst, .tar.xz, .tar.gz or .tar, next to
-            the caller of bootstrap() or in /opt/unpackenv)
+        archive: the archive, or its URL with its digest (default: site-packages, packages or venv with .tar.zst,
+            .tar.xz, .tar.gz or .tar, next to the caller of bootstrap() or in /opt/unpackenv)
         target: the directory to unpack into (default: the one that `pack --target` recorded, else one named by the
             digest below /opt/unpackenv/env, the user's cache or the temporary directory)
         digest: accept only the archive with this digest, which `unpackenv inspect` prints (default: any)
+        insecure: fetch an archive by http:// also from other machines, which encrypts nothing (default: no)
+        fetch_timeout: seconds for fetching a part of a remote archive, with all attempts (default: 60)
         missing: what to do without an archive: error, or ignore (the start does nothing) (default: error)
         in_place: replace files one by one in a target that is already in use (default: no)
         force: unpack even if the checks of interpreter, mount, space and memory fail (default: no)
@@ -55,6 +61,8 @@ def bootstrap(
         workers: how many workers unpack; 0: as many as CPUs, CPU quota and memory allow (default: 0)
         parallel: kind of workers: processes, threads, or auto, the faster of the two (default: auto)
         memory: budget in bytes for the buffers of all workers together, such as 256M (default: 256M)
+        fill: when files are filled: before the application starts, behind it (names first), or on-demand (when they are
+            opened); if nothing is said, as `pack --fill` recorded (default: before)
         lock_timeout: seconds to wait for another start that is unpacking the same target (default: 600)
         log: the timing line on stderr: text, json or off (default: text)
         log_file: a file to append each line to as JSON, whatever log is set to (default: none)
@@ -69,14 +77,33 @@ def bootstrap(
     import os
     import sys
 
-    from unpackenv.start.bootstrap import bootstrap as start
-
+    start = _import_start()
     caller = sys._getframe(1).f_globals.get("__file__")
     try:
         return start(arguments, os.path.dirname(os.path.abspath(caller)) if caller else "")
     except (UnpackenvError, KeyboardInterrupt) as error:
         # A reader needs only the application's frames; the error of the system stays in `__context__`.
         raise error.with_traceback(None) from None
+
+
+def _import_start() -> Callable[[Mapping[str, object], str], Report]:
+    """Import and return the function that does what `bootstrap` says.
+
+    No garbage is collected meanwhile: a collection finds nothing in new modules, and takes as long as five of them.
+    """
+    import gc
+
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        from unpackenv.start.bootstrap import bootstrap as start
+    finally:
+        if is_collecting:
+            if not gc.get_freeze_count():  # else the application has frozen objects, and unfreezes them itself
+                gc.freeze()
+                gc.unfreeze()  # what there is counts as old now, and the next collection does not come at once
+            gc.enable()
+    return start
 
 
 def mark(name: str) -> None:

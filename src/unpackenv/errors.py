@@ -49,6 +49,12 @@ class ArchiveUnreadable(UnpackenvError):
     reason = "archive-unreadable"
 
 
+class ArchiveUnreachable(UnpackenvError):
+    """The server of a remote archive cannot be reached, or does not hand it out."""
+
+    reason = "archive-unreachable"
+
+
 class ArchiveUnsupported(UnpackenvError):
     """The file is not an archive that this version, or this installation, can read."""
 
@@ -163,6 +169,13 @@ class TreeMismatch(UnpackenvError):
     """A tree differs from its archive."""
 
     reason = "tree-mismatch"
+
+
+class TreeUnfilled(UnpackenvError):
+    """A tree that applications use could not be filled."""
+
+    reason = "tree-unfilled"
+    advice = "Start again: the tree is unpacked again"
 
 
 class TimingLogUnreadable(UnpackenvError):

@@ -23,6 +23,7 @@ from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, MemoryBudgetExc
 from unpackenv.start.settings import Settings
 from unpackenv.start.tree.writer import TreeWriter
 from unpackenv.start.unpack.foreign import ForeignSource
+from unpackenv.start.unpack.source import Observer
 
 REGIONS = ("prefix", "frames", "container gap", "columns", "facts and their container", "footer", "tail")
 
@@ -181,7 +182,7 @@ def tree_of_ours(archive: Path, folder: str, memory: int) -> object:
     root = os.open(folder, os.O_RDONLY)
     try:
         with ForeignSource(str(archive), Settings({"workers": 2, "memory": memory}, {})) as source:
-            source.unpack(TreeWriter(root, os.umask(0o022), folder), processes=False)
+            source.unpack(TreeWriter(root, os.umask(0o022), folder), processes=False, observer=Observer())
     except MemoryBudgetExceeded:
         return "over the budget"
     except UnpackenvError:

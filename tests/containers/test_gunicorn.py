@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+
+import pytest
 
 from helpers.docker_client import Docker
 from helpers.processes import wait_for
@@ -38,6 +41,18 @@ def test_four_workers_use_one_tree_and_stop_with_their_server(docker: Docker, im
     assert container.stderr.count("unpackenv: unpacked") == 1
     container.stop()
     assert container.state["ExitCode"] == 0  # gunicorn's own: it got the signal
+
+
+@pytest.mark.parametrize("fill", ["behind", "on-demand"])
+def test_four_workers_while_files_arrive(docker: Docker, image: Callable[[str], str], fill: str) -> None:
+    options = ["--bind=0.0.0.0:8000", "--workers=4", "--worker-tmp-dir=/dev/shm", "--chdir=/srv", "app:app"]
+    command = ["python", "-m", "gunicorn", *options]
+    container = docker.start(image("As entrypoint"), *command, options=[f"--env=UNPACKENV_FILL={fill}"])
+    answers = json.loads(container.exec("python", "-I", "-c", ASK))
+    assert len(answers) == 4, container.stderr
+    assert re.findall(r"unpackenv: (unpacked|named|reused|error)", container.stderr) == ["named"]
+    container.stop()
+    assert container.state["ExitCode"] == 0
 
 
 def test_python_on_path_is_that_of_the_environment(docker: Docker, image: Callable[[str], str]) -> None:

@@ -74,4 +74,5 @@ def test_what_builds_environments_does_not_unpack(docker: Docker, automatic: str
     script = "python -m pip --version && python -m venv --without-pip /tmp/v && ls /opt/unpackenv"
     done = docker.run(automatic, "sh", "-c", script)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[1:] == ["runtime", "site-packages.tar.zst"]
+    names = ["metadata", "runtime", "site-packages.tar.zst", "site-packages.tar.zst.cdx.json"]
+    assert done.stdout.splitlines()[1:] == names

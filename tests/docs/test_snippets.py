@@ -8,6 +8,7 @@ import pytest
 
 from helpers import documented, snippets
 from helpers.documented import PROJECT
+from helpers.processes import quickly
 from rig.environment import environment
 
 DOCUMENTS = [PROJECT / "docs" / name for name in ("five-minutes.md", "recipes.md")]
@@ -18,7 +19,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the blocks of each section print, by its heading."""
     folder = tmp_path_factory.mktemp("newcomer")
     (folder / "unpackenv").symlink_to(PROJECT)
-    env = environment(PATH=snippets.PATH, HOME=folder, PIP_DISABLE_PIP_VERSION_CHECK=1)
+    env = environment(PATH=snippets.PATH, HOME=folder, PIP_DISABLE_PIP_VERSION_CHECK=1, **quickly())
     return documented.run(DOCUMENTS, folder, env)
 
 
@@ -48,6 +49,9 @@ def test_a_cut_archive_is_refused(said: dict[str, str]) -> None:
         ("Moving from `tar Jxf`", "/from-pack/itsdangerous/__init__.py"),
         ("Leave out what nobody imports", "verdict: "),
         ("The smallest archive", "best.tar.xz: "),
+        ("Start while the files arrive", "/behind/flask/__init__.py"),
+        ("Start while the files arrive", "; filling them behind the application"),
+        ("Start while the files arrive", "behind: has all of its files"),
         ("Accept one archive only", "unpackenv: unpacked "),
         ("Accept one archive only", "another one: exit 125"),
         ("On a laptop: do nothing", "as if it were not there"),

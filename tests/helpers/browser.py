@@ -33,7 +33,7 @@ class Seen:
 def look(page: Path, work: Path) -> Seen:
     """Open a page in Chromium, with a work directory for what that writes; skip the test where there is none."""
     picture = work / "seen.png"
-    done = _chromium(work, "--enable-logging=stderr", "--hide-scrollbars", "--window-size=1000,4000",
+    done = _chromium(work, "--enable-logging=stderr", "--hide-scrollbars", "--window-size=1000,6000",
                      f"--screenshot={picture}", page.as_uri())  # fmt: skip
     assert picture.exists(), done.stderr
     return Seen([line for line in done.stderr.splitlines() if _CONSOLE in line], _colours(picture))

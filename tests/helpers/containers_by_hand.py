@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,24 @@ class Group:
     def join(self) -> None:
         (self._path / "cgroup.procs").write_text(str(os.getpid()))
 
+    def add(self, pids: Iterable[int]) -> None:
+        """Make processes members; some of them may have ended."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                (self._path / "cgroup.procs").write_text(str(pid))
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freeze its processes, as `docker pause` does."""
+        state, (freeze, thaw) = self._path / "freezer.state", ("FROZEN", "THAWED")
+        if not state.exists():
+            state, (freeze, thaw) = self._path / "cgroup.freeze", ("1", "0")
+        state.write_text(freeze)
+        try:
+            yield
+        finally:
+            state.write_text(thaw)
+
     def killed(self) -> int:
         """Return how many processes the kernel has killed because of the memory limit."""
         events = [self._path / name for name in ("memory.oom_control", "memory.events")]
@@ -81,6 +100,11 @@ def cpu_group(share: float) -> Group:
     return Group("cpu", {"cpu.cfs_period_us": 100_000, "cpu.cfs_quota_us": quota}, {"cpu.max": f"{quota} 100000"})
 
 
+def freezer_group() -> Group:
+    """Return a cgroup whose processes can be frozen."""
+    return Group("freezer", {}, {})
+
+
 def _hierarchy(controller: str, version_1: dict[str, int], version_2: dict[str, str]) -> tuple[str, dict[str, Any]]:
     """Return where cgroups with that controller can be made, and what is to be written there."""
     if not IS_ROOT:
@@ -90,6 +114,8 @@ def _hierarchy(controller: str, version_1: dict[str, int], version_2: dict[str, 
         if mount.kind == "cgroup" and controller in mount.options:
             return mount.point, version_1
     for mount in seen:
+        if mount.kind == "cgroup2" and controller == "freezer":  # every group has it
+            return mount.point, version_2
         if mount.kind == "cgroup2" and controller in (Path(mount.point) / "cgroup.controllers").read_text().split():
             try:
                 (Path(mount.point) / "cgroup.subtree_control").write_text(f"+{controller}")

@@ -28,6 +28,7 @@ class Crafted:
         self.stored: list[bytes] = []
         self.announced: list[int] = []  # raw sizes that the TOC says, where they are not those of `raw`
         self.columns = b""
+        self.encode_columns = codecs.get(codec).encode_columns
         self.facts: dict[str, list[str]] = {"import": [""]}
         self.counted = {"files": ["2"], "unpacked-size": [str(2 * len(DATA))]}
         self.footer: dict[str, int] = {}
@@ -62,7 +63,7 @@ class Crafted:
         toc.frame_raw.extend(sizes)
         toc.frame_sha256 = b"".join(sha256(frame).digest() for frame in stored)
         raw = self.columns or toc.encode()
-        columns = codec.encode_columns(raw)
+        columns = self.encode_columns(raw)
         text = facts.encode({"codec": [codec.name], **self.facts, **self.counted})
         unpadded = [codec.unpadded_size(frame) for frame in stored]
         frames = codec.prefix + b"".join(stored)

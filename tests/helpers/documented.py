@@ -39,6 +39,7 @@ ELSEWHERE = {
 NOT_RUN = {
     ("README.md", "unpackenv prune "): "it would clear the default places of the machine; test_prune.py has its own",
     ("docker.md", "docker buildx "): "needs a builder, a registry and emulation of another architecture",
+    ("names-first.md", "RUN unpackenv pack "): "the recipe of recipes.md has these commands, and runs",
     ("performance.md", "perf record "): "needs perf, and a kernel that lets it look",
 }
 

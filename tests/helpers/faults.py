@@ -175,15 +175,16 @@ class Sweep:
         self.faults = 0
 
     def run(self, killed: bool) -> None:
-        """Let every fault happen at every call that a start makes; or have the start killed there."""
+        """Let a fault happen at every call that a start makes, each in turn, and one that lasts; or have it killed."""
         new, old = self.versions
         self._prepare(old)
         counts = boot(new, self.place, self.in_place).counts
         kills = itertools.cycle([KILL, KILL_BACK])
         turns: Iterator[tuple[Packed, Packed]] = itertools.cycle([(old, new), (new, old)])
         for function, count in counts.items():
+            errnos = itertools.cycle(ERRNOS[function])
             for number in range(1, count + 1):
-                for kind in (next(kills),) if killed else (*ERRNOS[function], LASTING):
+                for kind in (next(kills),) if killed else (next(errnos), LASTING):
                     new, old = next(turns) if self.replaces else (self.versions[0], self.versions[1])
                     self._prepare(old)
                     self._try(Fault(function, number, kind), new, old)

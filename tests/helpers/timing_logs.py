@@ -16,7 +16,7 @@ def start(outcome: str = "unpacked", milliseconds: float = 100.0, **fields: obje
         "process_ms": milliseconds + 40, "warnings": [], "outcome": outcome, "milliseconds": milliseconds,
         "phases": {"check": milliseconds * 0.1, "unpack": milliseconds * 0.8, "publish": milliseconds * 0.1},
         "lock_wait_ms": 0.0, "cpu_ms": milliseconds * 1.5, "throttled_ms": 0.0, "files": 10, "size": 1000,
-        "workers": 2, "workers_why": "cpus", "target": "/opt/unpackenv/env/abc",
+        "workers": 2, "workers_why": "cpus", "fill": "before", "fill_why": None, "target": "/opt/unpackenv/env/abc",
     }  # fmt: skip
     return {**defaults, **fields}
 
@@ -33,6 +33,26 @@ def mark(name: str = "ready", process_ms: float | None = 500.0, **fields: object
     defaults: dict[str, object] = {
         "unpackenv": "mark", "schema": 1, "time": TIME, "host": "box", "pid": 1, "process_ms": process_ms,
         "warnings": [], "name": name, "bootstrap_ms": 300.0, "import_ms": None, "imports": [], "points": [],
+    }  # fmt: skip
+    return {**defaults, **fields}
+
+
+def filled(milliseconds: float = 1200.0, *longest: tuple[str, float], **fields: object) -> dict[str, object]:
+    """Return the line of a tree that was filled behind its application; `longest` are files and how long they took."""
+    defaults: dict[str, object] = {
+        "unpackenv": "filled", "schema": 1, "time": TIME, "host": "box", "pid": 1, "process_ms": milliseconds + 100,
+        "warnings": [], "target": "/opt/unpackenv/env/abc", "milliseconds": milliseconds, "waits": len(longest),
+        "waited_ms": float(sum(ms for _, ms in longest)),
+        "longest": [{"path": path, "ms": ms} for path, ms in longest], "files": 10, "size": 1000,
+    }  # fmt: skip
+    return {**defaults, **fields}
+
+
+def killed(what: str = "cannot be filled", **fields: object) -> dict[str, object]:
+    """Return the line of an application that was killed, since its tree could not be filled."""
+    defaults: dict[str, object] = {
+        "unpackenv": "killed", "schema": 1, "time": TIME, "host": "box", "pid": 1, "process_ms": 900.0, "warnings": [],
+        "reason": "tree-unfilled", "what": what, "where": "/opt/unpackenv/env/abc", "hint": "Start again",
     }  # fmt: skip
     return {**defaults, **fields}
 

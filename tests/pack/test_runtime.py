@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import unpackenv
-from helpers.processes import run
+from helpers.processes import other_python, run
 from rig.sites import TAG, pack_tree, write_tree
 from unpackenv.errors import PackError
 from unpackenv.pack import runtime
@@ -48,13 +48,20 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     assert {name.partition("/")[0] for name in files} == {"unpackenv"}
     assert "unpackenv/archive/backend/LICENSE" in files
     sources = {name for name in files if name.endswith(".py")}
+    compiled = {f"{name[:-1]}" for name in files if name.endswith(".pyc") and "__pycache__" not in name}
+    cached = {name.replace("__pycache__/", "").replace(f".{TAG}.pyc", ".py") for name in files if "__pycache__" in name}
     package = Path(unpackenv.__file__).parent
-    left_out = {f"{path.relative_to(package.parent)}" for path in package.rglob("*.py")} - sources
+    left_out = {f"{path.relative_to(package.parent)}" for path in package.rglob("*.py")} - sources - compiled
     assert left_out == {
         *(f"unpackenv/archive/{name}.py" for name in ("pace", "writer")),
         *(f"unpackenv/cli/{name}.py" for name in ("analyze", "pack", "runtime", "timings")),
         *(f"{path.relative_to(package.parent)}" for room in BUILDING for path in (package / room).rglob("*.py")),
     }
+    # The first module and those for other interpreters have both.
+    assert cached == {
+        "unpackenv/__init__.py", "unpackenv/archive/interpreter.py",
+        *(f"{path.relative_to(package.parent)}" for path in (package / "start/shim").rglob("*.py")),
+    }  # fmt: skip
     looks = {str(path.relative_to(package)) for room in ("", "doctor/") for path in package.glob(f"report/{room}*.py")}
     looks |= {f"archive/{name}.py" for name in ("compare", "frames", "pooled", "refusals", "verify")}
     looks |= {f"cli/{name}.py" for name in ("doctor", "hook", "inspect", "prune", "verify")}
@@ -62,15 +69,15 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     looks |= {f"start/python/{name}.py" for name in ("hook_file", "notfound")}
     looks |= {f"start/{room}/__init__.py" for room in ("cold", "log", "machine", "python", "tree", "unpack")}
     looks |= {f"archive/codecs/{name}.py" for name in ("xz", "xz_format", "zstd_stdlib")}  # it is for zstd archives
-    compiled = {name.replace("__pycache__/", "").partition(f".{TAG}.pyc")[0] for name in files if name.endswith(".pyc")}
-    assert {f"{name}.py" for name in compiled} == sources - {f"unpackenv/{name}" for name in looks}
+    assert sources - cached == {f"unpackenv/{name}" for name in looks}
 
 
 def test_every_module_that_a_start_can_import_is_in_it(written: runtime.Runtime) -> None:
     """All that its modules import, at the top or in a function; the command line does without some."""
-    root = Path(written.path)
-    for path in set(root.rglob("*.py")) - set(root.rglob("cli/*.py")):
-        for node in ast.walk(ast.parse(path.read_bytes())):
+    root, package = Path(written.path), Path(unpackenv.__file__).parent
+    for path in {*root.rglob("*.py"), *root.rglob("*.pyc")} - {*root.rglob("cli/*"), *root.rglob("__pycache__/*")}:
+        original = package.parent / path.relative_to(root).with_suffix(".py")
+        for node in ast.walk(ast.parse(original.read_bytes())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unpackenv"):
                 for name in node.names:
                     assert is_there(root, node.module, name.name), f"{path} imports {name.name} of {node.module}"
@@ -78,11 +85,15 @@ def test_every_module_that_a_start_can_import_is_in_it(written: runtime.Runtime)
 
 def is_there(root: Path, module: str, name: str) -> bool:
     """Whether a module is there and has a name, or a module of that name below it."""
-    place = root / module.replace(".", "/")
-    if (place / f"{name}.py").exists() or (place / name / "__init__.py").exists():
+    place = module.replace(".", "/")
+    if has_module(root, f"{place}/{name}") or has_module(root, f"{place}/{name}/__init__"):
         return True
-    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    return file.exists() and name in file.read_text()
+    file = f"{place}/__init__" if (root / place).is_dir() else place
+    return has_module(root, file) and name in (Path(unpackenv.__file__).parents[1] / f"{file}.py").read_text()
+
+
+def has_module(root: Path, place: str) -> bool:
+    return (root / f"{place}.py").exists() or (root / f"{place}.pyc").exists()
 
 
 @pytest.mark.parametrize("codec", ["zstd", "xz"])
@@ -185,9 +196,20 @@ def test_an_option_of_before_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_read_only_runtime_has_all_its_bytecode(written: runtime.Runtime) -> None:
-    code = "import unpackenv.start.cold.place, unpackenv.start.unpack.native as native; print(native.__cached__)"
-    (cached,) = without_packages("-c", code, path=written.path)
-    assert Path(cached).read_bytes()[4:8] == b"\1\0\0\0"  # unchecked-hash
+    code = "import unpackenv.start.cold.place, unpackenv.start.unpack.native as native; print(native.__file__)"
+    (module,) = without_packages("-c", code, path=written.path)
+    assert module.endswith("/native.pyc")
+    assert Path(module).read_bytes()[4:8] == b"\1\0\0\0"  # unchecked-hash
+
+
+@pytest.mark.parametrize("arguments", [["-m", "unpackenv", "--", "true"], ["-c", "import unpackenv"]])
+def test_another_interpreter_says_so(written: runtime.Runtime, arguments: list[str]) -> None:
+    done = run([other_python(), "-S", "-s", *arguments], {"PATH": os.defpath, "PYTHONPATH": written.path})
+    assert done.returncode == (125 if arguments[0] == "-m" else 1)
+    last = done.stderr.splitlines()[-1]
+    says = f"this runtime of unpackenv is for {TAG}, and this interpreter is cpython-"
+    assert last.startswith(("unpackenv: error: " if arguments[0] == "-m" else "ImportError: ") + says)
+    assert (arguments[0] == "-m") == (done.stderr.count("\n") == 1)
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
@@ -217,5 +239,6 @@ def test_sources_are_shortened(written: runtime.Runtime) -> None:
             functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
             assert not [node.name for node in (tree, *functions) if ast.get_docstring(node)]
             assert not [node.name for node in functions if node.returns]
-            assert ast.dump(tree) == ast.dump(runtime._Shortened().visit(ast.parse(original.read_bytes())))
-            assert path.stat().st_size <= original.stat().st_size
+            if path != package / "__init__.py":  # it has a check of the interpreter
+                assert ast.dump(tree) == ast.dump(runtime._Shortened().visit(ast.parse(original.read_bytes())))
+                assert path.stat().st_size <= original.stat().st_size

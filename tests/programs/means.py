@@ -41,6 +41,7 @@ TOOLS = (
     Tool("bsdtar", "libarchive-tools", _PEERS),
     Tool("unsquashfs", "squashfs-tools", _PEERS),
     Tool("unzip", "unzip", _PEERS),
+    Tool("strace", "strace", "which files an application opens"),
     Tool("mkfs.ext4", "e2fsprogs", _FILE_SYSTEMS),
     Tool("mkfs.xfs", "xfsprogs", _FILE_SYSTEMS),
     Tool("chromium", "chromium", "the page of `timings` in a browser"),

@@ -2,7 +2,8 @@
 
 A start is killed by SIGKILL at a time spread evenly over its whole duration, from before the interpreter runs to after
 the application does. The next start on the same target must end well, with a tree that `unpackenv verify --target`
-finds complete, and without leftovers. Scenarios, archives and what is killed take turns; the seed tells the moments.
+finds complete, and without leftovers. No start may read a byte of a file that is not filled. Scenarios, archives, when
+files are filled, and what is killed take turns; the seed tells the moments.
 
     make soak ARGS="--kills 200 --seed 7"
     make soak ARGS="--folder /mnt/other"
@@ -27,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from helpers.processes import IS_ROOT, processes_with, run, start, wait_for
+from helpers.processes import IS_ROOT, is_gone, processes_with, run, start, wait_for
 from helpers.support import describe, leftovers, make_tree
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
@@ -36,6 +37,7 @@ from unpackenv import cli
 ARCHIVES = ("native zstd", "native xz", "foreign tar.xz")
 # What is killed: the application alone, everything that works for it, or any one of these processes.
 WAYS = ("main", "all", "one")
+FILLS = ("before", "behind", "on-demand")
 MODULES = 300
 # Beyond the measured duration, since a start may take longer than the one that was measured.
 SPREAD = 1.15
@@ -43,13 +45,17 @@ SPREAD = 1.15
 ENDS = 20
 IN_PLACE = ".unpackenv.in-place"
 
-# The application says when it begins, and when bootstrap() has ended and how.
+# The application says when it begins, and when bootstrap() has ended and how. Then it reads every module.
 APP = """
 import os
 os.write(1, b"began\\n")
 import unpackenv
-done = unpackenv.bootstrap({archive!r}, {target!r}, workers=2, in_place={in_place!r})
+done = unpackenv.bootstrap({archive!r}, {target!r}, workers=2, in_place={in_place!r}, fill={fill!r})
 os.write(1, done.outcome.encode() + b"\\n")
+for index in range({modules}) if {fill!r} != "before" else ():
+    with open(f"{target}/modules_{{index % 7}}/module_{{index}}.py") as file:
+        if file.read() != "VALUE = {number}\\n" * (20 + index):
+            os.write(1, b"wrong\\n")
 """
 
 
@@ -158,8 +164,11 @@ def verified(archive: Path, target: Path) -> list[str]:
 class Kill:
     """One start that is killed, and the next one."""
 
-    def __init__(self, scenario: Scenario, archive: str, way: str, version: Version, other: Version) -> None:
+    def __init__(
+        self, scenario: Scenario, archive: str, way: str, version: Version, other: Version, fill: str = FILLS[0]
+    ) -> None:
         self.scenario = scenario
+        self.fill = fill  # of the start that is killed
         self.archive = archive
         self.way = way
         self.version = version  # of the start that is killed
@@ -171,8 +180,14 @@ class Kill:
         self.problems: list[str] = []
 
     def __str__(self) -> str:
-        what = f"{self.scenario.name}, {self.archive}, {self.way} killed {self.moment} after {self.after:.4f} s"
+        what = f"{self.scenario.name}, {self.archive}, fill={self.fill}, "
+        what += f"{self.way} killed {self.moment} after {self.after:.4f} s"
         return f"{what}; next start {self.outcome}: " + "; ".join(self.problems[:5])
+
+    @property
+    def _mark(self) -> str:
+        """What is in the environment of every process of the start that is killed."""
+        return f"SOAKED={self.scenario.target}"
 
     def prepare(self) -> None:
         """Bring the target into the state in which the start finds it."""
@@ -183,37 +198,43 @@ class Kill:
         done = run(self._command(self.version if scenario.warm else self.other))
         assert done.returncode == 0, f"cannot prepare {scenario.name}: {done.stderr}"
 
-    def _command(self, version: Version) -> list[object]:
-        archive, target = str(version.archives[self.archive]), str(self.scenario.target)
-        return [sys.executable, "-c", APP.format(archive=archive, target=target, in_place=self.scenario.in_place)]
+    def _command(self, version: Version, fill: str = FILLS[0]) -> list[object]:
+        code = APP.format(
+            archive=str(version.archives[self.archive]), target=str(self.scenario.target),
+            in_place=self.scenario.in_place, fill=fill, modules=MODULES, number=version.number,
+        )  # fmt: skip
+        return [sys.executable, "-c", code]
 
     def duration(self) -> float:
         """Return the seconds that the start takes if nobody kills it."""
         self.prepare()
         began = time.monotonic()
-        done = run(self._command(self.version))
+        done = run(self._command(self.version, self.fill), environment(SOAKED=self.scenario.target))
         assert done.returncode == 0, done.stderr
-        return time.monotonic() - began
+        seconds = time.monotonic() - began
+        wait_for(lambda: not processes_with(self._mark), "the fill to end")
+        return seconds
 
     def happen(self, after: float, next_version: Version, chance: random.Random) -> None:
         """Start, kill `after` so many seconds, or if that is infinite, after the start; start again and look."""
         self.after = after
         self.prepare()
-        mark = f"SOAKED={self.scenario.target}"
         began = time.monotonic()
-        killed = start(self._command(self.version), environment(SOAKED=self.scenario.target), new_group=True)
+        killed = start(self._command(self.version, self.fill), environment(SOAKED=self.scenario.target), new_group=True)
         try:
             if after == math.inf:
                 os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
             else:
                 time.sleep(max(0.0, began + after - time.monotonic()))
-            kill(killed, mark, self.way, chance)
+            kill(killed, self._mark, self.way, chance)
             self.midway = any(name != IN_PLACE for name in leftovers(self.scenario.target))
             self._start_again(next_version)
         finally:
-            kill(killed, mark, "all", chance)
+            kill(killed, self._mark, "all", chance)
             said = killed.communicate(timeout=PATIENCE)[0].split()
         self.moment = "before" if not said else "inside" if len(said) == 1 else "after"
+        if "wrong" in said:
+            self.problems.append("the killed start has read what was not filled")
         self.problems += self._problems(next_version) if not self.problems else ()
         if self.problems:
             self.scenario.clear()
@@ -259,15 +280,6 @@ def end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def is_gone(pid: int) -> bool:
-    """Whether a process has let go of its files: it loses its environment, by which it is found, before."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state in "ZX"
-
-
 # --- many ----------------------------------------------------------------------------------------
 
 
@@ -278,12 +290,13 @@ def soak(kills: int, seed: int, folder: Path, say: Callable[[str], None] = print
     done: list[Kill] = []
     with scenarios(folder) as all_scenarios:
         # Every combination in turn; the durations of each are measured when it first comes.
-        turns = itertools.cycle(itertools.product(WAYS, ARCHIVES, all_scenarios))
-        durations: dict[tuple[str, str], float] = {}
-        for number, (way, archive, scenario) in zip(range(kills), turns):
+        every = itertools.product(WAYS, FILLS, ARCHIVES, all_scenarios)
+        turns = itertools.cycle(each for each in every if can_be_filled(*each[1:]))
+        durations: dict[tuple[str, str, str], float] = {}
+        for number, (way, fill, archive, scenario) in zip(range(kills), turns):
             version, other = versions if number % 2 else reversed(versions)
-            one = Kill(scenario, archive, way, version, other)
-            key = (scenario.name, archive)
+            one = Kill(scenario, archive, way, version, other, fill)
+            key = (scenario.name, archive, fill)
             if key not in durations:
                 durations[key] = one.duration()
             # Where two versions take turns, the next start may be of either, if nobody is at work for the killed one.
@@ -298,26 +311,34 @@ def soak(kills: int, seed: int, folder: Path, say: Callable[[str], None] = print
     return done
 
 
+def can_be_filled(fill: str, archive: str, scenario: Scenario) -> bool:
+    """Whether there is anything to try: other starts fill before, whatever they are told."""
+    return fill == FILLS[0] or (archive.startswith("native") and not (scenario.in_place or scenario.warm))
+
+
 def table(kills: list[Kill]) -> str:
-    """Return the counts, by scenario and archive, as Markdown."""
+    """Return the counts, by scenario, archive and when files are filled, as Markdown."""
     columns = ("before", "inside", "after", "midway", "unpacked", "waited", "reused", "failures")
-    lines = [f"| scenario | archive | kills | {' | '.join(columns)} |", "|---|---|" + "---:|" * (len(columns) + 1)]
+    lines = [
+        f"| scenario | archive | fill | kills | {' | '.join(columns)} |", "|---|---|---|" + "---:|" * (len(columns) + 1)
+    ]  # fmt: skip
     totals: Counter[str] = Counter()
-    for (name, archive), group in itertools.groupby(
-        sorted(kills, key=lambda one: (one.scenario.name, one.archive)),
-        key=lambda one: (one.scenario.name, one.archive),
-    ):
+
+    def kind(one: Kill) -> tuple[str, str, str]:
+        return one.scenario.name, one.archive, one.fill
+
+    for names, group in itertools.groupby(sorted(kills, key=kind), key=kind):
         counts: Counter[str] = Counter()
         for one in group:
             counts.update(["kills", one.moment, one.outcome])
             counts.update({"midway": one.midway, "failures": bool(one.problems)})
         totals.update(counts)
-        lines.append(_row(name, archive, counts, columns))
-    return "\n".join([*lines, _row("all", "", totals, columns)])
+        lines.append(_row(names, counts, columns))
+    return "\n".join([*lines, _row(("all", "", ""), totals, columns)])
 
 
-def _row(name: str, archive: str, counts: Counter[str], columns: tuple[str, ...]) -> str:
-    return f"| {name} | {archive} | {counts['kills']} | " + " | ".join(str(counts[key]) for key in columns) + " |"
+def _row(names: tuple[str, ...], counts: Counter[str], columns: tuple[str, ...]) -> str:
+    return f"| {' | '.join(names)} | {counts['kills']} | " + " | ".join(str(counts[key]) for key in columns) + " |"
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from helpers import saved_images, terminal
-from helpers.processes import processes_with, run, sooner_than, start, wait_for, wrapper
+from helpers.processes import processes_with, python, quickly, run, sooner_than, start, wait_for, wrapper
 from helpers.support import describe
 from rig.environment import PATIENCE, environment
 from rig.sites import write_tree
@@ -32,7 +33,8 @@ from unpackenv.report.analyze.measure import Layer, Measured
 
 
 def analyzed(*arguments: object, **variables: object) -> dict[str, Any]:
-    done = run(wrapper("analyze", *arguments, "--json"), environment(**variables))
+    """Return what `analyze` finds; it compresses quickly, unless `variables` have another PYTHONPATH."""
+    done = run(wrapper("analyze", *arguments, "--json"), environment(**{**quickly(), **variables}))
     assert done.returncode == 0, done.stderr
     for line in done.stderr.splitlines():  # on a slow machine
         assert re.fullmatch(r"[\w, ]+: (\d+%.*|.* MB so far)", line)
@@ -41,9 +43,18 @@ def analyzed(*arguments: object, **variables: object) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def small(small_site: Path) -> dict[str, Any]:
+def small(small_site: Path, temporary: Path) -> dict[str, Any]:
     """What is found of a small environment. Shared."""
-    return analyzed(small_site)
+    return analyzed(small_site, TMPDIR=temporary, PYTHONPATH=environment()["PYTHONPATH"])
+
+
+@pytest.fixture(scope="module")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty directory in which it is measured. Shared."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+TOGETHER = pytest.mark.xdist_group("analyze")  # those that share what was found: one process looks for it
 
 
 def files_of(site: Path) -> dict[str, int]:
@@ -53,6 +64,7 @@ def files_of(site: Path) -> dict[str, int]:
 # --- what is in it -----------------------------------------------------------------------------
 
 
+@TOGETHER
 def test_packages_add_up_to_what_is_there(small: dict[str, Any], small_site: Path) -> None:
     files = files_of(small_site)
     packages = {package["name"]: package for package in small["packages"]}
@@ -66,6 +78,7 @@ def test_packages_add_up_to_what_is_there(small: dict[str, Any], small_site: Pat
     assert 0.9 * small["measured"]["archive"] < stored < small["measured"]["archive"]
 
 
+@TOGETHER
 def test_kinds_of_files_add_up_to_what_is_there(small: dict[str, Any], small_site: Path) -> None:
     files = files_of(small_site)
     kinds = {kind["name"]: kind for kind in small["kinds"]}
@@ -76,10 +89,10 @@ def test_kinds_of_files_add_up_to_what_is_there(small: dict[str, Any], small_sit
     assert sum(kind["size"] for kind in small["kinds"]) == sum(files.values())
 
 
-@pytest.fixture
-def littered(small_site: Path, tmp_path: Path) -> Path:
-    """The same with needless files: tests, a header, a static library, a library that is there twice."""
-    site = shutil.copytree(small_site, tmp_path / "site")
+@pytest.fixture(scope="module")
+def littered(small_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with needless files: tests, a header, a static library, a library that is there twice. Shared."""
+    site = shutil.copytree(small_site, tmp_path_factory.mktemp("littered") / "site")
     write_tree(
         site,
         {
@@ -97,15 +110,23 @@ def littered(small_site: Path, tmp_path: Path) -> Path:
     return site
 
 
+@pytest.fixture(scope="module")
+def of_littered(littered: Path) -> dict[str, Any]:
+    """What is found of it. Shared."""
+    before = describe(littered)
+    found = analyzed(littered)
+    assert describe(littered) == before
+    return found
+
+
 def needless_of(found: dict[str, Any], name: str) -> dict[str, Any]:
     (one,) = [one for one in found["needless"] if name in one["name"]]
     return dict(one)
 
 
-def test_what_nobody_needs_is_named(littered: Path, tmp_path: Path) -> None:
-    before = describe(littered)
-    found = analyzed(littered)
-    assert describe(littered) == before
+@TOGETHER
+def test_what_nobody_needs_is_named(littered: Path, of_littered: dict[str, Any]) -> None:
+    found = of_littered
     tests = needless_of(found, "tests")
     assert (tests["files"], tests["size"], tests["exclude"]) == (2, 500 * 12 + 2000 * 3, ["tests"])
     header = needless_of(found, "headers")
@@ -123,23 +144,25 @@ def test_what_nobody_needs_is_named(littered: Path, tmp_path: Path) -> None:
     assert not [one for one in found["duplicates"] if "small" in str(one["paths"])]
 
 
+@TOGETHER
 @pytest.mark.slow
-def test_what_is_named_is_what_exclude_leaves_out(littered: Path, tmp_path: Path) -> None:
+def test_what_is_named_is_what_exclude_leaves_out(littered: Path, of_littered: dict[str, Any], tmp_path: Path) -> None:
     """The globs, given to `pack`, take exactly the bytes that were named."""
-    for number, one in enumerate(analyzed(littered)["needless"]):
-        if not one["exclude"]:
-            continue
-        archives = []
-        for globs in [], one["exclude"]:
-            archives.append(tmp_path / f"{number}-{len(globs)}.tar.zst")
-            options = [word for glob in globs for word in ("--exclude", glob)]
-            done = run(wrapper("pack", littered, "-o", archives[-1], "--level", 1, "--bytecode", "keep", *options))
-            assert done.returncode == 0, done.stderr
-        sizes = []
-        for path in archives:
-            with reader.open_archive(str(path)) as archive:
-                sizes.append((len(archive.toc.file_size), archive.toc.unpacked_size))
-        assert (sizes[0][0] - sizes[1][0], sizes[0][1] - sizes[1][1]) == (one["files"], one["size"]), one["name"]
+
+    def packed(name: str, globs: list[str]) -> tuple[int, int]:
+        path = tmp_path / f"{name}.tar.zst"
+        options = [word for glob in globs for word in ("--exclude", glob)]
+        done = run(wrapper("pack", littered, "-o", path, "--level", 1, "--bytecode", "keep", *options))
+        assert done.returncode == 0, done.stderr
+        with reader.open_archive(str(path)) as archive:
+            return len(archive.toc.file_size), archive.toc.unpacked_size
+
+    named = [one for one in of_littered["needless"] if one["exclude"]]
+    assert len(named) > 2
+    files, size = packed("all", [])
+    for number, one in enumerate(named):
+        rest = packed(f"{number}", one["exclude"])
+        assert (files - rest[0], size - rest[1]) == (one["files"], one["size"]), one["name"]
 
 
 @pytest.mark.skipif(not shutil.which("strip"), reason="binutils are not installed")
@@ -168,6 +191,7 @@ def test_what_is_excluded_counts_for_nothing(littered: Path) -> None:
 # --- what is measured --------------------------------------------------------------------------
 
 
+@TOGETHER
 def test_figures_are_those_of_stock_tools(small: dict[str, Any], small_site: Path, tmp_path: Path) -> None:
     """They are those of what stock tools and `pack` make of the same tree."""
     done = run(wrapper("pack", small_site, "-o", tmp_path / "archive.tar.zst", "--bytecode", "keep"))
@@ -187,6 +211,45 @@ def test_figures_are_those_of_stock_tools(small: dict[str, Any], small_site: Pat
     assert not measured["estimate"]
 
 
+def test_options_of_pack_are_proposed(small_site: Path, tmp_path: Path) -> None:
+    """The command packs, and the figures are those of what it packs."""
+    site = tmp_path / "it's here"
+    shutil.copytree(small_site, site, symlinks=True)
+    tests = {f"package/tests/test_{number}.py": f"NOISE = '{os.urandom(3000).hex()}'\n" for number in range(40)}
+    write_tree(site, {"package/__init__.py": "", "reader.py": "import inspect\ninspect.getsource(min)\n", **tests})
+    done = python(f"""
+import json
+from unpackenv.report.analyze import analysis_text, analyze
+found = analyze.analyze({str(site)!r}, analyze.Circumstances(), exclude=["*.pyi"], quick=True, propose=True)
+analysis_text.show(found)
+print(json.dumps(analyze.fields(found)["proposal"]))
+""")
+    assert done.returncode == 0, done.stderr
+    *text, last_line = done.stdout.splitlines()
+    proposal = json.loads(last_line)
+    command = proposal["command"]
+    assert text[-1] == f"pack it with: {shlex.join(command)}"
+    assert "reader keeps its sources, " in done.stdout
+    assert command[:4] == ["unpackenv", "pack", str(site), "-o"]
+    assert command[5:10] == ["--exclude", "*.pyi", "--sources", "none", "--exclude-tests"]
+    *_, last = (step for step in proposal["steps"] if step["worth_it"])
+    assert len(proposal["steps"]) == 3 + bool(shutil.which("strip"))
+    assert all(step["start"] > 0 for step in proposal["steps"])
+    archive = tmp_path / command[4]
+    done = run(wrapper("pack", site, "-o", archive, *command[5:]), environment())
+    assert done.returncode == 0, done.stderr
+    with reader.open_archive(str(archive)) as packed:
+        assert len(packed.toc.file_names) == last["files"]
+    assert archive.stat().st_size == pytest.approx(last["archive"], rel=0.05)
+
+
+def test_no_options_are_proposed_for_an_archive(small_archive: Path) -> None:
+    done = run(wrapper("analyze", small_archive, "--propose"), environment())
+    assert done.returncode == 125
+    assert "--propose: takes the folder that will be packed" in done.stderr
+
+
+@TOGETHER
 def test_a_tiny_environment(small: dict[str, Any], small_site: Path) -> None:
     assert small["advice"]["worth_it"] is False
     assert small["advice"]["verdict"].startswith("don't: a plain image is better, there is too little to save")
@@ -199,11 +262,11 @@ def test_a_tiny_environment(small: dict[str, Any], small_site: Path) -> None:
 
 @pytest.fixture(scope="module")
 def large_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """69 MB that compress well, and with zstd much better than with gzip. Shared: never write to it."""
+    """36 MB that compress well, and with zstd much better than with gzip. Shared: never write to it."""
     root = tmp_path_factory.mktemp("large") / "site"
     noise = random.Random(2)
     phrases = [noise.randbytes(3000) for _ in range(600)]  # repeats are farther apart than gzip can see
-    for number in range(115):
+    for number in range(60):
         file = root / f"package{number % 7}" / f"data{number}.bin"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"".join(noise.choices(phrases, k=200)))
@@ -211,21 +274,24 @@ def large_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_quick_is_an_estimate_and_close(large_site: Path) -> None:
-    whole, quick = analyzed(large_site), analyzed(large_site, "--quick")
+def test_quick_is_an_estimate_and_close(large_site: Path, tmp_path: Path) -> None:
+    """With frames of half their size, so that half the bytes are as many of them."""
+    smaller = "import unpackenv.report.analyze.measure as measure\nmeasure._FRAME //= 2\n"
+    exact = f"{write_tree(tmp_path, {'sitecustomize.py': smaller})}:{environment()['PYTHONPATH']}"
+    whole, quick = (analyzed(large_site, *options, PYTHONPATH=exact) for options in ([], ["--quick"]))
     assert not whole["measured"]["estimate"]
     assert quick["measured"]["estimate"]
-    assert 0 < quick["measured"]["sample"] < 65 << 20
+    assert 0 < quick["measured"]["sample"] < 33 << 20
     for name in "plain", "packed":
         ratio = quick["measured"][name]["gzip"] / whole["measured"][name]["gzip"]
         assert 0.8 < ratio < 1.25, name
     assert whole["advice"]["worth_it"] == (whole["advice"]["break_even"] >= 1)
-    assert whole["advice"]["saved"] > 40e6
+    assert whole["advice"]["saved"] > 20e6
 
 
 @pytest.mark.slow
 def test_link_and_containers_change_the_advice(small_site: Path) -> None:
-    done = run(wrapper("analyze", small_site, "--containers", 5, "--link", 100))
+    done = run(wrapper("analyze", small_site, "--containers", 5, "--link", 100), environment(**quickly()))
     assert re.search(r"^  pull at 100 Mbit/s", done.stdout, re.MULTILINE)
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("    pull and ")]
     assert [int(row[2]) for row in rows] == [1, 5, 10]
@@ -267,6 +333,7 @@ def test_verdict_where_nothing_is_saved() -> None:
 # --- of what -----------------------------------------------------------------------------------
 
 
+@TOGETHER
 def test_an_archive_is_analyzed_as_its_tree(small: dict[str, Any], small_archive: Path) -> None:
     before = small_archive.read_bytes()
     found = analyzed(small_archive)
@@ -275,6 +342,7 @@ def test_an_archive_is_analyzed_as_its_tree(small: dict[str, Any], small_archive
     assert small_archive.read_bytes() == before
 
 
+@TOGETHER
 @pytest.mark.slow
 def test_an_archive_of_tar(small: dict[str, Any], small_site: Path, tmp_path: Path) -> None:
     archive = tmp_path / "packages.tar.xz"
@@ -284,6 +352,7 @@ def test_an_archive_of_tar(small: dict[str, Any], small_site: Path, tmp_path: Pa
     assert [package["name"] for package in found["packages"]] == [package["name"] for package in small["packages"]]
 
 
+@TOGETHER
 @pytest.mark.parametrize("write", [saved_images.docker, saved_images.oci])
 def test_an_image_is_analyzed_with_its_packages(
     small: dict[str, Any], small_site: Path, tmp_path: Path, write: Any
@@ -322,9 +391,10 @@ def test_settings_of_starts_do_not_matter(small_archive: Path, tmp_path: Path) -
     assert not (tmp_path / "mine").exists()
 
 
-def test_nothing_is_left(small_site: Path, tmp_path: Path) -> None:
-    analyzed(small_site, TMPDIR=tmp_path)
-    assert os.listdir(tmp_path) == []
+@TOGETHER
+def test_nothing_is_left(small: dict[str, Any], temporary: Path) -> None:
+    assert small["measured"]["machine"]["directory"] == str(temporary)
+    assert os.listdir(temporary) == []
 
 
 @pytest.fixture(scope="module")
@@ -338,8 +408,15 @@ def slow_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["layer, plain.tar.gz", "layer, plain/*/m1.py", "packed.tar.zst.*.partial"])
+@pytest.mark.xdist_group("stopped")  # one process makes the tree
+@pytest.mark.parametrize(
+    ("moment", "signum"),
+    [
+        ("layer, plain.tar.gz", signal.SIGINT),
+        ("layer, plain/*/m1.py", signal.SIGTERM),
+        ("packed.tar.zst.*.partial", signal.SIGTERM),
+    ],
+)
 def test_stop_signals(slow_site: Path, tmp_path: Path, moment: str, signum: signal.Signals) -> None:
     """In each step it ends before that step would be over, and nothing is left."""
     process = start(wrapper("analyze", slow_site), environment(TMPDIR=tmp_path))
@@ -392,11 +469,10 @@ def test_at_a_terminal(small_site: Path) -> None:
 def test_a_slow_file_system_is_reported(small_site: Path, tmp_path: Path) -> None:
     """Where making a file takes long, times say little, and a warning says so."""
     slow = "import unpackenv.report.analyze.scratch as scratch\nscratch.SLOW = 0\n"
-    (tmp_path / "sitecustomize.py").write_text(slow)
-    path = f"{tmp_path}:{environment()['PYTHONPATH']}"
-    done = run(wrapper("analyze", small_site), environment(PYTHONPATH=path, TMPDIR=tmp_path))
+    (tmp_path / "quickly_too.py").write_text(slow)
+    done = run(wrapper("analyze", small_site), environment(**quickly(tmp_path), TMPDIR=tmp_path))
     assert "warning: making a file takes" in done.stdout
-    env = environment(PYTHONPATH=path)
+    env = environment(**quickly(tmp_path))
     del env["TMPDIR"]
     done = run(wrapper("analyze", small_site, "--json"), env)  # without TMPDIR there is a better place
     assert json.loads(done.stdout)["measured"]["machine"]["directory"] == (
@@ -408,9 +484,11 @@ def test_a_slow_file_system_is_reported(small_site: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_big_environment(renderer_site: Path, renderer_python: str, tmp_path: Path) -> None:
     """The renderer's packages save much, also looked at from another Python; the rest is up to how fast it is here."""
-    fewer = "import unpackenv.report.analyze.measure as measure\nmeasure._SAMPLES = 1\n"
+    fewer = "import unpackenv.report.analyze.measure as measure\nmeasure._SAMPLES = measure._RUNS = 1\n"
     (tmp_path / "sitecustomize.py").write_text(fewer)
-    found = analyzed(renderer_site, "--quick", PYTHONPATH=f"{tmp_path}:{environment()['PYTHONPATH']}")
+    found = analyzed(
+        renderer_site, "--quick", "--exclude", "validators", PYTHONPATH=f"{tmp_path}:{environment()['PYTHONPATH']}"
+    )
     sizes = {package["name"]: package for package in found["packages"]}
     assert list(sizes)[:4] == ["kaleido", "plotly", "numpy", "pandas"]
     assert 80e6 < found["measured"]["archive"] < 110e6

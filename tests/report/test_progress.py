@@ -14,7 +14,7 @@ import pytest
 
 from helpers import terminal
 from helpers.processes import processes_with, run, wait_for, wrapper
-from rig.environment import PATIENCE, environment
+from rig.environment import environment
 from rig.sites import members_of, pack, pack_tree
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -53,13 +53,15 @@ def test_verify_a_tree(archive: Path, site: Path) -> None:
     assert "100%" in PERCENT.findall(shown.text)
 
 
-# Each file that is written takes a while, in every process of the start.
+# Each file that is written takes a while, in every process of the start; or no process writes before there is a `GO`.
 SLOW = """
 import os, time
 from unpackenv.start.tree import writer
 write = writer.TreeWriter.write_file
 def slow(*arguments):
-    time.sleep(float(os.environ.get("PAUSE", 0.01)))
+    time.sleep(0.01)
+    while "GO" in os.environ and not os.path.exists(os.environ["GO"]):
+        time.sleep(0.01)
     write(*arguments)
 writer.TreeWriter.write_file = slow
 """
@@ -105,16 +107,20 @@ def test_unpack_an_archive_of_tar(site: Path, tmp_path: Path, slow: str) -> None
 def test_unpack_that_is_stopped(archive: Path, tmp_path: Path, slow: str, signum: signal.Signals) -> None:
     """As by Ctrl-C, for all processes at the terminal; it leaves nothing of the bar and, if possible, of the tree."""
 
+    go = tmp_path / "go"
+
     def stop(process: subprocess.Popen[str]) -> None:
         wait_for((tmp_path / ".tree.unpackenv.work").exists, "the unpack to begin", process)
         if signum == signal.SIGINT:
             os.killpg(process.pid, signum)
         else:
             process.send_signal(signum)
+        if signum == signal.SIGKILL:  # no process ends the workers then
+            process.wait()
+            go.touch()
 
-    pause = 0.2 if signum == signal.SIGKILL else PATIENCE  # no process ends the workers then, but they do not go on
     shown = terminal.run(
-        "unpack", archive, "-C", tmp_path / "tree", meanwhile=stop, shows=HIDE_CURSOR, PYTHONPATH=slow, PAUSE=pause
+        "unpack", archive, "-C", tmp_path / "tree", meanwhile=stop, shows=HIDE_CURSOR, PYTHONPATH=slow, GO=go
     )
     assert shown.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
     if signum != signal.SIGKILL:

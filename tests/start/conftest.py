@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.fills import make_site, pack_site
+from helpers.held_fills import Held
 from helpers.processes import IS_ROOT
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
@@ -91,6 +93,28 @@ def slow(tmp_path: Path) -> dict[str, str]:
     env = environment(**places, SECONDS=PATIENCE, STALLED="unpack")
     env["PYTHONPATH"] = f"{folder}:{env['PYTHONPATH']}"
     return env
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """An archive of many frames, for names first, and the sizes of its files. Shared: never write to it."""
+    folder = tmp_path_factory.mktemp("made")
+    sizes = make_site(folder / "site")
+    pack_site(folder / "archive", folder / "site")
+    return folder / "archive", sizes
+
+
+@pytest.fixture
+def sizes(made: tuple[Path, dict[str, int]]) -> dict[str, int]:
+    return made[1]
+
+
+@pytest.fixture
+def held(tmp_path: Path, archive: Path, target: Path) -> Iterator[Held]:
+    """Starts at `target` with fill=behind, whose files are not filled before the test says so."""
+    kept = Held(tmp_path, archive, target)
+    yield kept
+    kept.kill_all()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from helpers.starts import boot_code
 from rig.environment import SOURCE, environment
 from rig.sites import TAG, pack_tree, write_tree
 from unpackenv.archive import trailer
-from unpackenv.start.report import CHECK, FORK, IMPORT_PATHS, PHASES, Clock
+from unpackenv.start.report import CHECK, FORK, IMPORT_PATHS, NAMES, PHASES, Clock
 
 FIELDS = [
     "outcome", "archive", "digest", "key", "target", "import_paths", "bin", "python", "files", "size", "workers",
@@ -63,15 +63,24 @@ def test_cold_then_warm(archive: Path, target: Path) -> None:
         assert 0 < sum(report["phases"].values()) <= report["milliseconds"]
     assert cold["workers"] >= 1
     assert warm["workers"] == 0
-    assert list(cold["phases"]) == list(PHASES)
+    assert list(cold["phases"]) == [phase for phase in PHASES if phase != NAMES]
     assert list(warm["phases"]) == [CHECK, IMPORT_PATHS]
+
+
+@pytest.mark.parametrize("before", ["pass", "gc.disable()", "gc.freeze()"])
+def test_the_garbage_collector_is_left_as_it_was(archive: Path, target: Path, before: str) -> None:
+    state = "(gc.isenabled(), gc.get_freeze_count() > 0)"
+    start = f"import unpackenv\nunpackenv.bootstrap({str(archive)!r}, {str(target)!r})"
+    was, now = result_of(f"import gc\n{before}\nbefore = {state}\n{start}\nresult = before, {state}\n")
+    assert was == now
+    assert was == [before != "gc.disable()", before == "gc.freeze()"]
 
 
 def test_no_phase_fork_where_nothing_forked(archive: Path, target: Path) -> None:
     """A process with several threads unpacks by itself; its phases are the whole start all the same."""
     code = "import threading, time\nthreading.Thread(target=time.sleep, args=(1200,), daemon=True).start()\n"
     report = result_of(code + reported(archive, target))
-    assert list(report["phases"]) == [phase for phase in PHASES if phase != FORK]
+    assert list(report["phases"]) == [phase for phase in PHASES if phase not in (FORK, NAMES)]
     assert 0 < sum(report["phases"].values()) <= report["milliseconds"]
 
 

@@ -22,7 +22,6 @@ from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
 
 Mount = Callable[..., None]
-STARTS = 64
 WAITING = 8
 MODULES = 200
 
@@ -102,9 +101,11 @@ def ended(processes: list[subprocess.Popen[str]]) -> Iterator[None]:
 # --- many at once --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["absent", "older version", "mount root", "in place"])
-def test_64_simultaneous_starts_unpack_once_and_all_see_the_whole_tree(
-    tmp_path: Path, target: Path, how: str, mount: Mount, tally: Tally
+@pytest.mark.parametrize(
+    ("how", "starts"), [("absent", 64), ("older version", 16), ("mount root", 16), ("in place", 16)]
+)
+def test_simultaneous_starts_unpack_once_and_all_see_the_whole_tree(
+    tmp_path: Path, target: Path, how: str, starts: int, mount: Mount, tally: Tally
 ) -> None:
     archive = packed(tmp_path, 2, extra_files=3000)  # so that it takes long enough for others to come
     if how != "absent":
@@ -116,13 +117,13 @@ def test_64_simultaneous_starts_unpack_once_and_all_see_the_whole_tree(
         older = {**env, "UNPACKENV_ARCHIVE": str(packed(tmp_path, 1)), "VERSION": "1"}
         assert run(by_wrapper(), older).stdout == "whole\n"
     lock = target / ".unpackenv.lock" if how in ("mount root", "in place") else target.with_name(".tree.unpackenv.lock")
-    counts = Counter(simultaneous([by_wrapper(), by_bootstrap()] * (STARTS // 2), env, tmp_path / "gate", lock))
-    tally("starts, 64 at once", sum(counts.values()))
+    counts = Counter(simultaneous([by_wrapper(), by_bootstrap()] * (starts // 2), env, tmp_path / "gate", lock))
+    tally("starts, up to 64 at once", sum(counts.values()))
     tally("of these, unpacked", counts["unpacked"])
     tally("of these, waited", counts["waited"])
     assert counts["unpacked"] == 1
     assert counts["waited"] >= WAITING - 1  # how many more do depends on how busy the machine is
-    assert counts["unpacked"] + counts["waited"] + counts["reused"] == STARTS
+    assert counts["unpacked"] + counts["waited"] + counts["reused"] == starts
     assert leftovers(target) == ([".unpackenv.in-place"] if how == "in place" else [])
 
 

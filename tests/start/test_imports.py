@@ -19,13 +19,15 @@ ROOMS = {
     "archive": ("archive/**/*.py",),
     "machine": ("start/machine/*.py",),
     "what a start knows": (
-        "start/__init__.py", "start/command.py", "start/importpaths.py", "start/locations.py", "start/output.py",
+        "start/__init__.py", "start/command.py", "start/importpaths.py", "start/locations.py",
         "start/process.py", "start/report.py", "start/settings.py", "start/shim/*.py", "start/stamp.py",
         "start/log/*.py",
     ),
     "tree": ("start/tree/*.py",),
     "python": ("start/python/*.py",),
+    "remote": ("start/remote/*.py",),
     "unpack": ("start/unpack/*.py",),
+    "fill": ("start/fill/*.py",),
     "published": ("start/published.py",),
     "cold": ("start/cold/*.py",),
     "doors": ("start/bootstrap.py", "start/entrypoint.py", "start/hook.py"),
@@ -139,11 +141,11 @@ def loaded(code: str) -> set[str]:
 WARM = {
     "unpackenv", "unpackenv.archive", "unpackenv.archive.facts", "unpackenv.archive.interpreter",
     "unpackenv.archive.trailer", "unpackenv.errors", "unpackenv.start", "unpackenv.start.bootstrap",
-    "unpackenv.start.importpaths", "unpackenv.start.locations", "unpackenv.start.output", "unpackenv.start.process",
+    "unpackenv.start.importpaths", "unpackenv.start.locations", "unpackenv.start.process",
     "unpackenv.start.published", "unpackenv.start.report", "unpackenv.start.settings", "unpackenv.start.shim",
     "unpackenv.start.shim.unpackenv_site", "unpackenv.start.stamp", "unpackenv.unpatched",
 }  # fmt: skip
-WARM_STDLIB = {"__future__", "_struct", "fcntl", "struct", "zlib"}
+WARM_STDLIB = {"__future__", "fcntl", "gc"}
 
 
 def test_to_import_it_loads_two_modules(archive: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import jsonschema
 import pytest
 
 from helpers.documented import PROJECT
+from helpers.held_fills import Held, is_awaited
 from helpers.processes import is_waiting, python, run, start, wait_for, without_notices, wrapper
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
@@ -37,7 +39,7 @@ def rows_below(heading: str) -> set[str]:
 
 def test_examples_in_json() -> None:
     lines: list[dict[str, Any]] = [json.loads(block) for block in fenced("json")]
-    assert [line["unpackenv"] for line in lines] == ["start", "error", "mark"]
+    assert [line["unpackenv"] for line in lines] == list(KINDS)
     for line in lines:
         jsonschema.validate(line, SCHEMA)
         assert set(line) == {*SCHEMA["properties"], *KINDS[line["unpackenv"]]}
@@ -49,7 +51,8 @@ def test_every_field_has_its_row() -> None:
     assert every == set(SCHEMA["properties"])
     for kind in ("start", "error"):
         assert both | rows_below(f"`{kind}`") == set(KINDS[kind]) - {"unpackenv"}
-    assert rows_below("`mark`") == set(KINDS["mark"]) - {"unpackenv"}
+    for kind in ("mark", "filled", "killed"):
+        assert rows_below(f"`{kind}`") == set(KINDS[kind]) - {"unpackenv"}
 
 
 def shape(line: str, known: dict[str, str]) -> str:
@@ -57,11 +60,13 @@ def shape(line: str, known: dict[str, str]) -> str:
     for value, name in known.items():
         line = line.replace(value, name)
     line = re.sub(r"/opt/unpackenv/env/\w+", "TARGET", line).replace("/opt/unpackenv/site-packages.tar.zst", "ARCHIVE")
-    phases = re.search(r"\((\w[^()]*)\)$", line)
+    phases = re.search(r"\((\w[^()]* \d+)\)(?=$|; )", line)
     for each in phases[1].split(", ") if phases else ():
         assert re.fullmatch(r".+ \d+", each)
         assert f"\n| `{each.rpartition(' ')[0]}` | " in DOCUMENT
-    line = re.sub(r" \([^()]*\)$", " (PHASES)", line)
+    line = re.sub(r" \(\w[^()]* \d+\)(?=$|; )", " (PHASES)", line)
+    line = re.sub(r"(: reused .*) \(PHASES\)", r"\1", line)  # none is shown that takes less than 0.5 ms
+    line = re.sub(r"( ms for) \S+$", r"\1 FILE", line)
     line = re.sub(r"(slowest imports:).*", lambda found: f"{found[1]} {found[0].count(',') + 1} OF THEM", line)
     line = re.sub(r"\b[0-9a-f]{64}\b", "DIGEST", line)
     return re.sub(r"\d+(\.\d+)?", "N", line)
@@ -81,13 +86,37 @@ def test_examples_in_text(tmp_path: Path, target: Path, slow: dict[str, str]) ->
     Path(slow["GO"]).touch()
     written.append(without_notices(second.communicate(timeout=PATIENCE)[1]))
     first.communicate(timeout=PATIENCE)
+    behind = target.with_name("behind")
     written.append(run(wrapper("--archive", archive, "--digest", "0" * 64, "--", "true")).stderr)
+    written += lines_of_fills(tmp_path, archive, behind)
     (code,) = (block for block in fenced("python") if "mark" in block)
     env = environment(UNPACKENV_ARCHIVE=archive, UNPACKENV_TARGET=target, UNPACKENV_IMPORTS=3)
     written += python(code, env).stderr.splitlines(keepends=True)[1:]
-    known = {str(other): "TARGET", str(target): "TARGET", str(archive): "ARCHIVE"}
+    known = {str(other): "TARGET", str(behind): "TARGET", str(target): "TARGET", str(archive): "ARCHIVE"}
     shapes = [shape(line.rstrip("\n"), known) for line in written]
     assert shapes == [shape(line, {}) for block in fenced("text") for line in block.splitlines()]
+
+
+def lines_of_fills(folder: Path, archive: Path, target: Path) -> list[str]:
+    """Return what starts say whose files are filled behind them: the first, one that joins, and one that is killed."""
+    held = Held(folder / "first", archive, target)
+    opens = f"for n in 1 2; do cat {target}/$n > /dev/null & done; sleep 1200"
+    first = held.named("sh", "-c", opens, UNPACKENV_WORKERS=2)
+    second = held.start("true")
+    joined = without_notices(second.communicate(timeout=PATIENCE)[1])
+    for name in ("1", "2"):
+        wait_for(lambda: is_awaited(target / name), "the opens", first)  # noqa: B023
+    held.go()
+    wait_for(lambda: held.lines("filled"), "the fill", first)
+    held.kill_all()
+    named, filled = without_notices(held.said[0]).splitlines()
+    shutil.rmtree(target)
+    held = Held(folder / "again", archive, target)
+    third = held.named("sleep", 1200, FAILS="yes")
+    held.go()
+    killed = third.communicate(timeout=PATIENCE)[1].splitlines()[-1]
+    held.kill_all()
+    return [named, joined, filled, killed]
 
 
 @pytest.mark.parametrize("name", ["log", "log_file", "imports", "trace"])

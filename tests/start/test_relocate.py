@@ -32,7 +32,8 @@ def unpacked(made: Environment, target: Path, *options: object) -> str:
 
 
 def ran(script: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([script, "a b", "c"], capture_output=True, text=True)
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # else there is one file more
+    return subprocess.run([script, "a b", "c"], env=env, capture_output=True, text=True)
 
 
 def counted(target: Path) -> tuple[int, int]:

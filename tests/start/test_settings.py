@@ -123,7 +123,7 @@ def test_pack_records_what_an_archive_remembers(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "module.py").touch()
     archive = tmp_path / "site.tar.zst"
-    done = run(wrapper("pack", tmp_path / "site", "-o", archive, "--target", tmp_path / "there"))
+    done = run(wrapper("pack", tmp_path / "site", "-o", archive, "--target", tmp_path / "there", "--fill", "behind"))
     assert done.returncode == 0, done.stderr
     assert {*trailer.identify(str(archive)).facts} & {*NAMES} == remembered(ARCHIVE)
 

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from helpers.containers_by_hand import log_line
+from helpers.fills import wait_until_filled
 from helpers.processes import is_waiting, python, result_of, start, wait_for
 from helpers.support import TAR_FLAG
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
 from unpackenv.archive import reader
+from unpackenv.report.timings import trace as timeline
 from unpackenv.report.timings import words
 from unpackenv.start.unpack import trace as tracing
 
@@ -43,9 +45,12 @@ def events_of(path: Path) -> list[dict[str, Any]]:
         if event["ph"] == "X":
             assert event["dur"] >= 0
             assert event["ts"] > 0
-        else:
-            assert event["ph"] == "M"
+        elif event["ph"] == "M":
             assert event["name"] in ("process_name", "thread_name")
+        else:
+            assert (event["ph"], event["name"]) in (("b", "wait"), ("e", "wait"))
+            assert event["ts"] > 0
+            assert event["id"]
     return list(trace["traceEvents"])
 
 
@@ -98,6 +103,57 @@ def test_every_frame_of_every_worker(tree: Path, tmp_path: Path, target: Path, p
     assert list(tmp_path.glob("trace.json.*")) == []
 
 
+@pytest.mark.parametrize("fill", ["behind", "on-demand"])
+def test_files_that_are_filled_behind_the_application_are_added(
+    tree: Path, tmp_path: Path, target: Path, fill: str
+) -> None:
+    """The file is a whole trace when the start has ended, and at each moment after that."""
+    archive, trace = tmp_path / "a.tar.zst", tmp_path / "trace.json"
+    pack_tree(archive, tree)
+    with reader.open_archive(str(archive)) as opened:
+        frames = range(len(opened.toc.frame_raw))
+    before = """
+import json
+from unpackenv.start.fill import filler
+fill_frame = filler.Filler._fill_frame
+filler.Filler._fill_frame = lambda *arguments: time.sleep(0.3) or fill_frame(*arguments)  # so that an open waits
+"""
+    env = environment(UNPACKENV_FILL=fill, UNPACKENV_TARGET=target, UNPACKENV_ARCHIVE=archive, UNPACKENV_WORKERS=2)
+    rest = f"""
+import os, sys, time, unpackenv
+{before}
+began = time.perf_counter()
+report = unpackenv.bootstrap(trace={str(trace)!r})
+at_once = json.load(open({str(trace)!r}))["traceEvents"]
+for name in sorted(os.listdir({str(target)!r}), reverse=True):
+    if not name.startswith("."):
+        open(os.path.join({str(target)!r}, name)).read()
+result = report.fill, list(report.phases), began, time.perf_counter(), at_once
+"""
+    used, phases, began, ended, at_once = result_of(rest, env)
+    assert used == fill
+    wait_until_filled(target)
+    events = events_of(trace)
+    assert all(event in events for event in at_once)
+    assert {event["name"] for event in at_once if event["ph"] == "X"} >= {*phases, "verify", "fork"} - {"import paths"}
+    check_times(events, began, ended + 60)
+    steps = {(event["name"], event["args"].get("frame")) for event in events if event["ph"] == "X"}
+    assert steps >= {(step, frame) for step in STEPS for frame in frames}
+    names = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert names - {"unpackenv filler 0", "unpackenv filler 1"} == {
+        "unpackenv start",
+        "unpackenv holder 0",
+        "unpackenv holder 1",
+    }
+    waits = {event["id"]: event for event in events if event["ph"] == "b"}
+    ends = {event["id"]: event for event in events if event["ph"] == "e"}
+    assert waits.keys() == ends.keys()
+    assert {event["args"]["path"] for event in waits.values()} <= {*os.listdir(tree)}
+    assert waits
+    assert all(ends[number]["ts"] >= event["ts"] for number, event in waits.items())
+    assert {"holder 0", "holder 1"} < {*timeline.read(str(trace)).workers}
+
+
 @pytest.mark.parametrize("option", ["", "--block-size=64KiB"], ids=["one stream", "blocks"])
 def test_the_trace_of_a_plain_tar_has_its_decoders(tree: Path, tmp_path: Path, target: Path, option: str) -> None:
     archive, trace = tmp_path / "a.tar.xz", tmp_path / "trace.json"
@@ -120,7 +176,8 @@ def test_a_start_that_fails_leaves_its_trace(tree: Path, tmp_path: Path, target:
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1
     archive.write_bytes(data)
-    assert python(code(archive, target, trace)).returncode == 1
+    done = python(code(archive, target, trace, workers=1))  # others are killed, with what they have not written yet
+    assert done.returncode == 1
     failed = max(event["args"].get("frame", -1) for event in events_of(trace) if event["name"] == "verify")
     assert failed > 0
 

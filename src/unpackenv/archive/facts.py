@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from unpackenv.errors import ArchiveCorrupt
 
+VENV, OWN_PYTHON = ENVIRONMENTS = ("venv", "python")
+"""Kinds of environments: a virtual one, and a prefix with an interpreter of its own, as conda makes it."""
+
 
 def encode(facts: dict[str, list[str]]) -> bytes:
     """Return the text of `facts`, in the order of the dictionary."""
@@ -37,6 +40,17 @@ def first(facts: dict[str, list[str]], key: str, default: str = "") -> str:
     """Return the first value of `key`, or `default`."""
     values = facts.get(key)
     return values[0] if values else default
+
+
+def count(facts: dict[str, list[str]], key: str) -> int:
+    """Return the first value of `key` as a number; 0 if it is none."""
+    value = first(facts, key)
+    return int(value) if value.isdecimal() else 0
+
+
+def is_environment(facts: dict[str, list[str]]) -> bool:
+    """Whether an archive holds an environment, whose scripts run its own Python and name its place."""
+    return first(facts, "kind") in ENVIRONMENTS
 
 
 def _escape(value: str) -> str:

@@ -7,6 +7,7 @@ from itertools import accumulate
 
 from unpackenv.archive import codecs, trailer
 from unpackenv.archive import facts as facts_text
+from unpackenv.archive.blob import Blob, FileBlob
 from unpackenv.archive.toc import END_OF_ARCHIVE_SIZE, FRAME_LIMIT, SHA256_SIZE, Toc
 from unpackenv.errors import (
     ArchiveCorrupt,
@@ -35,8 +36,8 @@ class Archive:
     The frames are checked one by one, as `read_frame` hands them out.
     """
 
-    def __init__(self, fd: int, path: str, footer: trailer.Footer, facts: dict[str, list[str]], toc: Toc) -> None:
-        self.fd = fd
+    def __init__(self, blob: Blob, path: str, footer: trailer.Footer, facts: dict[str, list[str]], toc: Toc) -> None:
+        self.blob = blob
         self.path = path
         self.codec = codecs.get(footer.codec)
         self.digest = footer.digest.hex()
@@ -57,7 +58,7 @@ class Archive:
         """Return the stored bytes of a frame as they are, unchecked."""
         size = self.toc.frame_stored[number]
         stored = memoryview(bytearray(size)) if buffer is None else buffer[:size]
-        _read_into(stored, self.fd, self._offsets[number])
+        self.blob.read_into(stored, self._offsets[number])
         return stored
 
     def check_frame(self, number: int, stored: memoryview) -> None:
@@ -78,8 +79,8 @@ class Archive:
         return self.codec.decoder()
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self.fd)
+        """Close what it is read from."""
+        self.blob.close()
 
     def __enter__(self) -> Archive:
         return self
@@ -97,7 +98,12 @@ def open_archive(path: str, digest: str = "") -> Archive:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            return _open(fd, path, digest)
+            identity = trailer.identify_open(fd, path)
+            if identity.footer is None:
+                from unpackenv.archive import foreign
+
+                raise foreign.not_native(fd, path)
+            return _open(FileBlob(fd), path, identity.footer, digest)
         except BaseException:
             os.close(fd)
             raise
@@ -108,15 +114,21 @@ def open_archive(path: str, digest: str = "") -> Archive:
         raise
 
 
-def _open(fd: int, path: str, digest: str) -> Archive:
-    identity = trailer.identify_open(fd, path)
-    footer = identity.footer
-    if footer is None:
-        from unpackenv.archive import foreign
+def open_blob(blob: Blob, path: str, digest: str) -> Archive:
+    """Open the native archive in a blob, as `open_archive` does; `path` is its name for people."""
+    try:
+        identity = trailer.identify_blob(blob, path)
+        if identity is None or identity.footer is None:
+            raise ArchiveUnsupported("is no archive of `unpackenv pack`")
+        return _open(blob, path, identity.footer, digest)
+    except (ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch) as error:
+        error.where = path
+        raise
 
-        raise foreign.not_native(fd, path)
-    columns = _read(fd, footer.columns_size, footer.columns_offset)
-    text = _read(fd, footer.facts_size, footer.facts_offset)
+
+def _open(blob: Blob, path: str, footer: trailer.Footer, digest: str) -> Archive:
+    columns = blob.read(footer.columns_size, footer.columns_offset)
+    text = blob.read(footer.facts_size, footer.facts_offset)
     if sha256(columns + text).digest() != footer.digest:
         raise ArchiveCorrupt("its table of contents does not have the sha256 that its footer names")
     if digest and digest.lower() != footer.digest.hex():
@@ -124,8 +136,8 @@ def _open(fd: int, path: str, digest: str) -> Archive:
         raise DigestMismatch(f"its digest is {actual}, but {digest} is required", digest=actual)
     toc = Toc.decode(codecs.get(footer.codec).decode_columns(columns, footer.columns_raw))
     _check_frames(toc)
-    _check_container(fd, identity.size, footer, toc, text)
-    return Archive(fd, path, footer, facts_text.decode(text), toc)
+    _check_container(blob, footer, toc, text)
+    return Archive(blob, path, footer, facts_text.decode(text), toc)
 
 
 def _check_frames(toc: Toc) -> None:
@@ -138,7 +150,8 @@ def _check_frames(toc: Toc) -> None:
         raise ArchiveCorrupt("its tar stream is longer than its members can make it")
 
 
-def _check_container(fd: int, size: int, footer: trailer.Footer, toc: Toc, text: bytes) -> None:
+def _check_container(blob: Blob, footer: trailer.Footer, toc: Toc, text: bytes) -> None:
+    size = blob.size
     codec = codecs.get(footer.codec)
     first = len(codec.prefix)
     end_of_frames = first + sum(toc.frame_stored)
@@ -149,27 +162,9 @@ def _check_container(fd: int, size: int, footer: trailer.Footer, toc: Toc, text:
     if before > _CONTAINER_OVERHEAD + len(toc.frame_raw) * _RECORD or after > _CONTAINER_OVERHEAD + footer.facts_size:
         raise ArchiveCorrupt("its container is damaged")
     codec.check_container(
-        (os.pread(fd, first, 0), _read(fd, before, end_of_frames), _read(fd, after, end_of_columns)),
+        (blob.read(first, 0), blob.read(before, end_of_frames), blob.read(after, end_of_columns)),
         list(zip(toc.frame_stored, toc.frame_raw)),
         text,
         footer.pack(),
         footer.columns_size,
     )
-
-
-def _read(fd: int, size: int, offset: int) -> bytes:
-    """Read exactly `size` bytes; raises `ArchiveCorrupt` where the file has fewer."""
-    if size > os.fstat(fd).st_size - offset:
-        raise ArchiveCorrupt("it is truncated")
-    data = bytearray(size)
-    _read_into(memoryview(data), fd, offset)
-    return bytes(data)
-
-
-def _read_into(buffer: memoryview, fd: int, offset: int) -> None:
-    at = 0
-    while at < len(buffer):  # one call may read less: over 2 GiB, or from a network file system
-        got = os.preadv(fd, [buffer[at:]], offset + at)
-        if not got:
-            raise ArchiveCorrupt("it is truncated")
-        at += got

@@ -12,16 +12,25 @@ every frame, so the digest pins every byte of the content.
 
 from __future__ import annotations
 
-import struct
-
 from unpackenv.archive import facts as facts_text
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnreadable, ArchiveUnsupported
 from unpackenv.unpatched import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unpackenv.archive.blob import Blob
+
 VERSION = 1
 MAGIC = b"unpkenv\n"
-LAYOUT = struct.Struct("<QQQQIHH32sI8s")
-FOOTER_SIZE = LAYOUT.size
+# Sizes of the footer's numbers, in their order; then follow the digest, the CRC-32 of all these, and MAGIC. `struct`
+# and `zlib` would be heavier than the rest of this module.
+_NUMBERS = (8, 8, 8, 8, 4, 2, 2)
+_DIGEST = sum(_NUMBERS)
+_CRC = _DIGEST + 32
+_MAGIC = _CRC + 4
+FOOTER_SIZE = _MAGIC + len(MAGIC)
 
 # Every codec: its number in the footer; its name, which is that of its module in `codecs`; how the
 # names of its files end, the usual suffix first; and how many bytes of its container follow the footer.
@@ -67,42 +76,55 @@ class Footer:
 
     def pack(self) -> bytes:
         """Return the footer's bytes."""
-        import zlib
-
-        number = next(number for number, (name, *_) in CODECS.items() if name == self.codec)
-        fields = (
-            self.columns_offset,
-            self.columns_size,
-            self.columns_raw,
-            self.facts_offset,
-            self.facts_size,
-            VERSION,
-            number,
-            self.digest,
-        )
-        checked = LAYOUT.pack(*fields, 0, MAGIC)[:-12]
-        return LAYOUT.pack(*fields, zlib.crc32(checked), MAGIC)
+        codec = next(number for number, (name, *_) in CODECS.items() if name == self.codec)
+        columns = (self.columns_offset, self.columns_size, self.columns_raw)
+        numbers = (*columns, self.facts_offset, self.facts_size, VERSION, codec)
+        checked = b"".join(map(_little_endian, numbers, _NUMBERS)) + self.digest
+        return checked + _little_endian(_crc32(checked), 4) + MAGIC
 
     @classmethod
     def unpack(cls, data: bytes) -> Footer:
         """Return the footer in `data`; raises `ArchiveUnsupported` or `ArchiveCorrupt`."""
-        *places, version, number, digest, crc, _magic = LAYOUT.unpack(data)
+        numbers, at = [], 0
+        for size in _NUMBERS:
+            numbers.append(int.from_bytes(data[at : at + size], "little"))
+            at += size
+        columns_offset, columns_size, columns_raw, facts_offset, facts_size, version, codec = numbers
         if version != VERSION:
             raise ArchiveUnsupported(
                 f"its format version is {version}, this unpackenv reads version {VERSION}",
                 hint="Pack it with the unpackenv that starts it",
                 version=version,
             )
-        import zlib
-
-        if zlib.crc32(data[:-12]) != crc or number not in CODECS:
+        if _little_endian(_crc32(data[:_CRC]), 4) != data[_CRC:_MAGIC] or codec not in CODECS:
             raise ArchiveCorrupt("its footer is damaged")
-        columns_offset, columns_size, columns_raw, facts_offset, facts_size = places
-        footer = cls(CODECS[number][0], columns_offset, columns_size, columns_raw, facts_offset, facts_size, digest)
+        name, digest = CODECS[codec][0], data[_DIGEST:_CRC]
+        footer = cls(name, columns_offset, columns_size, columns_raw, facts_offset, facts_size, digest)
         columns = max(footer.columns_raw, footer.columns_size)
         if not 0 < footer.facts_size <= FACTS_LIMIT or columns > COLUMNS_LIMIT:
             raise ArchiveCorrupt("its footer announces a table of contents of an impossible size")
         return footer
+
+
+# CRC-32 (IEEE 802.3, reflected) of each value of four bits.
+_CRC32 = (
+    0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C,
+    0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C, 0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C,
+)  # fmt: skip
+
+
+def _little_endian(number: int, size: int) -> bytes:
+    return number.to_bytes(size, "little")
+
+
+def _crc32(data: bytes) -> int:
+    """Return what `zlib.crc32` does; to load zlib takes thirty times as long as this for a footer."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        crc = crc >> 4 ^ _CRC32[crc & 15]
+        crc = crc >> 4 ^ _CRC32[crc & 15]
+    return crc ^ 0xFFFFFFFF
 
 
 class Identity:
@@ -142,6 +164,12 @@ def identify(path: str) -> Identity:
         raise
 
 
+def identify_blob(blob: Blob, path: str) -> Identity | None:
+    """Return the identity of a native archive in a blob; None for another file. `path` is its name for people."""
+    size = min(_TAIL, blob.size)
+    return identify_tail(blob.read(size, blob.size - size), blob.size, path, blob.read)
+
+
 def unreadable(error: OSError, path: str) -> ArchiveUnreadable:
     """Translate an `OSError` for the archive at `path`."""
     try:
@@ -157,16 +185,25 @@ def identify_open(fd: int, path: str) -> Identity:
     size = status.st_size
     start = max(0, size - _TAIL)
     tail = os.pread(fd, size - start, start)
-    footer = _find_footer(tail)
+    identity = identify_tail(tail, size, path, lambda size, offset: os.pread(fd, size, offset))
+    return identity or Identity(path, size, _foreign_key(status, tail[-_IDENTITY:]), None, {})
+
+
+def identify_tail(tail: bytes, size: int, path: str, read: Callable[[int, int], bytes]) -> Identity | None:
+    """Return the `Identity` of a native archive of `size` bytes with this `tail`; None for another file.
+
+    `read(size, offset)` returns bytes before the tail.
+    """
+    footer, start = _find_footer(tail), size - len(tail)
     if footer is None:
-        return Identity(path, size, _foreign_key(status, tail[-_IDENTITY:]), None, {})
+        return None
     if max(footer.columns_offset + footer.columns_size, footer.facts_offset + footer.facts_size) > size:
         raise ArchiveCorrupt("it is truncated")
     if footer.facts_offset >= start:
         offset = footer.facts_offset - start
         text = tail[offset : offset + footer.facts_size]
     else:
-        text = os.pread(fd, footer.facts_size, footer.facts_offset)
+        text = read(footer.facts_size, footer.facts_offset)
     if b"\0" in text:  # no path, and no variable of the environment, can hold one
         raise ArchiveCorrupt("its facts have a NUL byte")
     return Identity(path, size, footer.digest.hex(), footer, facts_text.decode(text))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from unpackenv.archive import facts, tarstream, trailer
+from unpackenv.archive.blob import FileBlob
 from unpackenv.archive.frames import decoded
 from unpackenv.archive.reader import Archive, open_archive
 from unpackenv.archive.tarstream import (
@@ -46,16 +47,22 @@ def verify_archive(path: str, digest: str = "", on_progress: Callable[[int], Non
     stream checked so far. Raises the errors of `open_archive`, for the first difference.
     """
     with open_archive(path, digest) as archive:
-        try:
-            archive.toc.check_unique()
-            _check_facts(archive)
-            _check_stream(archive, on_progress)
-            _check_container(archive)
-        except (ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported) as error:
-            error.where = error.where or path
-            raise
-        toc = archive.toc
-        return Checked(archive.digest, len(toc.frame_raw), toc.member_count, len(toc.file_names), toc.unpacked_size)
+        return verify_open(archive, on_progress)
+
+
+def verify_open(archive: Archive, on_progress: Callable[[int], None] = lambda size: None) -> Checked:
+    """Check an open archive as `verify_archive` does; of a remote one not whether stock tools find each frame."""
+    try:
+        archive.toc.check_unique()
+        _check_facts(archive)
+        _check_stream(archive, on_progress)
+        if isinstance(archive.blob, FileBlob):
+            _check_container(archive, archive.blob.fd)
+    except (ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported) as error:
+        error.where = error.where or archive.path
+        raise
+    toc = archive.toc
+    return Checked(archive.digest, len(toc.frame_raw), toc.member_count, len(toc.file_names), toc.unpacked_size)
 
 
 def _check_facts(archive: Archive) -> None:
@@ -95,14 +102,14 @@ def _check_stream(archive: Archive, on_progress: Callable[[int], None]) -> None:
         raise ArchiveCorrupt("its tar stream does not end in exactly two blocks of zeros")
 
 
-def _check_container(archive: Archive) -> None:
+def _check_container(archive: Archive, fd: int) -> None:
     """Check that each frame ends where stock tools find its end."""
     toc = archive.toc
-    identity = trailer.identify_open(archive.fd, archive.path)
+    identity = trailer.identify_open(fd, archive.path)
     footer = identity.footer
     assert footer is not None  # open_archive has read it
     frames = list(zip(toc.frame_stored, toc.frame_raw))
-    if not archive.codec.frames_end_there(archive.fd, identity.size, frames, footer.columns_offset):
+    if not archive.codec.frames_end_there(fd, identity.size, frames, footer.columns_offset):
         raise ArchiveCorrupt("its frames end elsewhere than its table of contents says")
 
 

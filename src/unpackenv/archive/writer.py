@@ -4,7 +4,8 @@
 
 Where a frame ends depends on the members and the frame size alone, so the bytes are the same
 whatever the number of workers: a member that no longer fits begins a new frame, and one that is
-larger than a frame is cut at every `frame_size` bytes.
+larger than a frame is cut at every `frame_size` bytes. A frame also ends after the files that come first, and after the
+small ones.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
+from itertools import accumulate
 
 from unpackenv.archive import codecs, tarstream, trailer
 from unpackenv.archive import facts as facts_text
@@ -53,6 +55,10 @@ class Input:
         self.offset = offset
 
 
+FIRST_FRAME_SIZE = 4 << 20
+"""The most bytes of a frame of files that come first, or of small ones: a start waits until such a frame is decoded."""
+
+
 class Written:
     """What `write` made: its digest, its size in bytes, and its TOC."""
 
@@ -73,19 +79,23 @@ def write(
     level: int,
     frame_size: int,
     workers: int,
+    first: int = 0,
+    small: int = 0,
     size: int = 0,
     on_progress: Callable[[int], None] = lambda size: None,
 ) -> Written:
     """Write an archive of `members` to `path`, atomically, and return what was written.
 
-    Members come parents first. `facts` are those that the caller knows; counts are added here. `size` is
-    the approximate length of the tar stream, if that is known; `on_progress` gets the bytes of it encoded
-    so far, several times a second, estimated within a frame. Raises `PackError` if a file cannot be read
-    or shrinks meanwhile, `NoSpace` if the disk is full.
+    Members come parents first, but for the first `first` of them, and the next `small`: these are files, may come
+    before their directories, and share no frame with what follows. `facts` are those that the caller knows; counts are
+    added here. `size` is the approximate length of the tar stream, if that is known; `on_progress` gets the bytes of it
+    encoded so far, several times a second, estimated within a frame. Raises `PackError` if a file cannot be read or
+    shrinks meanwhile, `NoSpace` if the disk is full.
     """
     toc = Toc()
     encoding = codecs.get(codec)
-    frames = _frames(_tar_stream(members, toc), frame_size)
+    frames = _frames(_tar_stream(members, toc), frame_size, (first, small))
+    facts = {**facts, **{name: [str(count)] for name, count in (("first", first), ("small", small)) if count}}
     partial = f"{path}.{os.getpid()}.partial"
     try:
         with open(partial, "wb") as out:
@@ -136,6 +146,7 @@ def _tar_stream(members: Iterable[Input], toc: Toc) -> Iterator[tuple[int, Itera
     """Yield each member as its size in the stream and its bytes, and add it to `toc`."""
     numbers = {b"": 0}
     files: dict[bytes, int] = {}
+    homes: list[bytes] = []
     toc.dir_parent.append(0)
     toc.dir_mode.append(0)
     toc.dir_mtime.append(0)
@@ -146,33 +157,33 @@ def _tar_stream(members: Iterable[Input], toc: Toc) -> Iterator[tuple[int, Itera
     for member in members:
         header = tarstream.header(member.kind, member.path, member.mode, member.mtime, member.size, member.link)
         directory, _, name = member.path.rpartition(b"/")
-        parent = numbers[directory]
         if member.kind == DIRECTORY:
             numbers[member.path] = len(toc.dir_names)
-            toc.dir_parent.append(parent)
+            toc.dir_parent.append(numbers[directory])
             toc.dir_mode.append(member.mode)
             toc.dir_mtime.append(member.mtime)
             toc.dir_names.append(name)
         elif member.kind == FILE:
             files[member.path] = len(toc.file_names)
-            toc.file_dir.append(parent)
+            homes.append(directory)
             toc.file_mode.append(member.mode)
             toc.file_mtime.append(member.mtime)
             toc.file_size.append(member.size)
             toc.file_position.append(position + len(header))
             toc.file_names.append(name)
         elif member.kind == SYMLINK:
-            toc.link_dir.append(parent)
+            toc.link_dir.append(numbers[directory])
             toc.link_mtime.append(member.mtime)
             toc.link_names.append(name)
             toc.link_targets.append(member.link)
         else:
-            toc.hard_dir.append(parent)
+            toc.hard_dir.append(numbers[directory])
             toc.hard_file.append(files[member.link])
             toc.hard_names.append(name)
         size = len(header) + member.size + tarstream.padding(member.size)
         yield size, _member_bytes(header, member)
         position += size
+    toc.file_dir.extend(numbers[directory] for directory in homes)  # a file may come before its directory
     yield len(tarstream.END_OF_ARCHIVE), iter((tarstream.END_OF_ARCHIVE,))
 
 
@@ -194,17 +205,25 @@ def _member_bytes(header: bytes, member: Input) -> Iterator[bytes]:
     yield bytes(tarstream.padding(member.size))
 
 
-def _frames(members: Iterable[tuple[int, Iterator[bytes]]], frame_size: int) -> Iterator[bytes]:
+def _frames(
+    members: Iterable[tuple[int, Iterator[bytes]]], frame_size: int, groups: tuple[int, ...] = ()
+) -> Iterator[bytes]:
+    """Yield the frames of the tar stream; `groups` of so many members come first, in small frames of their own."""
     frame = bytearray()
-    for size, pieces in members:
-        if frame and len(frame) + size > frame_size:
+    ends = {1 + end for count, end in zip(groups, accumulate(groups)) if count}  # the mark is number 0
+    last = max(ends, default=0)
+    limit = min(frame_size, FIRST_FRAME_SIZE) if ends else frame_size
+    for number, (size, pieces) in enumerate(members):
+        if frame and (number in ends or len(frame) + size > limit):
             yield bytes(frame)
             frame.clear()
+        if number == last:
+            limit = frame_size
         for piece in pieces:
             frame += piece
-            while len(frame) >= frame_size:
-                yield bytes(frame[:frame_size])
-                del frame[:frame_size]
+            while len(frame) >= limit:
+                yield bytes(frame[:limit])
+                del frame[:limit]
     if frame:
         yield bytes(frame)
 

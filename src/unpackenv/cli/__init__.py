@@ -15,11 +15,12 @@ import unpackenv
 from unpackenv.cli.common import Parser, add_settings, did_you_mean, has
 from unpackenv.errors import UnpackenvError
 from unpackenv.start import bootstrap, entrypoint
-from unpackenv.start.output import Log
-from unpackenv.start.settings import TABLE
+from unpackenv.start.settings import TABLE, Log
 
 # In a runtime some are missing.
-_COMMANDS = ("pack", "unpack", "verify", "inspect", "analyze", "timings", "doctor", "hook", "prune", "runtime")
+_COMMANDS = (
+    "pack", "unpack", "fill", "verify", "inspect", "trace", "analyze", "timings", "doctor", "hook", "prune", "runtime",
+)  # fmt: skip
 _USAGE_ERROR = 2
 
 

@@ -29,6 +29,11 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="estimate from a sample how well it compresses")
     parser.add_argument(
+        "--propose", action="store_true",
+        help="also try the options of `pack` that save files or bytes, and print the command that is best; takes room "
+        "for eight more copies",
+    )  # fmt: skip
+    parser.add_argument(
         "--exclude",
         action="append",
         default=[],
@@ -67,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
             exclude=options.exclude,
             follow=options.links,
             quick=options.quick,
+            propose=options.propose,
         )
     )
     if options.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import textwrap
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
@@ -15,6 +16,9 @@ from unpackenv.start.settings import TABLE, Setting, Settings, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from unpackenv.archive.reader import Archive
+    from unpackenv.archive.toc import Toc
+
     Commands = argparse._SubParsersAction["Parser"]
 
 
@@ -123,10 +127,43 @@ def bar(name: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
     return progress.bar(name, total)
 
 
+def first_files(toc: Toc, count: int) -> str:
+    """Say how many files come first in an archive, how large they are, and in how many frames they lie."""
+    from unpackenv.report import amount, counted
+
+    files, size, frames = first_figures(toc, count).values()
+    return f"{counted(files, 'file')}, {amount(size)}, in {counted(frames, 'frame')}"
+
+
+def first_figures(toc: Toc, count: int) -> dict[str, int]:
+    """Return how many of the first `count` files an archive has, their bytes, and the number of their frames."""
+    sizes = toc.file_size[:count]
+    end = toc.file_position[len(sizes) - 1] + sizes[-1] if sizes else 0
+    return {"files": len(sizes), "size": sum(sizes), "frames": bisect_left(toc.frame_starts()[:-1], end)}
+
+
+_OF_ARCHIVES = ("UNPACKENV_ARCHIVE", "UNPACKENV_INSECURE", "UNPACKENV_FETCH_TIMEOUT")
+
+
 def archive_settings(archive: str, digest: str | None = None) -> Settings:
     """Return the settings with which a command finds an archive to read; other variables are for starts."""
-    environ = {name: value for name, value in os.environ.items() if name == "UNPACKENV_ARCHIVE"}
+    environ = {name: value for name, value in os.environ.items() if name in _OF_ARCHIVES}
     return Settings({"archive": archive or None, "digest": digest}, environ)
+
+
+def open_archive(settings: Settings) -> Archive:
+    """Open the archive that settings name, here or by URL; raises `UnpackenvError`."""
+    from unpackenv.archive import reader
+    from unpackenv.start import locations
+
+    path = locations.find_archive(settings)
+    if not settings.is_remote:
+        return reader.open_archive(path, settings.digest)
+    from unpackenv.start.cold import remote
+
+    identity = remote.identify(settings)
+    assert settings.blob  # opened by the line before
+    return reader.open_blob(settings.blob, identity.path, settings.digest)
 
 
 def path(text: str) -> str:

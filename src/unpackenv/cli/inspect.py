@@ -9,7 +9,7 @@ import re
 import time
 from typing import Any
 
-from unpackenv.cli.common import archive_settings
+from unpackenv.cli.common import archive_settings, first_figures, first_files, open_archive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # The metadata of an installed package, directly in a directory of the import path.
 _INSTALLED = re.compile(r"([^-/]+)-([^-/]+)(?:\.dist-info/METADATA|(?:-[^/]*)?\.egg-info(?:/PKG-INFO)?)")
-_NUMBERS = ("level", "frame-size", "frames", "files", "members", "unpacked-size")
+_NUMBERS = ("level", "frame-size", "first", "small", "frames", "files", "members", "unpacked-size")
 _SIZES = ("frame-size", "unpacked-size")
 
 
@@ -31,30 +31,36 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("archive", metavar="ARCHIVE", nargs="?", default="", help="default: as for a start")
     parser.add_argument("--files", action="store_true", help="list the members")
+    parser.add_argument("--first", action="store_true", help="list the files that `pack --first` put first")
     parser.add_argument("--json", action="store_true", help="print JSON, with the frames; sizes are in bytes")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.archive import reader
     from unpackenv.report import amount, counted
-    from unpackenv.start import locations
 
-    with reader.open_archive(locations.find_archive(archive_settings(options.archive))) as archive:
+    with open_archive(archive_settings(options.archive)) as archive:
         toc = archive.toc
-        members = [_fields(toc, *member) for member in toc.paths()] if options.files else []
-        size = os.fstat(archive.fd).st_size
+        size = archive.blob.size
         packages = _packages(toc, archive.facts.get("import", []))
         facts = {key: _number(key, values) for key, values in archive.facts.items()}
+        recorded = facts.get("first")
+        first = recorded if isinstance(recorded, int) else 0
+        members = [
+            _fields(toc, kind, path, row)
+            for kind, path, row in toc.paths()
+            if options.files or (options.first and kind == "file" and row < first)
+        ]
     if options.json:
         frames = [{"stored": stored, "raw": raw} for stored, raw in zip(toc.frame_stored, toc.frame_raw)]
         report = {"digest": archive.digest, "size": size, "facts": facts, "packages": packages, "frames": frames}
-        print(json.dumps({**report, "members": members} if options.files else report))
+        report["first"] = first_figures(toc, first)
+        print(json.dumps({**report, "members": members} if options.files or options.first else report))
         return 0
     print(f"{archive.path}\n  digest {archive.digest}\n  size {amount(size)}")
     for key, value in facts.items():
-        print(f"  {key} {_line(_text(key, value))}")
+        print(f"  {key} {first_files(toc, first) if key == 'first' and first else _line(_text(key, value))}")
     print(f"  largest frame {amount(max(toc.frame_stored))}, decoded {amount(max(toc.frame_raw))}")
     print(f"  {counted(len(packages), 'package')}")
     for package in packages:

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 
 from unpackenv.archive import codecs
-from unpackenv.cli.common import path, size
-from unpackenv.pack import links
-from unpackenv.pack.bytecode import MODES
+from unpackenv.cli.common import first_files, path, size
+from unpackenv.pack import links, scan, sources
+from unpackenv.pack.bytecode import LEVELS, MODES
+from unpackenv.start.settings import BEFORE, FILLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,12 +73,32 @@ def add(commands: Commands) -> None:
         "(default: nothing)",
     )  # fmt: skip
     parser.add_argument(
+        "--exclude-tests", action="store_true",
+        help=f"leave out what is in folders named {' or '.join(scan.TESTS)}; a few packages import theirs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strip", action="store_true",
+        help="leave out debug symbols of shared objects and programs (strip --strip-debug), where that changes nothing "
+        "that is loaded",
+    )  # fmt: skip
+    parser.add_argument(
+        "--first", action="append", type=path, default=[], metavar="FILE",
+        help="put these files first in the archive, in this order: FILE lists paths in SRC, one a line, a folder for "
+        "all files in it. May be repeated: then the first file of each list comes first, then the second of each, and "
+        "so on (default: the order of the paths)",
+    )  # fmt: skip
+    parser.add_argument(
         "--target",
         type=path,
         default="",
         metavar="DIR",
         help="where starts unpack (default: a venv where it is now, else where the start finds a place)",
     )
+    parser.add_argument(
+        "--fill", metavar="WHEN", choices=FILLS, default="",
+        help="when starts fill files, unless UNPACKENV_FILL says it: before the application starts, behind it (names "
+        f"first), or on-demand (when they are opened) (default: {BEFORE})",
+    )  # fmt: skip
     parser.add_argument(
         "--links", metavar="MODE", choices=links.MODES, default=links.MODES[0],
         help="links that lead out of SRC: follow (pack what they lead to), keep (pack the links), or refuse "
@@ -90,9 +111,52 @@ def add(commands: Commands) -> None:
         f"(default: {MODES[0]})",
     )  # fmt: skip
     parser.add_argument(
+        "--optimize", type=levels_of, default=(0,), metavar="LEVELS",
+        help="make bytecode for these optimisation levels, such as 0,1,2: that of a plain interpreter, with -O, and "
+        "with -OO (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sources", metavar="MODE", choices=sources.MODES, default=sources.MODES[0],
+        help="all, or none: modules are packed as bytecode only, half as many files. Tracebacks show no source lines "
+        f"then. Packages that read their own sources keep them (default: {sources.MODES[0]})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-sources", type=names, action="extend", default=[], metavar="NAMES",
+        help="with --sources none: packages that keep their sources, too, with commas between them (default: "
+        "those that read them)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sources-to", type=path, default="", metavar="FILE",
+        help="with --sources none: pack what is left out into an archive of its own, to be unpacked over the tree "
+        "(default: nowhere)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-sbom", action="store_true",
+        help="write no list of the packages beside the archive (FILE.cdx.json, a CycloneDX SBOM; it takes the extra "
+        "unpackenv[build])",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metadata-to", type=path, default="", metavar="DIR",
+        help="copy the packages' metadata (*.dist-info), without code, to an empty or absent folder: for scanners of "
+        "images (default: nowhere)",
+    )  # fmt: skip
+    parser.add_argument(
         "--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this one)"
     )
     parser.set_defaults(run=run)
+
+
+def levels_of(text: str) -> tuple[int, ...]:
+    """Return optimisation levels with commas between them."""
+    levels = {level.strip() for level in text.split(",")}
+    if not levels <= set(map(str, LEVELS)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0, 1, 2, or several of them with commas between them")
+    return tuple(sorted(map(int, levels)))
+
+
+def names(text: str) -> list[str]:
+    """Return names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -108,11 +172,20 @@ def run(options: argparse.Namespace) -> int:
         level=options.level,
         frame_size=options.frame_size,
         workers=options.workers,
-        exclude=options.exclude,
+        exclude=[*options.exclude, *(scan.TESTS if options.exclude_tests else ())],
+        strip=options.strip,
+        first=options.first,
         target=options.target,
+        fill=options.fill,
         links=options.links,
         bytecode=options.bytecode,
+        optimize=options.optimize,
+        sources=options.sources,
+        keep_sources=options.keep_sources,
+        sources_to=options.sources_to,
         python=options.python,
+        sbom=not options.no_sbom,
+        metadata_to=options.metadata_to,
     )
     # A build that is cancelled leaves neither half an archive nor a staging directory.
     packed = child.with_stop_signals(lambda: pack.pack(options.source, options.output, chosen, _warn))
@@ -134,6 +207,21 @@ def _summary(packed: Packed, options: argparse.Namespace) -> Iterator[str]:
     frames = len(toc.frame_raw)
     counts = f"{len(toc.file_names)} files, {frames} frame{'s' * (frames != 1)}"
     yield f"  {counts}, {source.kind}, for {source.interpreter.cache_tag}"
+    if packed.first:
+        yield f"  first {first_files(toc, packed.first)}"
+    if packed.sources:
+        left_out = packed.sources
+        what = f"sources of {left_out.count:,} modules left out ({amount(left_out.size)})"
+        yield f"  {what}: tracebacks show their names and numbers, and no lines"
+        for package, reason in left_out.kept.items():
+            yield f"    kept: {package}, {reason}"
+    if packed.stripped:
+        stripped = packed.stripped
+        saved = f"{amount(stripped.before - stripped.after)} of {amount(stripped.before)}"
+        yield f"  debug symbols of {stripped.count:,} files left out: {saved}"
+        for reason, paths in stripped.kept.items():
+            files = paths[0] if len(paths) == 1 else f"{len(paths):,} files (such as {paths[0]})"
+            yield f"    kept: {files}, {reason}"
     biggest = list(packed.packages.items())[:_BIGGEST]
     yield "  largest: " + ", ".join(f"{name} {amount(taken)}" for name, taken in biggest)
     if packed.target:
@@ -146,4 +234,8 @@ def _summary(packed: Packed, options: argparse.Namespace) -> Iterator[str]:
         larger = amount(size * (1 + codec.fraction_larger))
         fast = f"{packed.seconds / codec.times_faster:.0f} s, for an archive of {larger}"
         yield f"  compressing took {packed.seconds:.0f} s; with --fast it would take about {fast}"
+    if packed.sbom:
+        yield f"  SBOM {packed.sbom}"
+    elif not options.no_sbom:
+        yield "  no SBOM: that takes the extra unpackenv[build]"
     yield f"  digest {packed.written.digest}"

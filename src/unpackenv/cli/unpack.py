@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("archive", metavar="ARCHIVE", help="what `unpackenv pack` or tar wrote")
     parser.add_argument("-C", "--directory", metavar="DIR", required=True, help="absent or empty, unless --in-place")
     parser.add_argument("--no-stamp", action="store_true", help="leave the files of the archive and nothing else")
-    add_settings(parser, without=("archive", "target", "missing", "force", "imports"))
+    add_settings(parser, without=("archive", "target", "missing", "force", "imports", "fill"))
     parser.set_defaults(run=run)
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from unpackenv.cli.common import archive_settings, bar, path
+from unpackenv.cli.common import archive_settings, bar, open_archive, path
 from unpackenv.errors import TreeMismatch
 
 TYPE_CHECKING = False
@@ -32,23 +32,24 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
-    from unpackenv.archive import compare, reader, verify
+    from unpackenv.archive import compare, verify
     from unpackenv.report import counted
-    from unpackenv.start import locations, stamp
+    from unpackenv.start import stamp
+    from unpackenv.start.fill import joining
     from unpackenv.start.python import relocation
 
     settings = archive_settings(options.archive, options.digest)
-    path = locations.find_archive(settings)
     if options.target is None:
-        with reader.open_archive(path, settings.digest) as archive:
-            size = archive.toc.raw_size
-        with bar("verify", size) as show:
-            verify.verify_archive(path, settings.digest, show)
-        print(f"{path}: sound")
+        with open_archive(settings) as archive:
+            with bar("verify", archive.toc.raw_size) as show:
+                verify.verify_open(archive, show)
+            print(f"{archive.path}: sound")
         return 0
     if not os.path.isdir(options.target):
         raise TreeMismatch("there is no such tree", where=options.target)
-    with reader.open_archive(path, settings.digest) as archive, bar("verify", archive.toc.raw_size) as show:
+    if stamp.state_of(options.target) == stamp.FILLING:
+        joining.complete(options.target)  # a file has another mtime while it is written
+    with open_archive(settings) as archive, bar("verify", archive.toc.raw_size) as show:
         tag = archive.facts.get("python", [""])[0]
         made_at = relocation.made_at(archive.facts)
         # A directory that was filled in place may hold other files, too.

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -31,6 +32,8 @@ from unpackenv.pack.temporary import FULL, Commands
 MODES = ("unchecked-hash", "checked-hash", "timestamp", "keep", "none")
 """How an import checks bytecode (three ways of PEP 552); or keep bytecode as it is; or leave it out."""
 
+LEVELS = (0, 1, 2)
+"""Optimisation levels: of a plain interpreter, and with -O and -OO."""
 _COMPILER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compiler.py")
 _BATCH = 200
 _CACHE = "__pycache__"
@@ -64,6 +67,7 @@ class _Compilation:
     source: Entry
     bytecode: Entry
     """The member to make; its size is not known yet."""
+    level: int
 
 
 def compile_tree(
@@ -73,12 +77,16 @@ def compile_tree(
     staging: str,
     workers: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    levels: Sequence[int] = LEVELS[:1],
+    without_source: AbstractSet[str] = frozenset(),
 ) -> Bytecode:
     """Return `tree` with bytecode for every module, compiled into the directory `staging`.
 
     `mode` is one of `MODES`. Bytecode in the tree is replaced, for whatever Python or optimisation level
-    it is; "keep" changes nothing but the times of sources in it (see `kept`). Modules are the sources
-    below an import path, and those that have bytecode already. Bytecode names its source by the path in
+    it is; "keep" changes nothing but the times of sources in it (see `kept`). There is one for each of `levels`.
+    Modules are the sources below an import path, and those that have bytecode already. Those in `without_source` are
+    replaced by their bytecode, if they compile. Bytecode names its source by the path in
     the tree; an import replaces that with the real path, at no measurable cost.
     `on_progress` gets the number of compiled sources and the total, in the calling thread.
     Raises `PackError` if the interpreter fails, `SettingError` for another mode, and `OSError` if `staging` is full.
@@ -89,17 +97,19 @@ def compile_tree(
     if mode == "keep":
         existing = kept_bytecode.examine(tree, source)
         return _retimed(tree, source, existing, staging, [*warnings, *existing.warnings(source)])
-    jobs = [] if mode == "none" else _jobs(tree, source)
+    jobs = [] if mode == "none" else _jobs(tree, source, levels, without_source)
     result = Bytecode(tree, {}, [], warnings)
-    compiled = []
+    compiled, dropped = [], set()
     with closing(_compile_all(jobs, source, mode, staging, workers, on_progress)) as results:
         for job, place, size_or_reason in results:
             if isinstance(size_or_reason, str):
-                result.failed.append((job.source.path, size_or_reason))
+                if job.level == levels[0]:
+                    result.failed.append((job.source.path, size_or_reason))
             else:
                 result.overlay[job.bytecode.path] = place
                 compiled.append(job.bytecode._replace(size=size_or_reason))
-    return replace(result, tree=_laid_over(_without_bytecode(tree), compiled))
+                dropped.update({job.source.path} & without_source)
+    return replace(result, tree=_laid_over(_without_bytecode(tree, dropped), compiled))
 
 
 def _retimed(tree: Tree, source: PackSource, existing: Kept, staging: str, warnings: list[str]) -> Bytecode:
@@ -123,7 +133,9 @@ def _retimed(tree: Tree, source: PackSource, existing: Kept, staging: str, warni
 # --- which sources, and where their bytecode goes ----------------------------------------------
 
 
-def _jobs(tree: Tree, source: PackSource) -> list[_Compilation]:
+def _jobs(
+    tree: Tree, source: PackSource, levels: Sequence[int], without_source: AbstractSet[str]
+) -> list[_Compilation]:
     """Return the modules of the tree, in its order."""
     by_path = {entry.path: entry for entry in tree.entries}
     jobs = []
@@ -131,15 +143,20 @@ def _jobs(tree: Tree, source: PackSource) -> list[_Compilation]:
         origin = _origin(entry, by_path) if entry.path.endswith(".py") else None
         if origin is None:
             continue
-        path = _bytecode_path(entry.path, source.interpreter.cache_tag)
-        if (path in by_path or _is_importable(entry.path, source)) and _can_exist(path, by_path):
-            jobs.append(_Compilation(entry, Entry(path, "file", origin.mode & 0o666, origin.mtime)))
+        tag = source.interpreter.cache_tag
+        if not (_bytecode_path(entry.path, tag, 0) in by_path or _is_importable(entry.path, source)):
+            continue
+        for level in levels:
+            path = f"{entry.path}c" if entry.path in without_source else _bytecode_path(entry.path, tag, level)
+            if _can_exist(path, by_path):
+                jobs.append(_Compilation(entry, Entry(path, "file", origin.mode & 0o666, origin.mtime), level))
     return jobs
 
 
-def _bytecode_path(path: str, cache_tag: str) -> str:
+def _bytecode_path(path: str, cache_tag: str, level: int) -> str:
     directory, name = os.path.split(path)
-    return os.path.join(directory, _CACHE, f"{os.path.splitext(name)[0]}.{cache_tag}.pyc")
+    optimized = f".opt-{level}" if level else ""
+    return os.path.join(directory, _CACHE, f"{os.path.splitext(name)[0]}.{cache_tag}{optimized}.pyc")
 
 
 def _is_importable(path: str, source: PackSource) -> bool:
@@ -212,11 +229,11 @@ def _compile_batch(
     return sizes
 
 
-def _request(job: _Compilation, root: str) -> tuple[str, str, int]:
+def _request(job: _Compilation, root: str) -> tuple[str, str, int, int]:
     """Return a job as the compiler reads it: paths are UTF-8, whatever the encoding of this process is."""
     paths = os.path.join(root, job.source.path), job.source.path
     read, shown = (os.fsencode(path).decode("utf-8", "surrogateescape") for path in paths)
-    return read, shown, job.bytecode.mtime
+    return read, shown, job.bytecode.mtime, job.level
 
 
 def _environment() -> dict[str, str]:
@@ -234,10 +251,13 @@ def _last_words(run: subprocess.CompletedProcess[str]) -> str:
 # --- laying over -------------------------------------------------------------------------------
 
 
-def _without_bytecode(tree: Tree) -> Tree:
-    """Return the tree without the bytecode in `__pycache__`; a .pyc elsewhere is a module without source, and stays."""
-    dropped = {e.path for e in tree.entries if e.path.endswith(".pyc") and f"/{_CACHE}/" in f"/{e.path}"}
-    return replace(tree, entries=tuple(without(tree.entries, dropped)))
+def _without_bytecode(tree: Tree, sources: AbstractSet[str]) -> Tree:
+    """Return the tree without these sources, and without the bytecode in `__pycache__`.
+
+    A .pyc elsewhere is a module without source, and stays.
+    """
+    cached = {e.path for e in tree.entries if e.path.endswith(".pyc") and f"/{_CACHE}/" in f"/{e.path}"}
+    return replace(tree, entries=tuple(without(tree.entries, cached | sources)))
 
 
 def _laid_over(tree: Tree, added: list[Entry]) -> Tree:

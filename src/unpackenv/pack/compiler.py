@@ -2,11 +2,11 @@
 
     python -s -S -B -W ignore compiler.py MODE FILE < sources > results
 
-`sources` is a JSON list of [source, name for tracebacks, mtime]. Their bytecode goes to the new file FILE, one after
-the other. `results` has a line of JSON for each: the size of the bytecode in bytes, or why the source does not
-compile. Where the disk is full, the exit status is that errno. The bytes also depend on the sources before (a string
-that another module shares is written differently): only the same list, in a new process with the same PYTHONHASHSEED,
-gives the same bytes.
+`sources` is a JSON list of [source, name for tracebacks, mtime, optimisation level]. Their bytecode goes to the new
+file FILE, one after the other. `results` has a line of JSON for each: the size of the bytecode in bytes, or why the
+source does not compile. Where the disk is full, the exit status is that errno. The bytes also depend on the sources
+before (a string that another module shares is written differently): only the same list, in a new process with the
+same PYTHONHASHSEED, gives the same bytes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def main(mode: str, path: str) -> None:
     gc.disable()  # compiling makes many objects and no cycles
     try:
         with open(path, "xb") as file:
-            for source, name, mtime in json.load(sys.stdin):
-                compiled = compile_file(source, name, mtime, mode)
+            for source, name, mtime, level in json.load(sys.stdin):
+                compiled = compile_file(source, name, mtime, mode, level)
                 if isinstance(compiled, bytes):
                     file.write(compiled)
                     file.flush()
@@ -41,12 +41,12 @@ def main(mode: str, path: str) -> None:
         sys.exit(error.errno if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"OSError: {error}")
 
 
-def compile_file(source: str, name: str, mtime: int, mode: str) -> bytes | str:
+def compile_file(source: str, name: str, mtime: int, mode: str, level: int = 0) -> bytes | str:
     """Return the bytecode of one source, or why it does not compile. Raises `OSError`."""
     with open(source, "rb") as file:
         data = file.read()
     try:
-        code = compile(data, name, "exec", dont_inherit=True, optimize=0)
+        code = compile(data, name, "exec", dont_inherit=True, optimize=level)
         return header(data, mtime, mode) + dump(code)
     except Exception as error:  # SyntaxError, ValueError, RecursionError, MemoryError, ...: pack it uncompiled
         return f"{type(error).__name__}: {error}"[:500]

@@ -1,6 +1,6 @@
 """`unpackenv pack`: a tree of packages becomes an archive.
 
-recognise -> scan -> check -> compile -> write, each in a module of its own; here is their order.
+recognise -> scan -> check -> compile -> order -> write, each in a module of its own; here is their order.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from unpackenv.archive.tarstream import BLOCK, DIRECTORY, FILE, HARD_LINK, SYMLI
 from unpackenv.archive.toc import FRAME_LIMIT
 from unpackenv.archive.writer import Input, Written
 from unpackenv.errors import PackError, SettingError
-from unpackenv.pack import bytecode, checks, distributions, layout, links, progress, scan
+from unpackenv.pack import bytecode, checks, distributions, first, layout, links, progress, sbom, scan, sources, strip
 from unpackenv.pack.bytecode import Data
 from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.source import PackSource, recognise
+from unpackenv.pack.sources import Chosen
+from unpackenv.pack.strip import Stripped
 from unpackenv.pack.temporary import Directory, room
 
 FRAME_SIZES = range(1 << 12, FRAME_LIMIT + 1)
@@ -45,10 +47,37 @@ class Options:
     frame_size: int | None = None
     workers: int = 0
     exclude: Sequence[str] = ()
+    strip: bool = False
+    """Whether debug symbols are left out."""
+    first: Sequence[str] = ()
+    """Files that list what comes first in the archive (see `first`)."""
     target: str = ""
+    fill: str = ""
+    """When starts fill files, if no setting says it: before, behind, on-demand; "" if that is not recorded."""
     links: str = links.MODES[0]
     bytecode: str = "unchecked-hash"
+    optimize: Sequence[int] = (0,)
+    """The optimisation levels that bytecode is made for."""
+    sources: str = sources.MODES[0]
+    """Whether sources are packed beside their bytecode: all, none."""
+    keep_sources: Sequence[str] = ()
+    """Packages that keep their sources all the same."""
+    sources_to: str = ""
+    """Where sources that are left out are packed; "" for nowhere."""
     python: str | None = None
+    sbom: bool = True
+    """Whether an SBOM is written beside the archive, if the library for that is installed."""
+    metadata_to: str = ""
+    """An empty or absent directory for the packages' metadata; "" for none."""
+
+
+@dataclass(frozen=True)
+class SourcesLeftOut:
+    """The sources that are left out: how many, and their bytes; and the packages that keep theirs, with the reason."""
+
+    count: int
+    size: int
+    kept: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -59,6 +88,14 @@ class Packed:
     codec: str
     source: PackSource
     written: Written
+    first: int
+    """How many files come first."""
+    sources: SourcesLeftOut | None
+    """What became of the sources, if some are left out."""
+    stripped: Stripped | None
+    """What became of debug symbols, if they are left out."""
+    sbom: str
+    """The path of the SBOM, or ""."""
     packages: dict[str, int]
     """Bytes of each distribution, unpacked."""
     target: str
@@ -74,8 +111,13 @@ def pack(directory: str, output: str, options: Options, warn: Callable[[str], No
     `NoSpace`.
     """
     level, frame_size = _level_and_frame_size(options)
+    _check_sources(options)
     path = os.path.abspath(output)
-    _check_output(path)
+    for each in (path, os.path.abspath(options.sources_to)) if options.sources_to else (path,):
+        _check_output(each)
+    if options.metadata_to:
+        sbom.check_empty(options.metadata_to)
+    lists = [first.read(file) for file in options.first]
     workers = options.workers or len(os.sched_getaffinity(0))
     source = recognise(directory, options.python)
     with progress.bar("scan", None) as show_size:
@@ -90,30 +132,107 @@ def pack(directory: str, output: str, options: Options, warn: Callable[[str], No
         modules = [entry for entry in tree.entries if entry.path.endswith(".py")]
         need = f"compiling takes about {sum(entry.size for entry in modules) / 1e6:.1f} MB"
         with room(os.path.dirname(staging), need), progress.step("compile", len(modules)) as show:
+            chosen = sources.choose(tree, source, options.keep_sources) if options.sources == "none" else Chosen()
             compiled = bytecode.compile_tree(
-                tree, source, options.bytecode, staging, workers, lambda done, _: show(done)
-            )
+                tree, source, options.bytecode, staging, workers, lambda done, _: show(done),
+                levels=options.optimize, without_source=chosen.left_out,
+            )  # fmt: skip
+        for name in chosen.unused:
+            warn(f"--keep-sources {name} is no package of the tree")
+        stripped = None
+        if options.strip:
+            native = strip.find(compiled.tree, source)
+            need = f"stripping takes about {sum(entry.size for entry in native) / 1e6:.1f} MB"
+            with room(os.path.dirname(staging), need), progress.step("strip", len(native)) as show:
+                compiled, stripped = strip.strip(native, compiled, source, staging, workers, show)
         for text in compiled.warnings:
             warn(text)
         for path_in_tree, reason in compiled.failed:
             warn(f"{path_in_tree} does not compile and is packed as it is: {reason}")
+        order = first.order(compiled.tree.entries, lists, with_small=options.fill not in ("", "before"))
+        for text in order.warnings:
+            warn(text)
         began = time.monotonic()
-        size = stream_size(compiled.tree.entries)
+        size = stream_size(order.entries)
         with progress.step("compress", size) as show:
             written = writer.write(
                 path,
-                members(source.root, compiled.tree.entries, compiled.overlay),
+                members(source.root, order.entries, compiled.overlay),
                 _facts(source, tree, target, level, frame_size, options),
                 codec=options.codec,
                 level=level,
                 frame_size=frame_size,
                 workers=workers,
+                first=order.count,
+                small=order.small,
                 size=size,
                 on_progress=show,
             )
         seconds = time.monotonic() - began
+    left_out = _left_out(tree, compiled.tree)
+    try:
+        listed = sbom.write(path, written.digest, source, compiled.tree) if options.sbom and sbom.is_available() else ""
+        if options.sources_to:
+            _write_sources(left_out, tree, source, options, workers)
+        if options.metadata_to:
+            sbom.copy_metadata(options.metadata_to, source, compiled.tree)
+    except BaseException:
+        os.unlink(path)  # all or nothing
+        raise
     packages = distributions.sizes(source, compiled.tree)
-    return Packed(output, options.codec, source, written, packages, target, seconds)
+    told = SourcesLeftOut(len(left_out), sum(entry.size for entry in left_out), chosen.kept)
+    return Packed(
+        path=output,
+        codec=options.codec,
+        source=source,
+        written=written,
+        first=order.count,
+        sources=told if chosen.left_out else None,
+        stripped=stripped,
+        sbom=listed,
+        packages=packages,
+        target=target,
+        seconds=seconds,
+    )
+
+
+def _check_sources(options: Options) -> None:
+    """Raise `SettingError` for options that do not fit together."""
+    if not options.optimize or not set(options.optimize) <= set(bytecode.LEVELS):
+        raise SettingError("is none of 0, 1 and 2", where="--optimize")
+    if options.sources == "none" and options.bytecode in ("keep", "none"):
+        raise SettingError("needs bytecode that this pack makes, not --bytecode keep or none", where="--sources none")
+    if options.sources == "none" and len(options.optimize) > 1:
+        raise SettingError("has one module for all levels: name one with --optimize", where="--sources none")
+    if options.sources != "none" and (options.keep_sources or options.sources_to):
+        raise SettingError("needs --sources none", where="--keep-sources" if options.keep_sources else "--sources-to")
+
+
+def _left_out(tree: Tree, packed: Tree) -> list[Entry]:
+    """Return the sources of a tree that are not packed."""
+    kept = {entry.path for entry in packed.entries}
+    return [entry for entry in tree.entries if entry.path.endswith(".py") and entry.path not in kept]
+
+
+def _write_sources(left_out: Sequence[Entry], tree: Tree, source: PackSource, options: Options, workers: int) -> None:
+    """Write an archive of the sources that are left out, and their directories."""
+    used = {""}
+    for entry in left_out:
+        directory = os.path.dirname(entry.path)
+        while directory not in used:
+            used.add(directory)
+            directory = os.path.dirname(directory)
+    names = {entry.path for entry in left_out} | used
+    codec = codecs.get(codecs.of_file_name(options.sources_to) or codecs.DEFAULT)
+    writer.write(
+        os.path.abspath(options.sources_to),
+        members(source.root, [entry for entry in tree.entries if entry.path in names], {}),
+        {"generator": [f"unpackenv {unpackenv.__version__}"], "kind": ["sources"]},
+        codec=codec.name,
+        level=codec.fast_level,
+        frame_size=codec.frame_size,
+        workers=workers,
+    )
 
 
 def _warn(warn: Callable[[str], None], source: PackSource, tree: Tree, output: str, codec: str) -> None:
@@ -187,6 +306,8 @@ def _facts(
         "import": list(source.import_paths),
         "bin": [source.bin if any(entry.path == source.bin for entry in tree.entries) else ""],
         "target": [target],
+        "fill": [options.fill],
+        "home": [source.home],
         "made-at": [source.target if source.target != target else ""],
         "python": [interpreter.cache_tag],
         "soabi": [interpreter.soabi],
@@ -195,6 +316,8 @@ def _facts(
         "libc": [checks.needed_libc(source, tree)],
         "native": ["yes" if checks.shared_objects(tree) else "no"],
         "bytecode": [options.bytecode],
+        "optimize": [" ".join(map(str, options.optimize)) if tuple(options.optimize) != (0,) else ""],
+        "sources": [options.sources if options.sources != sources.MODES[0] else ""],
         "level": [str(level)],
         "frame-size": [str(frame_size)],
     }

@@ -1,9 +1,9 @@
 """`unpackenv runtime`: write what a final image needs to start an archive, and no more.
 
 The wheel of `zstandard` alone installs 24 MB, most of it symbols and a second backend. A runtime is
-this package without what only building needs, its bytecode, and one backend without symbols:
+this package without what only building needs, as bytecode, and one backend without symbols:
 
-    DIR/unpackenv/…
+    DIR/unpackenv/…                    what a usual start imports: bytecode beside where its source was
     DIR/unpackenv/archive/backend/…    zstandard's C extension and its licence
 
 There is no `zstandard` package in it that could shadow the application's.
@@ -27,7 +27,7 @@ from pathlib import Path
 import unpackenv
 from unpackenv.archive import codecs
 from unpackenv.archive.codecs import zstd_extension
-from unpackenv.errors import NoSpace, PackError
+from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, NoSpace, PackError
 
 # Paths within the package that only a build needs, and the backend, which is copied anew.
 _LEFT_OUT = (
@@ -43,6 +43,18 @@ _WITHOUT_BYTECODE = (
 )
 # Other interpreters, perhaps older ones, run these files: they stay as they were written.
 _FOR_OTHERS = ("archive/interpreter.py", "start/shim/*")
+# In the first module, which every interpreter can read.
+_GUARD = """
+import sys
+if sys.implementation.cache_tag != {tag!r}:
+    text = "this runtime of unpackenv is for {tag}, and this interpreter is " + str(sys.implementation.cache_tag)
+    text += ". Write one with the interpreter that will run it: unpackenv runtime"
+    if sys.argv[:1] == ["-m"]:
+        sys.stderr.write("unpackenv: error: " + text + "\\n")
+        raise SystemExit({code})
+    raise ImportError(text)
+"""
+_FIRST_LINE = "from __future__ import annotations\n"
 _CHECK = "from unpackenv.archive import codecs; codecs.get({codec!r}).decoder(); import unpackenv.start.cold.place"
 
 
@@ -58,7 +70,7 @@ class Runtime:
 def write(directory: str, codec: str = codecs.DEFAULT) -> Runtime:
     """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
 
-    It fits the interpreter that runs this: the C extension is for one Python version and platform.
+    It fits the interpreter that runs this: bytecode and C extension are for one Python version and platform.
     Raises `PackError`, `NoSpace`, or `SettingError` for an unknown codec.
     """
     needs_extension = codecs.get(codec).needs_extension
@@ -71,8 +83,10 @@ def write(directory: str, codec: str = codecs.DEFAULT) -> Runtime:
             work = Path(name, "runtime")
             _copy_package(work)
             _shorten(work / "unpackenv")
+            _guard(work / "unpackenv/__init__.py")
             stripped = not needs_extension or _copy_backend(work, codec)
             _compile(work, codec)
+            _leave_out_sources(work / "unpackenv")
             _check(work, codec)
             os.rename(work, path)
     except OSError as error:
@@ -181,6 +195,24 @@ def _compile(work: Path, codec: str) -> None:
     _run([*command, str(work)], {"PYTHONHASHSEED": "0"})
     for bytecode in work.rglob("*.opt-2.pyc"):  # an interpreter without -OO looks for the plain name
         bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))
+
+
+def _guard(module: Path) -> None:
+    """Have a module say so if another interpreter imports it."""
+    text = module.read_text(encoding="utf-8")
+    guard = _GUARD.format(tag=sys.implementation.cache_tag, code=EXIT_BOOTSTRAP_FAILED)
+    module.write_text(text.replace(_FIRST_LINE, _FIRST_LINE + guard, 1), encoding="utf-8")
+
+
+def _leave_out_sources(package: Path) -> None:
+    """Put bytecode where its source was; but for sources that other interpreters read."""
+    for bytecode in package.rglob("__pycache__/*.pyc"):
+        source = bytecode.parent.parent / f"{bytecode.name.partition('.')[0]}.py"
+        if source != package / "__init__.py" and not any(map(source.match, _FOR_OTHERS)):
+            bytecode.rename(source.with_suffix(".pyc"))
+            source.unlink()
+            if not any(bytecode.parent.iterdir()):
+                bytecode.parent.rmdir()
 
 
 def _check(work: Path, codec: str) -> None:

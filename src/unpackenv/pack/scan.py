@@ -20,6 +20,9 @@ from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.links import Links, PackedDirectory
 from unpackenv.pack.source import PackSource, unreadable
 
+TESTS = ("tests", "test")
+"""Globs for what tests are in, as a rule."""
+
 
 def scan(
     source: PackSource,

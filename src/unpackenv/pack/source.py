@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from unpackenv.archive import interpreter as facts_of_interpreter
+from unpackenv.archive.facts import ENVIRONMENTS, OWN_PYTHON, VENV
 from unpackenv.errors import PackError
 from unpackenv.pack.temporary import process_limit
 
@@ -56,7 +57,8 @@ class PackSource:
     root: str
     """Its absolute path."""
     kind: str
-    """"site-packages" for a flat tree, "prefix" for one with `lib/pythonX.Y`, or "venv"."""
+    """"site-packages" for a flat tree, "prefix" for one with `lib/pythonX.Y`, "venv", or "python" for a prefix with an
+    interpreter of its own."""
     import_paths: tuple[str, ...]
     """The directories that belong on `sys.path`, relative to the root; "" is the root itself."""
     bin: str
@@ -65,28 +67,31 @@ class PackSource:
     """Where it has to be unpacked for its scripts to work, or "" if any place will do."""
     interpreter: Interpreter
     """The interpreter that will run it."""
+    home: str = ""
+    """Where the interpreter is whose copy a virtual environment has; "" if it has none."""
 
 
 def recognise(path: str, python: str | None = None) -> PackSource:
     """Return what the directory `path` holds and which interpreter will run it.
 
-    The interpreter is `python` if given, else a virtual environment's own, else the one that runs this.
+    The interpreter is `python` if given, else an environment's own, else the one that runs this.
     Raises `PackError` if there is no such directory or interpreter, or if the tree is for another Python.
     """
     root = os.path.abspath(path)
     _check_root(root)
     venv = venv_settings(root)
-    is_venv = venv is not None
-    interpreter = _ask(_interpreter_path(root, python, is_venv))
-    _check_venv(root, venv or {}, interpreter)
     install_root, libs = _site_directories(root)
+    kind = _kind(root, venv is not None, bool(libs))
+    interpreter = _ask(_interpreter_path(root, python, kind in ENVIRONMENTS))
+    _check_venv(root, venv or {}, interpreter)
     return PackSource(
         root=root,
-        kind="venv" if is_venv else "prefix" if libs else "site-packages",
+        kind=kind,
         import_paths=_fitting(root, libs, interpreter),
         bin=_scripts(root, install_root),
-        target=root if is_venv else "",
+        target=root if kind in ENVIRONMENTS else "",
         interpreter=interpreter,
+        home=(venv or {}).get("home", "") if _is_inside(root, "bin/python") else "",
     )
 
 
@@ -100,12 +105,32 @@ def as_is(path: str, import_paths: Sequence[str] | None = None) -> PackSource:
     install_root, libs = _site_directories(root)
     return PackSource(
         root=root,
-        kind="venv" if venv_settings(root) is not None else "prefix" if libs else "site-packages",
+        kind=_kind(root, venv_settings(root) is not None, bool(libs)),
         import_paths=tuple([path for _, path in libs] or [""] if import_paths is None else import_paths),
         bin=_scripts(root, install_root),
         target="",
         interpreter=_ask(sys.executable),
     )
+
+
+def _kind(root: str, is_venv: bool, has_libs: bool) -> str:
+    if is_venv:
+        return VENV
+    if has_libs and _is_inside(root, "bin/python3") and list(_standard_libraries(root)):
+        return OWN_PYTHON
+    return "prefix" if has_libs else "site-packages"
+
+
+def _is_inside(root: str, path: str) -> bool:
+    """Whether a program is in the tree itself, not only a link to it."""
+    real = os.path.realpath(os.path.join(root, path))
+    return real.startswith(os.path.realpath(root) + os.sep) and os.access(real, os.X_OK)
+
+
+def _standard_libraries(root: str) -> Iterator[str]:
+    for name in names_in(os.path.join(root, "lib")):
+        if _PYTHON_LIB.fullmatch(name) and os.path.exists(os.path.join(root, "lib", name, "os.py")):
+            yield name
 
 
 def _check_root(root: str) -> None:
@@ -127,12 +152,13 @@ def venv_settings(root: str) -> dict[str, str] | None:
     return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
 
-def _interpreter_path(root: str, python: str | None, is_venv: bool) -> str:
-    own = os.path.join(root, "bin", "python")
+def _interpreter_path(root: str, python: str | None, is_environment: bool) -> str:
+    own = [os.path.join(root, "bin", name) for name in ("python", "python3") if is_environment]
+    runs = [path for path in own if os.access(path, os.X_OK)]
     if python:
         path = os.path.abspath(python) if os.sep in python else shutil.which(python)
-    elif is_venv and os.access(own, os.X_OK):
-        path = own
+    elif runs:
+        path = runs[0]
     else:
         path = sys.executable
     if not path:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from unpackenv.archive import interpreter, trailer
+from unpackenv.archive import interpreter
 from unpackenv.errors import ArchiveNotFound, DigestMismatch, PlatformUnsupported, TreeMismatch, UnpackenvError
 from unpackenv.start import importpaths, locations, published, stamp
-from unpackenv.start.output import Log, write_line
-from unpackenv.start.process import this_process
-from unpackenv.start.report import CHECK, IMPORT_PATHS, MISSING, OFF, REUSED, UNPACKED, Attempt, Report
-from unpackenv.start.settings import Settings, is_off
+from unpackenv.start.process import this_process, write_line
+from unpackenv.start.report import CHECK, IMPORT_PATHS, MISSING, NAMED, OFF, REUSED, UNPACKED, Attempt, Report
+from unpackenv.start.settings import BEFORE, Log, Settings, is_off
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -105,7 +104,7 @@ class Start:
         if report.bin:
             warnings += importpaths.add_scripts(report.bin, os.environ)
         is_unusual = any(settings.command.flags()) if settings.command else sys.flags.optimize or sys.pycache_prefix
-        if is_unusual and report.outcome != UNPACKED:  # else a warning is there already
+        if is_unusual and report.outcome not in (UNPACKED, NAMED):  # else a warning is there already
             from unpackenv.start.python import bytecode
 
             warnings += bytecode.warnings(settings, report, self.attempt.identity)
@@ -171,7 +170,7 @@ class Unpack(Start):
         return None
 
     def read_settings(self) -> Settings:
-        return Settings(self.arguments, interpreter=interpreter.UNKNOWN)
+        return Settings({**self.arguments, "fill": BEFORE}, interpreter=interpreter.UNKNOWN)
 
     def finish(self, report: Report) -> None:
         self.log_end(report)
@@ -204,11 +203,19 @@ def provide_tree(settings: Settings, attempt: Attempt) -> Report:
         if report is None:
             raise
         return report
-    attempt.identity = identity = trailer.identify(archive)
+    attempt.identity = identity = locations.identify(archive, settings)
     if settings.digest:
         _check_digest(settings.digest, identity.digest, archive)
     attempt.candidates = locations.candidates(settings, identity)
     report = published.find_tree(attempt.candidates, identity.key, settings)
+    if report is None and settings.is_remote:
+        from unpackenv.start.cold import remote
+
+        attempt.identity = identity = remote.identify(settings)
+        _check_digest(settings.digest, identity.digest, identity.path)
+        attempt.candidates = locations.candidates(settings, identity)
+        if not settings.target:  # it may have recorded one
+            report = published.find_tree(attempt.candidates, identity.key, settings)
     attempt.end_phase(CHECK)
     if report is None:
         from unpackenv.start.cold import place

@@ -10,10 +10,9 @@ from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
 from unpackenv.start import bootstrap
 from unpackenv.start.bootstrap import Start
 from unpackenv.start.command import Command, blind_to_environment
-from unpackenv.start.output import Log, write_line
-from unpackenv.start.process import this_process
+from unpackenv.start.process import this_process, write_line
 from unpackenv.start.report import OFF, Attempt, Report
-from unpackenv.start.settings import COMMAND, END_VARIABLE, TABLE, Settings, is_off, nearest
+from unpackenv.start.settings import COMMAND, END_VARIABLE, TABLE, Log, Settings, is_off, nearest
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
+_VARIABLES = {"pyvenv.cfg": "VIRTUAL_ENV", "conda-meta": "CONDA_PREFIX"}
+"""What marks an environment, and the variable that names the one in use."""
 
 
 def run(options: list[str], command: list[str]) -> NoReturn:
@@ -86,10 +87,11 @@ class Wrapper(Start):
         return settings
 
     def make_importable(self, report: Report) -> list[str]:
-        is_venv = os.path.exists(os.path.join(report.target, "pyvenv.cfg"))
-        if is_venv:
-            os.environ["VIRTUAL_ENV"] = report.target
-        blind = blind_to_environment(self.command.words, report.bin if is_venv else "")
+        for mark, variable in _VARIABLES.items():
+            if os.path.exists(os.path.join(report.target, mark)):
+                os.environ[variable] = report.target
+        has_python = bool(report.bin) and os.path.lexists(os.path.join(report.bin, "python"))
+        blind = blind_to_environment(self.command.words, report.bin if has_python else "")
         return blind + self.make_importable_in_children(report)
 
     def prepare_command(self) -> None:
@@ -102,7 +104,8 @@ class Wrapper(Start):
         for setting in TABLE:
             if COMMAND in setting.remembered:
                 value = getattr(self.settings, setting.name)
-                if setting.is_path and value:  # the command may change its directory
+                is_url = setting.name == "archive" and self.settings.is_remote
+                if setting.is_path and value and not is_url:  # the command may change its directory
                     os.environ[setting.variable] = os.path.abspath(value)
                 elif setting.name in self.arguments:
                     os.environ[setting.variable] = str(self.arguments[setting.name])

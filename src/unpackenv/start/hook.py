@@ -9,14 +9,12 @@ from __future__ import annotations
 import _signal
 import sys
 
-from unpackenv.archive import trailer
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, SettingError, UnpackenvError
 from unpackenv.start import importpaths, locations, published
 from unpackenv.start.bootstrap import Start
-from unpackenv.start.output import Log, write_line
-from unpackenv.start.process import this_process
+from unpackenv.start.process import this_process, write_line
 from unpackenv.start.report import Report
-from unpackenv.start.settings import Settings, is_off
+from unpackenv.start.settings import Log, Settings, is_off
 from unpackenv.start.shim import unpackenv_site
 from unpackenv.unpatched import os
 
@@ -93,7 +91,7 @@ class FirstStart(Start):
 def _add_published(settings: Settings) -> bool:
     """Add the tree of the archive, or of a named target, if it is published."""
     try:
-        identity = trailer.identify(locations.find_archive(settings))
+        identity = locations.identify(locations.find_archive(settings), settings)
     except UnpackenvError:
         if not settings.target:
             return False

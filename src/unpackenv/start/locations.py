@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unpackenv.archive import trailer
 from unpackenv.archive.trailer import SUFFIXES, Identity
 from unpackenv.errors import ArchiveNotFound
 from unpackenv.start.settings import Settings
@@ -19,6 +20,8 @@ def find_archive(settings: Settings) -> str:
     Well-known names are looked for next to the caller and then in /opt/unpackenv, never in the
     working directory. Raises `ArchiveNotFound`.
     """
+    if settings.is_remote:
+        return settings.archive
     if settings.archive:
         if os.path.exists(settings.archive):
             return settings.archive
@@ -38,6 +41,16 @@ def find_archive(settings: Settings) -> str:
         where=" and ".join(directories),
         hint="Name it with UNPACKENV_ARCHIVE; on a machine that has the packages installed set UNPACKENV=off",
     )
+
+
+def identify(archive: str, settings: Settings) -> Identity:
+    """Return the identity of the archive that was found: of a remote one its digest alone, which asks no network.
+
+    Raises what `trailer.identify` does.
+    """
+    if settings.is_remote:
+        return Identity("", 0, settings.digest.lower(), None, {})
+    return trailer.identify(archive)
 
 
 class TargetCandidate:

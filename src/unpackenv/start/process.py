@@ -1,14 +1,14 @@
-"""The state that the starts of this process share."""
+"""What the starts of this process share: their state, and stderr."""
 
 from __future__ import annotations
 
-from unpackenv.unpatched import time
+from unpackenv.unpatched import os, time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.start.log.import_times import Watch
-    from unpackenv.start.output import Log
     from unpackenv.start.report import Report
+    from unpackenv.start.settings import Log
 
 
 class Process:
@@ -55,3 +55,11 @@ class Process:
 
 
 this_process = Process()
+
+
+def write_line(text: str) -> None:
+    """Write one line to stderr, in one write; a closed stderr is no error."""
+    try:
+        os.write(2, (text + "\n").encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass

@@ -12,12 +12,15 @@ from unpackenv.start.settings import Settings
 from unpackenv.unpatched import os
 
 
-def find_tree(candidates: list[TargetCandidate], key: str, settings: Settings) -> Report | None:
+def find_tree(
+    candidates: list[TargetCandidate], key: str, settings: Settings, *, is_own: bool = False
+) -> Report | None:
     """Return the report of the first candidate whose stamp says that it holds the tree of archive `key`.
 
     With an empty key any complete tree will do. If the settings have a digest, the tree must come from
     an archive that was checked against it: a foreign archive's key is no such check. The tree is in
-    use from now on: its stamp stays open and locked. Raises `InterpreterMismatch` if it is for another
+    use from now on: its stamp stays open and locked. A tree that is being filled is joined, unless this start has begun
+    to fill it itself (`is_own`). Raises `InterpreterMismatch` if it is for another
     interpreter.
     """
     digest = settings.digest.lower()
@@ -38,18 +41,20 @@ def find_tree(candidates: list[TargetCandidate], key: str, settings: Settings) -
                     settings.interpreter = settings.command.interpreter(scripts)
                 if interpreter.mismatch(facts, settings.interpreter) and not settings.force:
                     _refuse_interpreter(facts, candidate.path, settings)
-                is_whole = stamp.is_certain(facts) or _survived(candidate.path, facts, fd)
+                is_certain = is_own or stamp.is_certain(facts)
+                outcome = REUSED if is_certain else _outcome(candidate.path, facts, fd, settings)
             except BaseException:
                 os.close(fd)
                 raise
-            if is_whole:
-                return _use(candidate, facts, fd, settings)
+            if outcome:
+                return _use(candidate, facts, fd, settings, Report(outcome))
         os.close(fd)
     return None
 
 
-def _use(candidate: TargetCandidate, facts: dict[str, list[str]], stamp_fd: int, settings: Settings) -> Report:
-    report = Report(REUSED)
+def _use(
+    candidate: TargetCandidate, facts: dict[str, list[str]], stamp_fd: int, settings: Settings, report: Report
+) -> Report:
     report.target = target = candidate.path
     report.target_why = candidate.why
     report.key = first(facts, "key")
@@ -73,8 +78,13 @@ def _refuse_interpreter(facts: dict[str, list[str]], tree: str, settings: Settin
     preflight.check_interpreter(facts, tree, settings.interpreter)
 
 
-def _survived(tree: str, facts: dict[str, list[str]], stamp_fd: int) -> bool:
+def _outcome(tree: str, facts: dict[str, list[str]], stamp_fd: int, settings: Settings) -> str:
+    """Return the outcome of a start with a tree that may not be whole; "" if it cannot use it."""
+    if stamp.FILL in facts:
+        from unpackenv.start.fill import joining
+
+        return joining.join(tree, facts, stamp_fd, settings)
     from unpackenv.start.machine import child
     from unpackenv.start.tree import reboot_check
 
-    return child.with_stop_signals(lambda: reboot_check.survived(tree, facts, stamp_fd))
+    return REUSED if child.with_stop_signals(lambda: reboot_check.survived(tree, facts, stamp_fd)) else ""

@@ -11,21 +11,26 @@ if TYPE_CHECKING:
     from unpackenv.archive.trailer import Identity
     from unpackenv.start.locations import TargetCandidate
     from unpackenv.start.machine.usage import Usage
-    from unpackenv.start.output import Log
+    from unpackenv.start.settings import Log
 
 # The outcomes of a start and its phases, as the log names them; report/timings/words.py says what they mean.
-UNPACKED, REUSED, WAITED, OFF, MISSING, FAILED = "unpacked", "reused", "waited", "off", "missing", "error"
-OUTCOMES = (UNPACKED, REUSED, WAITED, OFF, MISSING, FAILED)
+UNPACKED, NAMED, JOINED, WAITED, REUSED = "unpacked", "named", "joined", "waited", "reused"
+OFF, MISSING, FAILED = "off", "missing", "error"
+OUTCOMES = (UNPACKED, NAMED, JOINED, WAITED, REUSED, OFF, MISSING, FAILED)
 CHECK, LOCK, OPEN, UNPACK, PUBLISH, FORK = "check", "lock", "open", "unpack", "publish", "fork"
+NAMES = "names"
 IMPORT_PATHS = "import paths"
-PHASES = (CHECK, LOCK, OPEN, UNPACK, PUBLISH, FORK, IMPORT_PATHS)
+BEHIND, ON_DEMAND = "behind", "on-demand"
+PHASES = (CHECK, LOCK, OPEN, NAMES, UNPACK, PUBLISH, FORK, IMPORT_PATHS)
 
 
 class Report:
     """What one bootstrap did.
 
-    `outcome` is "unpacked" (this start wrote the tree), "reused" (it was there), "waited" (another
-    start wrote it meanwhile), "off" (starts are turned off) or "missing" (there is no archive).
+    `outcome` is "unpacked" (this start wrote the tree), "named" (it made the names, and files are filled
+    behind the application), "joined" (the processes of another start fill the tree), "reused" (it was
+    there), "waited" (another start wrote it meanwhile), "off" (starts are turned off) or "missing" (there
+    is no archive).
     `phases` are milliseconds by name, in their order; `milliseconds` is the total, and `lock_wait_ms`
     the part of it that was spent waiting for another start. `archive_size` and `size`, that of the unpacked files, are
     in bytes. `target_why` says what named the target, `workers_why` what decided the number of workers. `tried` are
@@ -35,14 +40,17 @@ class Report:
     the standard library: PYTHONPATH may name them. `python` is the cache tag of the interpreter
     that it was packed for, if that is known.
 
+    `fill` says when files are filled ("before" or "behind"), "" if this start did not unpack; `fill_why` why that is
+    before the start although it was to be behind it.
+
     `cpu_ms`, `throttled_ms` (held back by a CPU quota) and `peak_rss` (bytes, of the largest process)
     are None if they were not measured: after a warm start without a log in JSON, or if the kernel does not count them.
     """
 
     __slots__ = (
-        "archive", "archive_size", "bin", "cpu_ms", "digest", "files", "import_paths", "key", "lock_wait_ms",
-        "milliseconds", "outcome", "peak_rss", "phases", "plain_paths", "python", "size", "target", "target_why",
-        "throttled_ms", "tried", "warnings", "workers", "workers_why",
+        "archive", "archive_size", "bin", "cpu_ms", "digest", "files", "fill", "fill_why", "import_paths", "key",
+        "lock_wait_ms", "milliseconds", "outcome", "peak_rss", "phases", "plain_paths", "python", "size", "target",
+        "target_why", "throttled_ms", "tried", "warnings", "workers", "workers_why",
     )  # fmt: skip
 
     def __init__(self, outcome: str) -> None:
@@ -56,6 +64,8 @@ class Report:
         self.import_paths: list[str] = []
         self.plain_paths: list[str] = []
         self.bin = ""
+        self.fill = ""
+        self.fill_why = ""
         self.python = ""
         self.files = 0
         self.size = 0
@@ -78,12 +88,17 @@ class Report:
         if not self.target:
             return f"unpackenv: {self.outcome}"
         phases = ", ".join(f"{name} {value:.0f}" for name, value in self.phases.items() if value >= 0.5)
-        files = f"{self.files} file{'' if self.files == 1 else 's'}"
-        what = f"{self.outcome} {files}, {self.size / 1e6:.1f} MB, at {self.target}"
+        what = f"{self.outcome} {counted_files(self.files)}, {self.size / 1e6:.1f} MB, at {self.target}"
         by = f" by {self.workers} worker{'s' if self.workers > 1 else ''}" if self.workers else ""
         line = f"unpackenv: {what} in {self.milliseconds:.1f} ms{by}"
         if phases:
             line += f" ({phases})"
+        if self.outcome == NAMED:
+            line += "; filling them " + ("when they are opened" if self.fill == ON_DEMAND else "behind the application")
+        elif self.outcome == JOINED:
+            line += "; another start is filling them"
+        elif self.fill_why:
+            line += f"; filled before the start: {self.fill_why}"
         if self.throttled_ms:
             line += f"; throttled by the CPU quota for {self.throttled_ms:.0f} ms"
         if self.tried:
@@ -93,6 +108,11 @@ class Report:
     def fields(self) -> dict[str, object]:
         """Return the fields of the line in a log, as plain values."""
         return {name: getattr(self, name) for name in self.__slots__ if name != "plain_paths"}
+
+
+def counted_files(number: int) -> str:
+    """Return a number of files, in words."""
+    return f"{number} file{'' if number == 1 else 's'}"
 
 
 class Clock:

@@ -6,6 +6,8 @@ the default.
 
 from __future__ import annotations
 
+import sys
+
 from unpackenv.archive.trailer import SUFFIXES
 from unpackenv.errors import SettingError
 from unpackenv.start.shim import unpackenv_site
@@ -15,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from unpackenv.archive.blob import Blob
     from unpackenv.start.command import Command
 
 PREFIX = "UNPACKENV_"
@@ -88,6 +91,10 @@ def _choice(*choices: str) -> Callable[[str], str]:
 COMMAND, ARCHIVE, HOOK = "command", "archive", "hook"
 
 
+# When files are filled.
+FILLS = BEFORE, BEHIND, ON_DEMAND = "before", "behind", "on-demand"
+
+
 class Setting:
     """One setting: its name everywhere, how its text is read, its default, and what it means.
 
@@ -140,7 +147,7 @@ class Setting:
 # `--help`, the table in README.md and the docstring of `unpackenv.bootstrap` take their texts from here.
 TABLE = (
     Setting(
-        "archive", path, "", "FILE", "the archive",
+        "archive", path, "", "FILE", "the archive, or its URL with its digest",
         f"site-packages, packages or venv with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, next to the caller of "
         "bootstrap() or in /opt/unpackenv",
         (COMMAND, HOOK),
@@ -154,6 +161,13 @@ TABLE = (
     Setting(
         "digest", _digest, "", "SHA256", "accept only the archive with this digest, which `unpackenv inspect` prints",
         "any",
+    ),
+    Setting(
+        "insecure", _switch, False, "", "fetch an archive by http:// also from other machines, which encrypts nothing"
+    ),
+    Setting(
+        "fetch_timeout", _seconds, 60.0, "SECONDS",
+        "seconds for fetching a part of a remote archive, with all attempts",
     ),
     Setting(
         "missing", _choice("error", "ignore"), "error", "HOW",
@@ -176,6 +190,12 @@ TABLE = (
     Setting(
         "memory", size, 256 << 20, "SIZE", "budget in bytes for the buffers of all workers together, such as 256M",
         "256M",
+    ),
+    Setting(
+        "fill", _choice(*FILLS), BEFORE, "WHEN",
+        "when files are filled: before the application starts, behind it (names first), or on-demand (when they are "
+        "opened); if nothing is said, as `pack --fill` recorded",
+        remembered=(ARCHIVE,),
     ),
     Setting(
         "lock_timeout", _seconds, 600.0, "SECONDS",
@@ -209,13 +229,17 @@ class Settings:
 
     Besides these: the directory of the caller (`caller_directory`), the facts of the interpreter that
     will import the tree, if it is not this one (`interpreter`), the program that the wrapper will
-    become (`command`), what named the target, if it is named (`target_why`), and warnings about the
-    environment (`warnings`).
+    become (`command`), what named the target, if it is named (`target_why`), whether a setting
+    says when files are filled (`fill_is_named`), a file that records which of them are opened
+    (`record`), where a remote archive is read from once its end is known (`blob`), and warnings
+    about the environment (`warnings`).
     """
 
     archive: str
     target: str
     digest: str
+    insecure: bool
+    fetch_timeout: float
     missing: str
     in_place: bool
     force: bool
@@ -223,6 +247,7 @@ class Settings:
     workers: int
     parallel: str
     memory: int
+    fill: str
     lock_timeout: float
     log: str
     log_file: str
@@ -242,6 +267,9 @@ class Settings:
         self.caller_directory = caller_directory
         self.interpreter = interpreter
         self.command: Command | None = None
+        self.record = ""
+        self.blob: Blob | None = None
+        self.fill_is_named = arguments.get("fill") is not None or bool(environ.get("UNPACKENV_FILL"))
         for setting in TABLE:
             value = arguments.get(setting.name)
             if value is None:
@@ -250,10 +278,62 @@ class Settings:
             else:
                 value = _parsed(setting, _as_text(value), setting.name)
             setattr(self, setting.name, value)
+        if self.is_remote:
+            self._take_digest_of_url()
         self.target_why = "environment" if arguments.get("target") is None else "argument"
         self.warnings = list(_misspelled(environ))
         if environ.get("UNPACKENV_DIGEST") == "" and arguments.get("digest") is None:
             self.warnings.append("UNPACKENV_DIGEST is empty: any archive is accepted")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the archive is elsewhere, and named by a URL."""
+        return "://" in self.archive
+
+    def _take_digest_of_url(self) -> None:
+        """Take the digest from the end of the URL, if it has one there; raises `SettingError` without any."""
+        self.archive, _, fragment = self.archive.partition("#")
+        if fragment:
+            kind, _, value = fragment.partition("=")
+            if kind != "sha256":
+                raise SettingError(f"{fragment!r} is no #sha256=DIGEST", where="UNPACKENV_ARCHIVE")
+            try:
+                digest = _digest(value)
+            except ValueError as error:
+                raise SettingError(f"{value!r} is not {error}", where="UNPACKENV_ARCHIVE") from None
+            if self.digest and self.digest.lower() != digest.lower():
+                raise SettingError("is another digest than that of the URL", where="UNPACKENV_DIGEST")
+            self.digest = digest
+        if not self.digest:
+            raise SettingError(
+                "a remote archive needs its digest",
+                where="UNPACKENV_ARCHIVE",
+                hint="Add #sha256=DIGEST to the URL, or set UNPACKENV_DIGEST; `pack` and `unpackenv inspect` print it",
+            )
+
+
+class Log:
+    """Where lines go: to stderr in one `form` ("text", "json" or "off"), and to a `file` or none ("").
+
+    It takes the settings unchecked: a start with invalid settings must write its line, too.
+    """
+
+    __slots__ = ("file", "form")
+
+    def __init__(self, arguments: Mapping[str, object], environ: Mapping[str, str] = os.environ) -> None:
+        self.form = str(arguments.get("log") or environ.get("UNPACKENV_LOG") or "text")
+        self.file = str(arguments.get("log_file") or environ.get("UNPACKENV_LOG_FILE", ""))
+        try:
+            self.file = path(self.file)
+        except ValueError:  # `Settings` reports it
+            self.file = ""
+        if sys.platform == "win32":  # it has no figures for lines in JSON
+            self.form, self.file = self.form.replace("json", "text"), ""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether a line in JSON is wanted anywhere."""
+        return self.form == "json" or self.file != ""
 
 
 def is_off(environ: Mapping[str, str] = os.environ) -> bool:

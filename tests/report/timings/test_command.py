@@ -13,7 +13,7 @@ import pytest
 
 from helpers import terminal, timing_logs
 from helpers.processes import python, run, start, wrapper
-from helpers.timing_logs import error
+from helpers.timing_logs import error, filled, killed
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
 from unpackenv.pack import runtime
@@ -44,6 +44,38 @@ def test_in_a_pipe(log_of_all: Path) -> None:
     assert re.search(r"no-space +2  /target: does not fit +Make room", done.stdout)
 
 
+def test_files_behind_the_application(tmp_path: Path) -> None:
+    """Tables and JSON say the same."""
+    start = timing_logs.start
+    records = [
+        start("named", 400), filled(1000, ("a.so", 90), ("b.py", 7)), start("joined", 4),
+        start("named", 500), filled(1400), start("unpacked", fill_why="too few files may be open"), killed("no room"),
+    ]  # fmt: skip
+    log = timing_logs.write(tmp_path / "x.log", records)
+    shown = timings(log).stdout
+    assert "4 starts" in shown.splitlines()[0]
+    assert ": 1 unpacked, 2 named, 1 joined. 1 application was killed, since files" in shown.splitlines()[0]
+    for row in (
+        "until all files were filled, ms +2 +1,000 +1,400",
+        "opens that waited +2 +0 +2",
+        "how long these waited together, ms +2 +0.0 +97.0",
+        "a.so +1 +90.0",
+        "b.py +1 +7.0",
+        "too few files may be open +1",
+        "tree-unfilled +1  /opt/unpackenv/env/abc: no room +Start again",
+    ):
+        assert re.search(rf"^  {row}", shown, re.MULTILINE), (row, shown)
+    found = json.loads(timings(log, "--json").stdout)
+    assert found["filled"]["milliseconds"] == {"count": 2, "p50": 1000, "p90": 1400, "p99": 1400, "largest": 1400}
+    assert found["filled"]["longest"] == [{"path": "a.so", "count": 1, "ms": 90}, {"path": "b.py", "count": 1, "ms": 7}]
+    assert (found["filled"]["waits"]["largest"], found["filled"]["waited_ms"]["largest"]) == (2, 97)
+    assert found["filled_before"] == [{"why": "too few files may be open", "count": 1}]
+    assert (found["killed"], found["failures"][0]["last"]["line"]) == (1, f"{log}:7")
+    plain = timing_logs.write(tmp_path / "plain.log", [start()])
+    assert "filled" not in timings(plain).stdout
+    assert json.loads(timings(plain, "--json").stdout)["filled"] is None
+
+
 def test_a_terminal_that_knows_no_blocks(log_of_all: Path) -> None:
     done = timings(log_of_all, PYTHONIOENCODING="ascii", PYTHONUTF8=0)
     assert done.returncode == 0
@@ -58,7 +90,7 @@ def test_on_a_terminal(log_of_all: Path) -> None:
     for title in (
         "How long starts took, in milliseconds",
         "The slowest starts",
-        "Starts that failed",
+        "Starts that failed, applications that were killed",
         "Before and after",
     ):
         assert title in plain

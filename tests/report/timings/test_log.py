@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import timing_logs
-from helpers.timing_logs import error, mark, start
+from helpers.timing_logs import error, filled, killed, mark, start
 from unpackenv.errors import TimingLogUnreadable
 from unpackenv.report.timings import export, log, tables
 from unpackenv.report.timings.comparison import compare
@@ -89,6 +89,34 @@ def test_a_later_version(tmp_path: Path) -> None:
     assert (len(found.starts), found.later, found.unclear) == (1, 1, 0)
 
 
+def test_a_kind_that_a_later_version_has_added(tmp_path: Path) -> None:
+    """Whatever fields it has, it is no start."""
+    found = read(
+        tmp_path, line({**start(), "unpackenv": "frozen"}) + line(start()) + line({"unpackenv": "x", "schema": 1})
+    )
+    assert (len(found.starts), found.later, found.unclear) == (1, 2, 0)
+
+
+def test_what_became_of_files_behind_the_application(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        line(start("named", fill="behind")) + line(filled(700, ("a.so", 30.5), ("b.py", 4)))
+        + line(start(fill_why="leases are not to be had")) + line(killed("no room")) + line(filled(1, waits="many")),
+    )  # fmt: skip
+    where = f"{tmp_path}/starts.log"
+    assert found.filled == [
+        log.FilledLine(
+            f"{where}:2", timing_logs.TIME, 700, 2, 34.5, [log.Wait("a.so", 30.5), log.Wait("b.py", 4)], 10, 1000,
+            "/opt/unpackenv/env/abc",
+        )
+    ]  # fmt: skip
+    assert [(each.where, each.error.reason, each.error.what) for each in found.killed] == [
+        (f"{where}:4", "tree-unfilled", "no room")
+    ]
+    assert [each.fill_why for each in found.starts] == ["", "leases are not to be had"]
+    assert found.unclear == 1
+
+
 def test_phases_of_less_than_nothing(tmp_path: Path) -> None:
     """What is left of a phase when its parts are taken away is rounded."""
     (found,) = read(tmp_path, line(start(phases={"fork": -0.001, "unpack": 100.0}))).starts
@@ -154,11 +182,11 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-fields = st.sampled_from([*start(), *error(), *mark(), "other"])
+fields = st.sampled_from([*start(), *error(), *mark(), *filled(), *killed(), "other"])
 
 
 @given(
-    base=st.sampled_from([start(), error(), mark()]),
+    base=st.sampled_from([start(), error(), mark(), filled(9, ("a", 1)), killed()]),
     changes=st.dictionaries(fields, values, max_size=4),
     noise=st.binary(max_size=30),
     cut=st.integers(0, 1000),
@@ -173,7 +201,8 @@ def test_no_line_stops_the_reading(
     path = tmp_path_factory.getbasetemp() / "hostile.log"
     path.write_bytes(noise + line({**base, **changes}) + line(start()) + line(base)[:cut])
     found = log.read([str(path)])
-    counted = len(found.starts) + len(found.marks) + found.other + found.cut_off + found.unclear + found.later
+    read_lines = [*found.starts, *found.marks, *found.filled, *found.killed]
+    counted = len(read_lines) + found.other + found.cut_off + found.unclear + found.later
     assert counted == len(path.read_bytes().splitlines(keepends=True)) or b"\r" in noise
     assert any(each.milliseconds == 100 for each in found.starts)
     figures = summarize(found)

@@ -12,7 +12,7 @@ import pytest
 from helpers import timing_logs
 from helpers.browser import ask, look
 from helpers.processes import python, result_of
-from helpers.timing_logs import TIME, error, start
+from helpers.timing_logs import TIME, error, filled, killed, start
 from unpackenv.report.timings import comparison, log, page, summary, trace
 from unpackenv.report.timings.words import OUTCOMES, STEPS, UNPACK, phase_colours
 
@@ -61,6 +61,8 @@ class Elements(HTMLParser):
 def test_in_a_browser(tmp_path: Path, log_of_all: Path) -> None:
     """Nothing is wrong on the console, and what the pictures are made of can be seen."""
     path = tmp_path / "page.html"
+    behind = [start("named", 90), start("joined", 5), filled(900, ("a.so", 4)), killed()]
+    log_of_all.write_text(log_of_all.read_text() + timing_logs.write(tmp_path / "behind", behind).read_text())
     write(path, log_of_all, before=log_of_all, traced=trace_file(tmp_path / "trace.json"))
     seen = look(path, tmp_path)
     assert seen.console == []
@@ -143,8 +145,8 @@ def test_what_is_on_it(tmp_path: Path, log_of_all: Path) -> None:
     texts = Elements(content).texts
     for heading in (
         "How long starts took", "When they took that long", "What they spent it on", "The slowest starts",
-        "The slowest start, step by step", "The workers of one start", "Starts that failed", "Before and after",
-        "When the application was ready",
+        "The slowest start, step by step", "The workers of one start", "Before and after",
+        "Starts that failed, applications that were killed", "When the application was ready",
     ):  # fmt: skip
         assert heading in texts
     for axis in (
@@ -155,10 +157,28 @@ def test_what_is_on_it(tmp_path: Path, log_of_all: Path) -> None:
         "milliseconds since the beginning of the process",
     ):  # fmt: skip
         assert axis in texts
+    assert "Files that were filled behind the application" not in texts
     # Words for the mouse: a phase of a start, a step of a worker.
     assert any(text.startswith("lock: 12.0 ms of 560 ms. load what unpacks") for text in texts)
     assert "decode (frame 5): 1.5 ms, from 27.0 ms" in texts
     assert "another start, which held the lock: 1,990 ms (100%)" in texts
+
+
+def test_files_behind_the_application_are_on_it(tmp_path: Path) -> None:
+    records = [
+        start("named"),
+        filled(987, ("a/b.so", 90)),
+        start(fill_why="too few files may be open"),
+        killed("no room"),
+    ]
+    texts = Elements(write(tmp_path / "page.html", timing_logs.write(tmp_path / "log", records))).texts
+    for text in (
+        "Files that were filled behind the application", "987", "a/b.so", "90.0", "too few files may be open",
+        "tree-unfilled", "/opt/unpackenv/env/abc: no room",
+    ):  # fmt: skip
+        assert text in texts
+    only_before = timing_logs.write(tmp_path / "log", [start(fill_why="too few files may be open")])
+    assert "too few files may be open" in Elements(write(tmp_path / "page.html", only_before)).texts
 
 
 def test_the_same_log_makes_the_same_page(tmp_path: Path, log_of_all: Path) -> None:
@@ -199,6 +219,9 @@ def test_words_of_a_log_are_text_wherever_they_stand(tmp_path: Path) -> None:
         start(attack, 900, phases={attack: 900.0}, target=attack, workers_why=attack),
         error(attack, what=attack, where=attack, hint=attack),
         timing_logs.mark(attack),
+        filled(9, (attack, 8)),
+        killed(attack),
+        start(fill_why=attack),
     ]
     events = timing_logs.events()
     for event in events["traceEvents"]:  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import timing_logs
-from helpers.timing_logs import TIME, error, mark, start
+from helpers.timing_logs import TIME, error, filled, killed, mark, start
 from unpackenv.report.timings import log
 from unpackenv.report.timings.causes import waited_for
 from unpackenv.report.timings.summary import Distribution, Summary, nearest_rank, summarize
@@ -70,9 +70,35 @@ def test_outcomes_and_phases(tmp_path: Path) -> None:
     assert (reused.phases["lock"].count, reused.phases["check"].count) == (1, 2)
     assert failed.phases[UNTIL_FAILED.name].largest == 540_000
     assert [start.milliseconds for start in found.slowest] == [600_000, *range(109, 100, -1)]
-    assert [(each.reason, each.count, each.last.milliseconds) for each in found.failures] == [
-        ("no-space", 2, 60), ("lock-timeout", 1, 600_000),
+    assert [(each.reason, each.count, each.last.where.rpartition(":")[2]) for each in found.failures] == [
+        ("no-space", 2, "13"), ("lock-timeout", 1, "14"),
     ]  # fmt: skip
+
+
+def test_files_that_were_filled_behind_applications(tmp_path: Path) -> None:
+    """Of each file the longest wait counts, once a tree: several opens may have waited for it."""
+    found = summary_of(
+        tmp_path,
+        start("named"), filled(1000, ("a.so", 90), ("a.so", 80), ("b.py", 7)),
+        start("named"), filled(1400, ("b.py", 95)), start("named"), filled(1200),
+        start(fill_why="too few"), start(fill_why="too few"), start(fill_why="in place"),
+        start("named"), killed("no room"),
+    )  # fmt: skip
+    fills = found.filled
+    assert fills
+    assert fills.milliseconds == Distribution(3, 1200, 1400, 1400, 1400)
+    assert (fills.waits.p50, fills.waits.largest) == (1, 3)
+    assert (fills.waited_ms.p50, fills.waited_ms.largest) == (95, 177)
+    assert [(each.path, each.count, each.ms) for each in fills.longest] == [("b.py", 2, 95), ("a.so", 1, 90)]
+    assert [(each.why, each.count) for each in found.filled_before] == [("too few", 2), ("in place", 1)]
+    (failed,) = found.failures
+    assert (failed.reason, failed.count, failed.last.error and failed.last.error.what) == (
+        "tree-unfilled",
+        1,
+        "no room",
+    )
+    assert [group.outcome for group in found.groups] == ["unpacked", "named"]
+    assert summary_of(tmp_path, start()).filled is None
 
 
 def test_the_summary_says_from_when_to_when(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from helpers.documented import PROJECT
 from unpackenv.report.timings import comparison, words
 from unpackenv.start import report
 from unpackenv.start.bootstrap import Start
+from unpackenv.start.fill import joining
 from unpackenv.start.report import Clock, Report
 
 START = Path(unpackenv.__file__).parent / "start"
@@ -32,6 +34,13 @@ def named(method: str, attribute: str = "") -> Iterator[ast.expr]:
                 yield from branches(node.value)
 
 
+def returned(function: Callable[..., str]) -> Iterator[ast.expr]:
+    """Yield what a function returns, but for texts as they are."""
+    for node in ast.walk(ast.parse(inspect.getsource(function))):
+        if isinstance(node, ast.Return) and node.value:
+            yield from (each for each in branches(node.value) if not isinstance(each, ast.Constant))
+
+
 def branches(expression: ast.expr) -> Iterator[ast.expr]:
     """Yield the values that an expression may have."""
     if isinstance(expression, ast.IfExp):
@@ -46,7 +55,7 @@ def branches(expression: ast.expr) -> Iterator[ast.expr]:
     [
         (named(Clock.end_phase.__name__), report.PHASES, words.PHASES),
         (
-            chain(named(Report.__name__, "outcome"), named(Start.do_nothing.__name__)),
+            chain(named(Report.__name__, "outcome"), named(Start.do_nothing.__name__), returned(joining.join)),
             report.OUTCOMES,
             words.OUTCOMES,
         ),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from unpackenv.report import amount, counted, terminal
-from unpackenv.report.analyze import advice
+from unpackenv.report.analyze import advice, proposal
 from unpackenv.report.analyze.analyze import Analysis
 from unpackenv.report.analyze.contents import Package
 from unpackenv.report.terminal import Cell, Table
@@ -17,7 +18,7 @@ _MANY = 10  # containers, for the figures of a node with more than one
 
 def show(analysis: Analysis) -> None:
     """Write an analysis to stdout."""
-    parts = (_packages, _kinds, _needless, _duplicates, _measured)
+    parts = (_packages, _kinds, _needless, _duplicates, _measured, _proposal)
     tables = [table for part in parts for table in part(analysis)]
     terminal.show("\n".join(_head(analysis)), tables, "\n".join(_verdict(analysis)))
 
@@ -127,11 +128,35 @@ def _how_measured(analysis: Analysis) -> Iterator[str]:
         )
 
 
+def _proposal(analysis: Analysis) -> Iterator[Table]:
+    if not analysis.proposal:
+        return
+    rows, remarks = [], []
+    for step in analysis.proposal.steps:
+        name = f"and {step.option}" if step.option else "as it is"
+        worth_it = "" if step.worth_it else "not worth it"
+        rows.append((name, f"{step.files:,}", amount(step.archive), _seconds(step.start), worth_it))
+        remarks += step.remarks
+    note = f"Packed with --fast, sizes scaled to the usual level; the faster of {proposal.ROUNDS} unpacks."
+    columns = ("packed", "files", "archive", "unpack", "")
+    yield _table(
+        "What options of pack save, one on top of the other",
+        columns,
+        rows,
+        "\n".join([note, *remarks]),
+        text=("packed", ""),
+    )
+
+
 def _verdict(analysis: Analysis) -> Iterator[str]:
     estimate = " (an estimate: measure without --quick before you decide)" if analysis.measured.sample else ""
     yield f"verdict: {analysis.advice.verdict}{estimate}"
     for reason in analysis.advice.reasons:
         yield f"  - {reason}"
+    if analysis.proposal:
+        yield f"pack it with: {shlex.join(analysis.proposal.command)}"
+    elif analysis.subject.kind == "directory":
+        yield "with --propose, analyze also tries the options of pack, and says which are worth it"
 
 
 def _table(

@@ -1,7 +1,7 @@
 """`unpackenv analyze`: what is in an environment, what it costs plain and packed, and whether packing is worth it.
 
-subject -> contents -> measure -> advice, each in a module of its own; here is their order. `analysis_text` shows the
-result.
+subject -> contents -> measure -> advice -> proposal, each in a module of its own; here is their order.
+`analysis_text` shows the result.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 
 from unpackenv.pack import layout, links, progress, scan
 from unpackenv.pack.temporary import Directory, room
-from unpackenv.report.analyze import advice, contents, measure, scratch
+from unpackenv.report.analyze import advice, contents, measure, proposal, scratch
 from unpackenv.report.analyze.advice import Advice, Circumstances
 from unpackenv.report.analyze.contents import Duplicate, Kind, Needless, Package
 from unpackenv.report.analyze.measure import Measured
+from unpackenv.report.analyze.proposal import Proposal
 from unpackenv.report.analyze.subject import Subject, open_subject
 from unpackenv.start.machine import mounts
 
@@ -36,6 +37,8 @@ class Analysis:
     circumstances: Circumstances
     machine: dict[str, Any]
     """Facts about the machine that measured it."""
+    proposal: Proposal | None
+    """The command that packs it best, if that was asked for."""
 
 
 def analyze(
@@ -46,14 +49,17 @@ def analyze(
     exclude: Sequence[str] = (),
     follow: str = links.MODES[0],
     quick: bool = False,
+    propose: bool = False,
 ) -> Analysis:
     """Analyse the tree, archive or image at `path`, without the members that globs in `exclude` match.
 
-    `follow` is one of `links.MODES`, for a tree. With `quick`, compression is estimated from a sample.
-    Raises `UnpackenvError`.
+    `follow` is one of `links.MODES`, for a tree. With `quick`, compression is estimated from a sample. With
+    `propose`, the options of `pack` are tried. Raises `UnpackenvError`.
     """
-    with Directory() as work, Directory() as measuring:
+    with Directory() as work, Directory() as measuring, Directory() as trying:
         subject = open_subject(path, site, work.make())
+        if propose:
+            proposal.check(subject)
         source = subject.source
         # Links that lead out of an image or an archive have no target on this machine.
         mode = follow if subject.kind == "directory" else "keep"
@@ -62,10 +68,14 @@ def analyze(
         layout.check(source, tree)
         # An archive of all members says nothing about fewer: measure a new one.
         archive = "" if exclude else subject.archive
-        needed = measure.scratch_needed(tree)
+        size = measure.on_disk(tree.entries)
+        needed = measure.scratch_needed(size) + (proposal.scratch_needed(size) if propose else 0)
         place = scratch.choose(needed)
         with room(place.directory, f"measuring takes {needed / 1e6:.0f} MB"):
             measured = measure.measure(source, tree, archive, measuring.make(place.directory), quick=quick)
+            proposed = (
+                proposal.propose(subject, measured, exclude, mode, trying.make(place.directory)) if propose else None
+            )
         with progress.bar("look for needless files", 2) as show:
             needless = contents.needless(source, tree)
             show(1)
@@ -81,6 +91,7 @@ def analyze(
             advice=advice.advise(measured, circumstances),
             circumstances=circumstances,
             machine=_machine(place),
+            proposal=proposed,
         )
 
 
@@ -121,4 +132,5 @@ def fields(analysis: Analysis) -> dict[str, Any]:
         },
         "circumstances": asdict(analysis.circumstances),
         "advice": asdict(analysis.advice),
+        "proposal": asdict(analysis.proposal) if analysis.proposal else None,
     }

@@ -24,7 +24,7 @@ _NATIVE, _METADATA, _DATA = "shared objects and programs", "metadata of packages
 
 _TRY_IT = "a few packages import theirs (django.test): try the application afterwards"
 NEEDLESS = (
-    ("tests", ("tests", "test"), _TRY_IT),
+    ("tests", scan.TESTS, _TRY_IT),
     (
         "headers, sources of extension modules",
         ("*.h", "*.hh", "*.hpp", "*.hxx", "*.cuh", "*.pxd", "*.pxi", "*.pyx", "*.c", "*.cc", "*.cpp", "*.f90"),

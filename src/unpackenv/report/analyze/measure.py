@@ -30,8 +30,8 @@ from unpackenv.pack import progress, runtime, scan
 from unpackenv.pack.entries import Entry, Tree
 from unpackenv.pack.source import PackSource, as_is
 from unpackenv.start.bootstrap import Unpack
-from unpackenv.start.output import Log
 from unpackenv.start.report import Report
+from unpackenv.start.settings import Log
 from unpackenv.start.unpack import preflight
 
 _GZIP_WINDOW = 31
@@ -132,9 +132,9 @@ def measure(source: PackSource, tree: Tree, archive: str, scratch: str, *, quick
     )
 
 
-def scratch_needed(tree: Tree) -> int:
-    """Return the bytes that measuring takes on the disk: layer and archive, and the trees unpacked from both."""
-    return on_disk(tree.entries) * (_RUNS + 2)
+def scratch_needed(size: int) -> int:
+    """Return the bytes on the disk that measuring takes, for a tree of `size`: layers, archive, unpacked trees."""
+    return size * (_RUNS + 2)
 
 
 def on_disk(entries: Iterable[Entry]) -> int:

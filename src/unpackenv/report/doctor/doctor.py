@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import unpackenv
 from unpackenv.archive import codecs, interpreter, trailer
 from unpackenv.archive.codecs import zstd_extension, zstd_stdlib
-from unpackenv.archive.facts import first
+from unpackenv.archive.facts import first, is_environment
 from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch, UnpackenvError
 from unpackenv.report import amount, counted
 from unpackenv.report.doctor import files as doctor_files
@@ -30,7 +30,7 @@ from unpackenv.report.doctor import python as doctor_python
 from unpackenv.report.doctor import tree as doctor_tree
 from unpackenv.report.doctor.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
 from unpackenv.start import locations
-from unpackenv.start.cold import job
+from unpackenv.start.cold import job, remote
 from unpackenv.start.machine import mounts
 from unpackenv.start.python import hook_file
 from unpackenv.start.settings import PREFIX, VARIABLES, Settings, is_off, nearest_variable
@@ -137,7 +137,7 @@ def _start(settings: Settings, findings: list[Finding]) -> str:
     except ArchiveNotFound as error:
         return _without_archive(settings, error, findings)
     try:
-        identity = trailer.identify(path)
+        identity = remote.identify(settings) if settings.is_remote else trailer.identify(path)
     except UnpackenvError as error:
         findings.append(of_error("archive", error))
         return "would fail"
@@ -157,14 +157,14 @@ def _start(settings: Settings, findings: list[Finding]) -> str:
         place_findings, target = doctor_places.examine(candidates, source.check if source else None, settings, use)
         reasons = {finding.reason for finding in findings if finding.level == PROBLEM}
         place_findings = [finding for finding in place_findings if not finding.reason or finding.reason not in reasons]
-        if isinstance(source, NativeSource) and first(identity.facts, "kind") == "venv" and (tree or target):
+        if isinstance(source, NativeSource) and is_environment(identity.facts) and (tree or target):
             tree_findings += doctor_python.environment(source.archive, tree or target, settings.relocate)
         if tree:  # then nothing has to be read or written
             findings[:] = [replace(one, level=WARNING) if one.level == PROBLEM else one for one in findings]
             findings += [*tree_findings, *(finding for finding in place_findings if finding.level != PROBLEM)]
             return f"{_TAKES}{tree}"
         findings += [*tree_findings, *place_findings]
-        findings += _reading(identity)
+        findings += () if settings.is_remote else _reading(identity)
         findings += _workers(source) if source else ()
     finally:
         if source:

@@ -1,7 +1,8 @@
 """Whether a start would find a tree, and whether all files of that tree are there.
 
-A start trusts the stamp. Here each file is looked for, with the name and the size that the archive lists. Without such
-an archive the files are counted, as a start does after the machine restarted. No file is read.
+The doctor neither joins a tree that is being filled nor waits for it. A start trusts the stamp. Here each file is
+looked for, with the name and the size that the archive lists. Without such an archive the files are counted, as a start
+does after the machine restarted. No file is read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from unpackenv.start import published, stamp
 from unpackenv.start.locations import TargetCandidate
 from unpackenv.start.python import relocation
 from unpackenv.start.report import Report
-from unpackenv.start.settings import Settings
+from unpackenv.start.settings import BEFORE, Settings
 from unpackenv.start.tree import reboot_check
 
 
@@ -33,17 +34,29 @@ def examine(
     `archive` is the path of the archive that lists their files, if there is one. If the machine restarted since a tree
     was unpacked, its files are counted and its stamp is renewed, as by a start.
     """
-    doubtful = [place.path for place in candidates if _is_doubtful(place.path)]
-    try:
-        report = published.find_tree(candidates, key, settings)
-    except UnpackenvError as error:
-        return [of_error("tree", error)], None
+    report = None
+    for place in candidates:
+        is_filling, is_doubtful = stamp.state_of(place.path) == stamp.FILLING, _is_doubtful(place.path)
+        try:
+            report = published.find_tree([place], key, settings, is_own=is_filling)
+        except UnpackenvError as error:
+            return [of_error("tree", error)], None
+        if report:
+            break
     if not report:
         return list(_unusable_trees(candidates)), None
     findings = [_files_of(report, archive)]
-    if report.target in doubtful:
+    if is_filling:
+        findings.append(_filling(report.target, settings))
+    elif is_doubtful:
         findings.append(_after_restart(report.target))
     return findings, report
+
+
+def _filling(tree: str, settings: Settings) -> Finding:
+    does = "waits until it is whole" if settings.fill == BEFORE else "joins it"
+    text = f"{tree}: its files are being filled behind an application; a start {does}, and each open waits for its file"
+    return Finding("tree", NOTE, text, facts={"path": tree, "state": stamp.FILLING})
 
 
 def _is_doubtful(tree: str) -> bool:
@@ -128,4 +141,10 @@ def _unusable_trees(candidates: list[TargetCandidate]) -> Iterator[Finding]:
         if stamped:
             os.close(stamped[1])
             text = f"{place.path}: has a tree of another archive, or one that cannot be used"
-            yield Finding("tree", NOTE, text)
+            if stamp.state_of(place.path) == stamp.UNFINISHED:
+                text = f"{place.path}: the processes that filled its files have ended before the end"
+                text += "; a start with fill=behind or on-demand goes on with it, another one unpacks it again"
+            yield Finding("tree", NOTE, text, facts={"path": place.path, "state": stamp.state_of(place.path)})
+        elif stamp.state_of(place.path) == stamp.UNFINISHED:
+            text = f"{place.path}: is unfinished; a start unpacks it again"
+            yield Finding("tree", NOTE, text, facts={"path": place.path, "state": stamp.UNFINISHED})

@@ -9,7 +9,7 @@ from typing import Any
 
 from unpackenv.report.timings.causes import waited_for
 from unpackenv.report.timings.comparison import Change
-from unpackenv.report.timings.log import StartLine
+from unpackenv.report.timings.log import KilledLine, StartLine
 from unpackenv.report.timings.summary import Summary
 from unpackenv.report.timings.trace import Timeline
 
@@ -37,6 +37,9 @@ def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Ti
         "failures": [
             {"reason": group.reason, "count": group.count, "last": _failure(group.last)} for group in summary.failures
         ],
+        "killed": len(log.killed),
+        "filled": asdict(summary.filled) if summary.filled else None,
+        "filled_before": [asdict(each) for each in summary.filled_before],
         "marks": [asdict(each) for each in summary.readiness],
         "imports": [asdict(each) for each in summary.imports],
     }  # fmt: skip
@@ -47,7 +50,7 @@ def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Ti
     return json.dumps(figures, indent=2)
 
 
-def _failure(start: StartLine) -> dict[str, Any]:
+def _failure(start: StartLine | KilledLine) -> dict[str, Any]:
     assert start.error is not None
     return {**asdict(start.error), "time": start.time, "line": start.where}
 

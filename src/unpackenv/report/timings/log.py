@@ -39,8 +39,9 @@ class Error:
 class StartLine:
     """One start. Durations are in milliseconds, `time` is in seconds since 1970; None is unknown.
 
-    `phases` are in their order; if the start did not fail, their sum is `milliseconds`. `process_ms` is the time
-    from the start of the process to the end of the bootstrap. `where` names file and line of the log.
+    `fill_why` says why files were filled before the application although they were to be filled behind it, "" for all
+    other starts. `phases` are in their order; if the start did not fail, their sum is `milliseconds`. `process_ms` is
+    the time from the start of the process to the end of the bootstrap. `where` names file and line of the log.
     """
 
     where: str
@@ -57,6 +58,7 @@ class StartLine:
     files: int
     size: int
     target: str
+    fill_why: str
     error: Error | None
 
     @property
@@ -64,6 +66,41 @@ class StartLine:
         """The phases; for a start that failed, also the rest of its time."""
         rest = self.milliseconds - sum(self.phases.values())
         return {**self.phases, words.UNTIL_FAILED.name: rest} if self.error and rest > 0 else self.phases
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One open of a file that waited until the file was filled: its path in the tree, and milliseconds."""
+
+    path: str
+    ms: float
+
+
+@dataclass(frozen=True)
+class FilledLine:
+    """A tree that was filled behind its application: milliseconds until that, and the opens that waited.
+
+    `waits` is their number, `waited_ms` how long they waited together; `longest` are those that waited longest.
+    """
+
+    where: str
+    time: float | None
+    milliseconds: float
+    waits: int
+    waited_ms: float
+    longest: list[Wait]
+    files: int
+    size: int
+    target: str
+
+
+@dataclass(frozen=True)
+class KilledLine:
+    """An application that was killed, since its tree could not be filled."""
+
+    where: str
+    time: float | None
+    error: Error
 
 
 @dataclass(frozen=True)
@@ -91,15 +128,18 @@ class Mark:
 
 @dataclass
 class TimingLog:
-    """The starts and marks of the logs, and the numbers of lines that were left out.
+    """The starts and marks of the logs, what came of trees that were filled behind their applications, and the numbers
+    of lines that were left out.
 
     `other` lines have no record; `text_lines` of them are starts logged as text. Records that are `cut_off` lack their
-    end, `unclear` ones hold impossible values, `later` ones are of a later version.
+    end, `unclear` ones hold impossible values, `later` ones are of a later version, or of a kind that it has added.
     """
 
     names: list[str] = field(default_factory=list)
     starts: list[StartLine] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    filled: list[FilledLine] = field(default_factory=list)
+    killed: list[KilledLine] = field(default_factory=list)
     other: int = 0
     text_lines: int = 0
     cut_off: int = 0
@@ -156,18 +196,23 @@ def _add(log: TimingLog, record: dict[str, Any], where: str, latest: dict[tuple[
     kind, process = record["unpackenv"], (_text(record, "host"), _number_or_none(record, "pid"))
     if record["schema"] != _SCHEMA:
         log.later += 1
-    elif kind == "mark":
-        log.marks.append(_mark(record, latest.get(process)))
-    else:
+    elif kind in ("start", "error"):
         start = _start(record, where)
         log.starts.append(start)
         latest[process] = start
+    elif kind == "mark":
+        log.marks.append(_mark(record, latest.get(process)))
+    elif kind == "filled":
+        log.filled.append(_filled(record, where))
+    elif kind == "killed":
+        log.killed.append(KilledLine(where, _time(record), _error(record)))
+    elif isinstance(kind, str):
+        log.later += 1
+    else:
+        raise TypeError("kind")
 
 
 def _start(record: Mapping[str, Any], where: str) -> StartLine:
-    error = None
-    if record["unpackenv"] == "error":
-        error = Error(*(_text(record, name) for name in ("reason", "what", "where", "hint")))
     return StartLine(
         where=where,
         outcome=_printable(record["outcome"]),
@@ -184,7 +229,26 @@ def _start(record: Mapping[str, Any], where: str) -> StartLine:
         files=int(_number(record.get("files") or 0)),
         size=int(_number(record.get("size") or 0)),
         target=_text(record, "target"),
-        error=error,
+        fill_why=_text(record, "fill_why"),
+        error=_error(record) if record["unpackenv"] == "error" else None,
+    )
+
+
+def _error(record: Mapping[str, Any]) -> Error:
+    return Error(*(_text(record, name) for name in ("reason", "what", "where", "hint")))
+
+
+def _filled(record: Mapping[str, Any], where: str) -> FilledLine:
+    return FilledLine(
+        where=where,
+        time=_time(record),
+        milliseconds=_number(record["milliseconds"]),
+        waits=int(_number(record["waits"])),
+        waited_ms=_number(record["waited_ms"]),
+        longest=[Wait(_printable(each["path"]), _number(each["ms"])) for each in record.get("longest") or ()],
+        files=int(_number(record.get("files") or 0)),
+        size=int(_number(record.get("size") or 0)),
+        target=_text(record, "target"),
     )
 
 

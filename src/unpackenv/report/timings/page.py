@@ -50,6 +50,9 @@ def _content(summary: Summary, changes: Sequence[Change] | None, trace: Timeline
         "phases": tables.phases(summary),
         "slowest": tables.slowest(summary),
         "failures": tables.failures(summary),
+        "filled": tables.filled(summary),
+        "slowest_files": tables.slowest_files(summary),
+        "filled_before": tables.filled_before(summary),
         "readiness": tables.readiness(summary),
         "imports": tables.imports(summary),
         "comparison": tables.comparison(changes) if changes is not None else None,
@@ -72,6 +75,7 @@ def _facts(start: StartLine) -> str:
         f"{counted(start.workers, 'worker')} (decided by {start.workers_why})" if start.workers else "",
         f"{start.cpu_ms:,.0f} ms of CPU time" if start.cpu_ms is not None else "",
         f"throttled for {start.throttled_ms:,.0f} ms" if start.throttled_ms else "",
+        f"filled before the start, and not behind: {start.fill_why}" if start.fill_why else "",
         f"target {start.target}" if start.target else "",
     ]
     return "; ".join(fact for fact in facts if fact)

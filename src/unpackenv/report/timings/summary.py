@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TypeVar
 
-from unpackenv.report.timings.log import Import, Mark, StartLine, TimingLog
+from unpackenv.report.timings.log import FilledLine, Import, KilledLine, Mark, StartLine, TimingLog
 from unpackenv.report.timings.words import OUTCOMES
 
 PERCENTILES = (50, 90, 99)
@@ -85,11 +85,44 @@ class Group:
 
 @dataclass(frozen=True)
 class Failures:
-    """The number of starts that failed for one reason, and the last of them, whose error is shown."""
+    """The number of starts that failed for one reason, and the last of them, whose error is shown.
+
+    An application that was killed since its tree could not be filled counts as a start that failed.
+    """
 
     reason: str
     count: int
-    last: StartLine
+    last: StartLine | KilledLine
+
+
+@dataclass(frozen=True)
+class SlowFile:
+    """A file for which opens waited longest: in how many trees, and the milliseconds of the longest wait."""
+
+    path: str
+    count: int
+    ms: float
+
+
+@dataclass(frozen=True)
+class Fills:
+    """The trees that were filled behind their applications.
+
+    Of each: milliseconds until it was filled, how many opens waited, and how many milliseconds they waited together.
+    """
+
+    milliseconds: Distribution
+    waits: Distribution
+    waited_ms: Distribution
+    longest: list[SlowFile]
+
+
+@dataclass(frozen=True)
+class FilledBefore:
+    """A reason why files were filled before the application although they were to be filled behind it."""
+
+    why: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -118,12 +151,17 @@ class SlowImport:
 
 @dataclass(frozen=True)
 class Summary:
-    """All figures of a log. `first` and `last` are seconds since 1970, None if the log has no times."""
+    """All figures of a log. `first` and `last` are seconds since 1970, None if the log has no times.
+
+    `filled` is None if no tree was filled behind its application.
+    """
 
     log: TimingLog
     groups: list[Group]
     slowest: list[StartLine]
     failures: list[Failures]
+    filled: Fills | None
+    filled_before: list[FilledBefore]
     readiness: list[Readiness]
     imports: list[SlowImport]
     first: float | None
@@ -137,7 +175,9 @@ def summarize(log: TimingLog) -> Summary:
         log,
         groups=_groups(log.starts),
         slowest=sorted(log.starts, key=attrgetter("milliseconds"), reverse=True)[:_TOP],
-        failures=_failures(log.starts),
+        failures=_failures(log),
+        filled=_filled(log.filled),
+        filled_before=_filled_before(log.starts),
         readiness=_readiness(log.marks),
         imports=_imports(log.marks),
         first=min(times, default=None),
@@ -152,13 +192,41 @@ def _groups(starts: list[StartLine]) -> list[Group]:
     return [Group(outcome, members) for outcome, members in by_outcome.items() if members]
 
 
-def _failures(starts: list[StartLine]) -> list[Failures]:
-    by_reason: dict[str, list[StartLine]] = {}
-    for start in starts:
-        if start.error:
-            by_reason.setdefault(start.error.reason, []).append(start)
+def _failures(log: TimingLog) -> list[Failures]:
+    by_reason: dict[str, list[StartLine | KilledLine]] = {}
+    lines: list[StartLine | KilledLine] = [*log.starts, *log.killed]
+    for line in lines:
+        if line.error:
+            by_reason.setdefault(line.error.reason, []).append(line)
     groups = [Failures(reason, len(failed), failed[-1]) for reason, failed in by_reason.items()]
     return sorted(groups, key=lambda group: -group.count)
+
+
+def _filled(lines: list[FilledLine]) -> Fills | None:
+    if not lines:
+        return None
+    by_path: dict[str, list[float]] = {}
+    for line in lines:
+        slowest: dict[str, float] = {}
+        for wait in line.longest:
+            slowest[wait.path] = max(wait.ms, slowest.get(wait.path, 0.0))
+        for path, ms in slowest.items():
+            by_path.setdefault(path, []).append(ms)
+    files = [SlowFile(path, len(waits), max(waits)) for path, waits in by_path.items()]
+    return Fills(
+        milliseconds=Distribution.of(line.milliseconds for line in lines),
+        waits=Distribution.of(line.waits for line in lines),
+        waited_ms=Distribution.of(line.waited_ms for line in lines),
+        longest=sorted(files, key=lambda each: -each.ms)[:_TOP],
+    )
+
+
+def _filled_before(starts: list[StartLine]) -> list[FilledBefore]:
+    counts: dict[str, int] = {}
+    for start in starts:
+        if start.fill_why:
+            counts[start.fill_why] = counts.get(start.fill_why, 0) + 1
+    return sorted((FilledBefore(why, count) for why, count in counts.items()), key=lambda each: -each.count)
 
 
 def _readiness(marks: list[Mark]) -> list[Readiness]:

@@ -26,6 +26,9 @@ def headline(summary: Summary) -> str:
     counts = ", ".join(f"{len(group.starts):,} {outcome_label(group.outcome)}" for group in summary.groups)
     log = summary.log
     text = f"{counted(len(log.starts), 'start')}{_span(summary)}: {counts}."
+    if log.killed:
+        were = "application was" if len(log.killed) == 1 else "applications were"
+        text += f" {len(log.killed):,} {were} killed, since files could not be filled."
     left_out = {"are not of unpackenv": log.other, "are cut off": log.cut_off, "cannot be understood": log.unclear,
                 "are of a later version": log.later}  # fmt: skip
     reasons = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
@@ -59,6 +62,9 @@ def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace:
         phases(summary),
         slowest(summary),
         failures(summary),
+        filled(summary),
+        slowest_files(summary),
+        filled_before(summary),
         readiness(summary),
         imports(summary),
     ]
@@ -121,7 +127,52 @@ def failures(summary: Summary) -> Table:
         error = each.last.error
         assert error is not None
         rows.append((each.reason, f"{each.count:,}", f"{error.where}: {error.what}".strip(": "), error.hint))
-    return Table("Starts that failed", ("reason", "starts", "the last one", "what to do"), rows, numbers=_FIGURES)
+    return Table(
+        "Starts that failed, applications that were killed",
+        ("reason", "starts", "the last one", "what to do"),
+        rows,
+        numbers=_FIGURES,
+    )
+
+
+def filled(summary: Summary) -> Table:
+    """Return how long it took to fill trees behind their applications, and how many opens waited."""
+    spreads = summary.filled
+    rows: list[Sequence[Cell]] = []
+    shown: tuple[int, ...] = ()
+    if spreads:
+        shown = _shown([spreads.milliseconds])
+        for name, spread, show in (
+            ("until all files were filled, ms", spreads.milliseconds, milliseconds),
+            ("opens that waited", spreads.waits, _whole),
+            ("how long these waited together, ms", spreads.waited_ms, milliseconds),
+        ):
+            values = [show(value) for percent, value in spread.telling().items() if percent in shown]
+            rows.append((name, f"{spread.count:,}", *values, show(spread.largest)))
+    columns = ("what", "trees", *_names(shown), "largest")
+    note = (
+        "Behind the application: from the first name of a file to the last content. The kernel makes whoever opens a "
+        "file wait until that file is filled; opens that wait at the same time count each."
+    )
+    return Table("Trees that were filled behind the application", columns, rows, note, frozenset(columns[1:]))
+
+
+def slowest_files(summary: Summary) -> Table:
+    """Return the files for which applications waited longest."""
+    files = summary.filled.longest if summary.filled else []
+    rows = [(each.path, f"{each.count:,}", milliseconds(each.ms)) for each in files]
+    columns = ("file", "trees", "longest wait, ms")
+    return Table("Files for which applications waited longest", columns, rows, numbers=frozenset(columns[1:]))
+
+
+def filled_before(summary: Summary) -> Table:
+    """Return why files were filled before applications although they were to be filled behind them."""
+    rows = [(each.why, f"{each.count:,}") for each in summary.filled_before]
+    return Table("Why files were filled before the start, and not behind", ("why", "starts"), rows, numbers=_FIGURES)
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"
 
 
 def readiness(summary: Summary) -> Table:

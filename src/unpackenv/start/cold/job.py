@@ -5,22 +5,25 @@ from __future__ import annotations
 import gc
 import sys
 
-from unpackenv.archive.facts import first
+from unpackenv.archive.facts import first, is_environment
 from unpackenv.archive.trailer import Identity
 from unpackenv.errors import UnpackFailed
+from unpackenv.start import stamp
 from unpackenv.start.cold import notice
 from unpackenv.start.machine import child, limits, usage, workers
-from unpackenv.start.report import OPEN, PUBLISH, UNPACK, Attempt, Clock
-from unpackenv.start.settings import Settings
+from unpackenv.start.report import NAMES, OPEN, PUBLISH, UNPACK, Attempt, Clock
+from unpackenv.start.settings import BEFORE, FILLS, Log, Settings
 from unpackenv.start.tree import reboot_check
-from unpackenv.start.tree.staging import Staging
+from unpackenv.start.tree.staging import InPlace, Left, Staging
 from unpackenv.start.tree.writer import TreeWriter, target_error
+from unpackenv.start.unpack.source import Observer
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from unpackenv.start.fill.names_first import Fill
     from unpackenv.start.unpack.source import Source
     from unpackenv.start.unpack.trace import Trace
 
@@ -31,7 +34,7 @@ def unpack(staging: Staging, settings: Settings, identity: Identity, attempt: At
     Returns the workers, the milliseconds of each phase, what the child has used, and warnings.
     """
     trace = _trace_to(settings.trace) if settings.trace else None
-    job = _Job(staging, settings, identity, trace)
+    job = Job(staging, settings, identity, trace, attempt.log)
     try:
         return _run(job, attempt)
     except OSError as error:
@@ -59,7 +62,7 @@ def _trace_to(path: str) -> Trace:
     return Trace(path)
 
 
-def _run(job: _Job, attempt: Attempt) -> dict[str, Any]:
+def _run(job: Job, attempt: Attempt) -> dict[str, Any]:
     """Run the job in a child, or in this process if a fork is not safe, or refused."""
     with_notice = notice.is_wanted(attempt)
     text, delay = notice.unpacking(job.identity, job.staging.target), notice.AFTER_MS - attempt.milliseconds
@@ -69,14 +72,15 @@ def _run(job: _Job, attempt: Attempt) -> dict[str, Any]:
 
     if child.is_single_threaded():
         try:
-            return child.run(work)
+            return child.run(work, job.fill if job.fills_behind and not job.why_not else None)
         except child.ForkRefused as refused:
             attempt.warnings.append(f"no process could be started ({refused}): this one unpacked by itself")
     job.isolated = False
+    job.why_not = job.why_not or "the application has several threads, or may start no process"
     return work()
 
 
-class _Job:
+class Job:
     """The work of one cold start, as it runs in the child."""
 
     def __init__(
@@ -85,6 +89,7 @@ class _Job:
         settings: Settings,
         identity: Identity,
         trace: Trace | None,
+        log: Log,
     ) -> None:
         self.staging = staging
         self.settings = settings
@@ -92,10 +97,26 @@ class _Job:
         self.isolated = True
         """Whether it runs in a process of its own."""
         self.trace = trace
+        self._pid = os.getpid()
+        self._log = log
+        self._inherited: list[int] = []
+        self._fill_when = fill_of(settings, identity)
+        self.fills_behind = self._fill_when != BEFORE
+        """Whether files are to be filled behind the application."""
+        self.why_not = self._why_not_behind() if self.fills_behind else ""
+        """Why they are not."""
+        self._fill: Fill | None = None
+
+    def fill(self) -> None:
+        """Fill the files of a tree that the application uses already."""
+        if self._fill:
+            self._fill.run()
 
     def run(self) -> dict[str, Any]:
         """Unpack and publish; return the workers, the milliseconds of each phase, and what the child has used."""
         clock = Clock()
+        if self.fills_behind:
+            self._inherited = child.open_descriptors()
         umask, effective = self._prepare_process()
         imported_before = set(sys.modules)
         try:
@@ -115,6 +136,8 @@ class _Job:
             "phases": clock.phases,
             "isolated": self.isolated,
             "used": used,
+            "fill": self._fill_when if self._fill else BEFORE,
+            "fill_why": self.why_not,
         }
 
     def _prepare_process(self) -> tuple[int, int]:
@@ -125,6 +148,16 @@ class _Job:
         umask = _read_umask()
         return umask, umask
 
+    def _why_not_behind(self) -> str:
+        """Return why files cannot be filled behind the application, as far as that is known by now."""
+        reasons = {
+            "the target is filled in place": isinstance(self.staging, InPlace),
+            "the tree is to be synced first": self.settings.sync,
+            "workers are to be threads": not self._processes,
+            "scripts are to be rewritten": self.settings.relocate,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
     @property
     def _processes(self) -> bool:
         has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -133,8 +166,9 @@ class _Job:
         )
 
     def _unpack(self, clock: Clock, umask: int, root_mode: int) -> tuple[int, str, list[str]]:
-        settings, staging = self.settings, self.staging
-        with open_source(self.identity, settings) as source:
+        settings = self.settings
+        source = open_source(self.identity, settings)
+        try:
             clock.end_phase(OPEN)
             if source.key != self.identity.key:
                 raise UnpackFailed(
@@ -142,35 +176,95 @@ class _Job:
                     where=self.identity.path,
                     hint="Start again",
                 )
-            staging.discard()  # what a killed start left takes space
-            source.check(os.path.dirname(staging.lock), staging.space_freed_first())
-            fd = staging.open()
+            if self.fills_behind and not self.why_not and stamp.is_left(self.staging.target, self.identity.key):
+                self.staging = Left(self.staging)
+            fd, writer = self._open(source, umask)
             try:
-                writer = staging.writer(fd, umask)
-                source.unpack(writer, self._processes, self.trace)
-                if source.workers_why == limits.PROCESSES:
-                    source.warnings.append(workers.why_fewer(self._processes))
-                clock.end_phase(UNPACK)
+                self._write(source, writer, clock)
                 facts = {"key": [self.identity.key], **source.stamp_facts()}
-                if first(self.identity.facts, "kind") == "venv":
+                if is_environment(self.identity.facts):
                     source.warnings += self._settle(writer, facts)
                 facts["plain"] = [path for path in facts["import"] if not _shadows_standard_library(fd, path)]
-                staging.publish(fd, {**facts, **reboot_check.facts(fd, settings.sync)}, root_mode)
+                facts.update(reboot_check.facts(fd, settings.sync))
+                if self._fill:
+                    facts[stamp.FILL] = [stamp.ON_DEMAND if self._fill.is_on_demand else stamp.BEHIND]
+                    self._fill.expect_readers()
+                self.staging.publish(fd, facts, root_mode)
+                if self._fill:
+                    self._fill.application_starts()
                 clock.end_phase(PUBLISH)
+            except BaseException:
+                if self._fill:
+                    self._fill.give_up()
+                raise
             finally:
                 os.close(fd)
             return source.workers, source.workers_why, source.warnings
+        finally:
+            if not self._fill:
+                source.close()
+
+    def _open(self, source: Source, umask: int) -> tuple[int, TreeWriter]:
+        """Open the directory to write in; make all names there if files are to be filled behind the application."""
+        staging = self.staging
+        staging.discard()  # what a killed start left takes space
+        source.check(os.path.dirname(staging.lock), staging.space_freed_first())
+        fd = staging.open()
+        writer = staging.writer(fd, umask)
+        if self.fills_behind and not self.why_not:
+            from unpackenv.start.fill import names_first
+            from unpackenv.start.fill.family import Application
+            from unpackenv.start.fill.names import Refused
+
+            if self.trace:
+                self.trace.keep_open()
+            application = Application(
+                self._pid,
+                self._log,
+                self._inherited,
+                self._fill_when,
+                self.settings.record,
+                self.trace or Observer(),
+            )
+            try:
+                self._fill = names_first.names_first(source, writer, staging, fd, application)
+            except Refused as refused:
+                os.close(fd)
+                if isinstance(staging, Left):
+                    self.staging = staging.anew
+                    return self._open(source, umask)
+                self.why_not = str(refused)
+                fd = staging.open()  # empty again
+                writer = staging.writer(fd, umask)
+        return fd, writer
+
+    def _write(self, source: Source, writer: TreeWriter, clock: Clock) -> None:
+        """Write the tree, if not all of its names are there by now."""
+        if self._fill:
+            clock.end_phase(NAMES)
+            return
+        source.unpack(writer, self._processes, self.trace or Observer())
+        if source.workers_why == limits.PROCESSES:
+            source.warnings.append(workers.why_fewer(self._processes))
+        clock.end_phase(UNPACK)
 
     def _settle(self, writer: TreeWriter, facts: dict[str, list[str]]) -> list[str]:
-        """Rewrite or check the scripts of a virtual environment; add facts for its stamp, and return warnings."""
-        from unpackenv.start.python import relocation
+        """Rewrite or check the scripts of an environment; add facts for its stamp, and return warnings."""
+        from unpackenv.start.python import conda_unpack, relocation
 
-        packed, settings = self.identity.facts, self.settings
-        stamped, warnings, files, size = relocation.settle(writer, self.staging.target, packed, settings.relocate)
+        packed, settings, target = self.identity.facts, self.settings, self.staging.target
+        grown = conda_unpack.run(writer.root_fd, target) if settings.relocate else 0
+        stamped, warnings, files, size = relocation.settle(writer, target, packed, settings.relocate)
         facts.update(stamped)
-        for key, more in (("files", files), ("unpacked-size", size)):
+        for key, more in (("files", files), ("unpacked-size", size + grown)):
             facts[key] = [str(int(facts[key][0]) + more)]
         return warnings
+
+
+def fill_of(settings: Settings, identity: Identity) -> str:
+    """Return when files are to be filled: as the settings say, else as the archive recorded."""
+    recorded = first(identity.facts, "fill")
+    return recorded if recorded in FILLS and not settings.fill_is_named else settings.fill
 
 
 def open_source(identity: Identity, settings: Settings) -> Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import _signal
 
 from unpackenv.start.machine import workers
-from unpackenv.start.output import write_line
+from unpackenv.start.process import write_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from unpackenv.archive.facts import first
+from unpackenv.archive.facts import is_environment
 from unpackenv.archive.trailer import Identity
 from unpackenv.errors import (
     NoSpace,
@@ -22,8 +22,8 @@ from unpackenv.start.locations import TargetCandidate
 from unpackenv.start.machine import child
 from unpackenv.start.machine.usage import Usage
 from unpackenv.start.python import bytecode
-from unpackenv.start.report import FORK, LOCK, PUBLISH, REUSED, UNPACKED, WAITED, Attempt, Report
-from unpackenv.start.settings import Settings
+from unpackenv.start.report import FORK, JOINED, LOCK, NAMED, PUBLISH, REUSED, UNPACKED, WAITED, Attempt, Report
+from unpackenv.start.settings import BEFORE, Settings
 from unpackenv.start.tree import lock
 from unpackenv.start.tree.staging import Sibling, Staging, choose_staging
 from unpackenv.start.tree.writer import target_error
@@ -36,7 +36,7 @@ NEXT_PLACE = (TargetNotWritable, TargetUntrusted, TargetNoExec, TargetInMemory, 
 def unpack(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
     """Unpack the archive `identity` at the first of the candidates of `attempt` that can be used."""
     attempt.usage = attempt.usage or Usage()
-    if settings.command and first(identity.facts, "kind") != "venv":
+    if settings.command and not is_environment(identity.facts):
         settings.command.interpreter("")  # once, and not again in the child
     return child.with_stop_signals(lambda: _unpack_somewhere(settings, identity, attempt))
 
@@ -62,20 +62,27 @@ def _unpack_somewhere(settings: Settings, identity: Identity, attempt: Attempt) 
 def _unpack_at(candidate: TargetCandidate, settings: Settings, identity: Identity, attempt: Attempt) -> Report:
     lock_fd, waited, in_place = _prepare(candidate, settings, attempt)
     try:
-        attempt.end_phase(LOCK)
+        began = time.perf_counter()
         report = published.find_tree([candidate], identity.key, settings)
+        if report and report.outcome == WAITED:  # until another start had filled it
+            attempt.lock_wait_ms += (time.perf_counter() - began) * 1e3
+        attempt.end_phase(LOCK)
         if report:  # another start has published it meanwhile
-            report.outcome = WAITED if waited else REUSED
+            if report.outcome not in (JOINED, WAITED):
+                report.outcome = WAITED if waited else REUSED
             return report
         result = job.unpack(_staging(candidate, in_place), settings, identity, attempt)
-        report = published.find_tree([candidate], identity.key, settings)
+        report = published.find_tree([candidate], identity.key, settings, is_own=True)
         if report is None:
             raise UnpackFailed("disappeared as soon as it was complete", where=candidate.path)
     finally:
         os.close(lock_fd)
-    report.outcome = UNPACKED
+    report.outcome = UNPACKED if result["fill"] == BEFORE else NAMED
     doubts = [] if candidate.is_default else checks.doubts(candidate.path)
-    report.warnings = [*doubts, *result["warnings"], *bytecode.warnings(settings, report, identity)]
+    # What is not filled yet cannot be looked at: that would wait.
+    stale = bytecode.warnings(settings, report, identity) if report.outcome == UNPACKED else []
+    report.warnings = [*doubts, *result["warnings"], *stale]
+    report.fill, report.fill_why = result["fill"], result["fill_why"]
     report.workers, report.workers_why = result["workers"], result["workers_why"]
     if attempt.usage:
         attempt.usage.add_child(*result["used"])

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from unpackenv.errors import UnpackenvError
 from unpackenv.start.machine import usage
-from unpackenv.start.output import Log, write_line
+from unpackenv.start.process import write_line
 from unpackenv.start.report import FAILED, Attempt, Report
+from unpackenv.start.settings import Log
 from unpackenv.unpatched import os, time
 
 SCHEMA = 1
@@ -42,7 +43,7 @@ def write_error(log: Log, error: UnpackenvError, attempt: Attempt, log_warnings:
 
 
 # Fields that a start that failed has no values for.
-_OF_TREES = ("bin", "files", "import_paths", "python", "size", "workers", "workers_why")
+_OF_TREES = ("bin", "files", "fill", "fill_why", "import_paths", "python", "size", "workers", "workers_why")
 
 
 def write_mark(log: Log, fields: dict[str, object], log_warnings: set[str]) -> None:
@@ -50,15 +51,26 @@ def write_mark(log: Log, fields: dict[str, object], log_warnings: set[str]) -> N
     _write(log, {**_common("mark"), "warnings": [], **_plain(fields)}, log_warnings)
 
 
-def _common(kind: str) -> dict[str, object]:
-    """Return the fields that every line begins with."""
+def write_filled(log: Log, pid: int, fields: dict[str, object]) -> None:
+    """Write the line that the tree of the application `pid` is filled."""
+    _write(log, {**_common("filled", pid), "warnings": [], **_plain(fields)}, set())
+
+
+def write_killed(log: Log, pid: int, error: UnpackenvError) -> None:
+    """Write the line that the application `pid` was killed, since its tree cannot be filled."""
+    fields: dict[str, object] = {"reason": error.reason, "what": error.what, "where": error.where, "hint": error.hint}
+    _write(log, {**_common("killed", pid), "warnings": [], **_plain(fields)}, set())
+
+
+def _common(kind: str, pid: int = 0) -> dict[str, object]:
+    """Return the fields that every line begins with, of this process or another one."""
     return {
         "unpackenv": kind,
         "schema": SCHEMA,
         "time": round(time.time(), 3),
         "host": os.uname().nodename,
-        "pid": os.getpid(),
-        "process_ms": usage.age_of_process(),
+        "pid": pid or os.getpid(),
+        "process_ms": usage.age_of_process(pid),
     }
 
 
@@ -72,6 +84,8 @@ def _rounded(value: object) -> object:
         return round(value, 3)
     if isinstance(value, dict):
         return _plain(value)
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
     return None if value == "" else value
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from unpackenv.start.log import json_lines
 from unpackenv.start.machine import usage
-from unpackenv.start.output import Log, write_line
-from unpackenv.start.process import this_process
-from unpackenv.start.settings import END_VARIABLE
+from unpackenv.start.process import this_process, write_line
+from unpackenv.start.settings import END_VARIABLE, Log
 from unpackenv.unpatched import os, time
 
 READY = "ready"

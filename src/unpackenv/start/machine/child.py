@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _signal  # `signal` imports enum: too slow for a warm start, and a cold one must not leave it loaded
 import marshal
+import sys
 
 from unpackenv.errors import UnpackFailed
 from unpackenv.start.machine import workers
@@ -19,7 +20,7 @@ from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -30,6 +31,54 @@ _STOP = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
 class ForkRefused(Exception):
     """The system starts no more processes for this user or container."""
+
+
+def open_descriptors() -> list[int]:
+    """Return the open descriptors of this process beyond those of the standard streams."""
+    found = [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
+    return [fd for fd in found if os.path.lexists(f"/proc/self/fd/{fd}")]  # not the one that listed them
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close descriptors, some of which may be closed already."""
+    for fd in descriptors:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def wait_for_end(pidfd: int, seconds: float | None = None) -> bool:
+    """Wait until the process of a pidfd has ended, `seconds` at most; return whether it has."""
+    import select  # not in the application, which has a cold start without it
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1e3))
+
+
+def set_name(name: str) -> None:
+    """Set the name that `ps` and `top` show for this process: 15 bytes of it."""
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as file:
+            file.write(name)
+    except OSError:
+        pass
+
+
+def silence(*streams: int) -> None:
+    """Have standard streams of this process lead nowhere: whoever reads their other end must not wait for it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in streams:
+        os.dup2(null, fd)
+    if null not in streams:
+        os.close(null)
+
+
+def ignore_stop_signals(ignore: bool = True) -> None:
+    """Ignore stop signals, or end at them, whatever handlers the application has."""
+    for signum in _STOP:
+        _signal.signal(signum, _signal.SIG_IGN if ignore else _signal.SIG_DFL)
 
 
 def is_single_threaded() -> bool:
@@ -78,10 +127,11 @@ def with_stop_signals(work: Callable[[], T]) -> T:
             raise
 
 
-def run(work: Callable[[], Result]) -> Result:
+def run(work: Callable[[], Result], afterwards: Callable[[], None] | None = None) -> Result:
     """Run `work` in a forked child and return its result; raises the error that it raised there, or `ForkRefused`.
 
-    If this process gets a stop signal, it kills the child and all its workers first.
+    If this process gets a stop signal, it kills the child and all its workers first. With `afterwards`, the child calls
+    that when its result is on its way: it is a grandchild then, which the application neither knows nor waits for.
     """
     reader, writer = os.pipe()
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
@@ -90,7 +140,9 @@ def run(work: Callable[[], Result]) -> Result:
         _signal.pthread_sigmask(_signal.SIG_BLOCK, _STOP)
         pid = _fork()
         if pid == 0:
-            _child(work, reader, writer, mask)
+            if afterwards:
+                _leave_parent()
+            _child(work, reader, writer, mask, afterwards)
     except BaseException:
         os.close(reader)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
@@ -122,7 +174,20 @@ def _fork() -> int:
         raise ForkRefused(error.strerror) from error
 
 
-def _child(work: Callable[[], Result], reader: int, writer: int, mask: set[int]) -> None:
+def _leave_parent() -> None:
+    """Go on in a child, in the group of this process, which ends."""
+    _lead_group(0)
+    pid = 0
+    try:
+        pid = os.fork()
+    finally:  # also if that is refused: the parent sees that there is no result
+        if pid or sys.exc_info()[0]:
+            os._exit(0)
+
+
+def _child(
+    work: Callable[[], Result], reader: int, writer: int, mask: set[int], afterwards: Callable[[], None] | None
+) -> None:
     """Run `work` in the child, write the result, and exit; `mask` is the caller's signal mask."""
     result: Result = {}
 
@@ -131,12 +196,16 @@ def _child(work: Callable[[], Result], reader: int, writer: int, mask: set[int])
 
     try:
         os.close(reader)
-        _lead_group(0)
-        for signum in (*_STOP, _signal.SIGCHLD):
-            _signal.signal(signum, _signal.SIG_DFL)
+        if not afterwards:
+            _lead_group(0)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        ignore_stop_signals(bool(afterwards))  # they are for the application, which kills this process if it stops
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         problem = workers.caught(keep)
         os.write(writer, b"-" + problem if problem else b"+" + marshal.dumps(result))
+        if afterwards and not problem:
+            os.close(writer)
+            afterwards()
     finally:
         os._exit(0)
 

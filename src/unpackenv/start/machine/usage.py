@@ -50,9 +50,12 @@ def usage_with_children() -> tuple[float, int]:
     return time.process_time() * 1e3 + cpu_ms, max(_peak_rss(), peak_rss)
 
 
-def age_of_process() -> float | None:
-    """Return the milliseconds since this process started, which the kernel counts in steps of 10; None if unknown."""
-    fields = _read("/proc/self/stat").rpartition(b")")[2].split()
+def age_of_process(pid: int = 0) -> float | None:
+    """Return the milliseconds since a process started, this one by default; None if unknown.
+
+    The kernel counts them in steps of 10.
+    """
+    fields = _read(f"/proc/{pid or 'self'}/stat").rpartition(b")")[2].split()
     if not fields:
         return None
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import stat
 
-from unpackenv.archive.facts import first
+from unpackenv.archive.facts import first, is_environment
 from unpackenv.start import stamp
 from unpackenv.start.tree.writer import PARTIAL, TreeWriter
 from unpackenv.unpatched import os
@@ -35,8 +35,8 @@ _PLAIN = re.compile(rb"[\w./@%+=:,~\x80-\xff -]+")  # a path that needs no escap
 
 
 def made_at(facts: Facts) -> str:
-    """Return the directory that the scripts of an archive name; "" if it holds no virtual environment."""
-    return (first(facts, "made-at") or first(facts, "target")) if first(facts, "kind") == "venv" else ""
+    """Return the directory that the scripts of an archive name; "" if it holds no environment."""
+    return (first(facts, "made-at") or first(facts, "target")) if is_environment(facts) else ""
 
 
 def place_of_scripts(tree: str) -> str:

@@ -1,7 +1,8 @@
-"""Find the Python that a command of a packed virtual environment will run, before the environment is unpacked.
+"""Find the Python that a command of a packed environment will run, before the environment is unpacked.
 
-Its `python` is a link to an interpreter of the image. The archive's table of contents says where the link leads; that
-interpreter can be run for its facts. Imported by cold starts of the wrapper only.
+The `python` of a virtual environment is a link to an interpreter of the image, or a copy of one, which needs its
+standard library. The archive says where that is; the interpreter there can be run for its facts. An environment with an
+interpreter of its own brings all of it. Imported by cold starts of the wrapper only.
 """
 
 from __future__ import annotations
@@ -39,13 +40,15 @@ def interpreter_of(command: Command, archive: Archive, target: str) -> tuple[dic
         return command.interpreter(""), ""
     is_python = commands.is_python(name)
     python = _leads_to(name if is_python else "python", links, (at, _made_at(archive)))
-    if not python:  # a copy: it is as it was packed
-        return interpreter.UNKNOWN, ""
+    copied_from = "" if python else _copied_from(archive)
+    python = python or copied_from
+    if not python:  # it is as it was packed, and needs this machine
+        return {**interpreter.describe(), **{key: first(archive.facts, key) for key in ("python", "soabi")}}, ""
     if os.access(python, os.X_OK):
         return commands.facts_of(python), ""
     if not is_python:  # a script may run another Python, a program none: executing it will show
         return command.interpreter(""), ""
-    missing = _missing(os.path.join(directory, name), python)
+    missing = _missing(os.path.join(directory, name), python, is_copy=bool(copied_from))
     instead = "" if "/" in command.name else commands.find(name)
     if instead:
         return commands.facts_of(instead), f"{missing}: {instead} runs in its place"
@@ -63,12 +66,21 @@ def missing_python(archive: Archive, target: str) -> str:
     """Return a sentence about the Python that a virtual environment at `target` will lack; "" if it is there."""
     directory = first(archive.facts, "bin")
     links, _ = _entries(archive.toc, os.fsencode(directory))
-    python = _leads_to("python", links, (os.path.join(target, directory), _made_at(archive)))
-    return _missing(os.path.join(directory, "python"), python) if python and not os.path.exists(python) else ""
+    linked = _leads_to("python", links, (os.path.join(target, directory), _made_at(archive)))
+    python = linked or _copied_from(archive)
+    if not python or os.path.exists(python):
+        return ""
+    return _missing(os.path.join(directory, "python"), python, is_copy=not linked)
 
 
-def _missing(link: str, python: str) -> str:
-    return f"its {link} leads to {python}, which is not there"
+def _copied_from(archive: Archive) -> str:
+    """Return the interpreter of which a virtual environment has a copy, and whose library it needs; "" if none."""
+    home = first(archive.facts, "home")
+    return os.path.join(home, "python3") if home else ""
+
+
+def _missing(path: str, python: str, *, is_copy: bool) -> str:
+    return f"its {path} {'is a copy of' if is_copy else 'leads to'} {python}, which is not there"
 
 
 def _made_at(archive: Archive) -> str:

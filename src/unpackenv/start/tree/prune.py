@@ -111,7 +111,11 @@ def _prune(staging: Sibling, unused_for: float, dry_run: bool) -> Iterator[Prune
             staging.discard()
     if not os.path.isdir(staging.target) or os.path.islink(staging.target):
         return
-    if stamp.state_of(staging.target) != stamp.COMPLETE:
+    state = stamp.state_of(staging.target)
+    if state == stamp.FILLING:
+        yield Pruned(staging.target, IN_USE, _size_of(staging.target))
+        return
+    if state != stamp.COMPLETE:
         yield Pruned(staging.target, LEFTOVER)
         if not dry_run:
             remove_tree(staging.target)
@@ -130,6 +134,14 @@ def _prune(staging: Sibling, unused_for: float, dry_run: bool) -> Iterator[Prune
         yield Pruned(staging.target, REMOVED, size)
     except BlockingIOError:
         yield Pruned(staging.target, IN_USE, size)
+    finally:
+        os.close(fd)
+
+
+def _size_of(tree: str) -> int:
+    fd = os.open(os.path.join(tree, stamp.NAME), _STAMP)
+    try:
+        return _size(fd)
     finally:
         os.close(fd)
 

@@ -18,10 +18,10 @@ from unpackenv.start import stamp
 from unpackenv.unpatched import os
 
 
-def facts(fd: int, sync: bool) -> dict[str, list[str]]:
-    """Return the fact `boot` for the stamp of the tree in the open directory `fd`; with `sync`, sync it first."""
-    if sync:
-        _sync(fd)
+def facts(fd: int, synced: bool) -> dict[str, list[str]]:
+    """Return the fact `boot` for the stamp of the tree in the open directory `fd`; `synced`: it is synced first."""
+    if synced:
+        sync(fd)
         return {"boot": [stamp.SYNCED]}
     return {"boot": [stamp.boot_id()]}
 
@@ -80,8 +80,8 @@ def _renew(tree: str, stamped: dict[str, list[str]], stamp_fd: int) -> None:
             pass  # on a read-only mount every start has to count
 
 
-def _sync(fd: int) -> None:
-    """Write back the file system of `fd`; the standard library can only sync all of them."""
+def sync(fd: int) -> None:
+    """Write back the file system of `fd`; the standard library can only sync all of them. Raises `UnpackFailed`."""
     import ctypes
 
     if ctypes.CDLL(None, use_errno=True).syncfs(fd):

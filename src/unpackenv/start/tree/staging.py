@@ -3,6 +3,7 @@
     Sibling   absent or empty directory: unpack next to it, rename over it
     Inside    mount root, or a parent that cannot be written: unpack in a directory inside it, rename
               the entries one by one, stamp last
+    Left      a tree that was not filled to its end: go on with it where it is, stamp last
     InPlace   by explicit choice: replace file by file, stamp last
 
 Each works under its lock, removes what a killed start left behind, and removes an old stamp before
@@ -41,6 +42,10 @@ class Staging:
         """Make the directory to write the tree in and return its descriptor; what a killed start left is removed."""
         raise NotImplementedError
 
+    def tree(self, fd: int) -> int:
+        """Return a descriptor of the directory that will be the tree; `fd` is what `open` returned."""
+        raise NotImplementedError
+
     def writer(self, fd: int, umask: int) -> TreeWriter:
         """Return a writer for the directory `fd` that `open` returned; `umask` is that of the process."""
         return TreeWriter(fd, umask, self.target)
@@ -73,6 +78,9 @@ class Sibling(Staging):
     def open(self) -> int:
         self.discard()
         return _make_own(self._work)
+
+    def tree(self, fd: int) -> int:
+        return os.dup(fd)
 
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
         stamp.write(fd, facts)
@@ -113,17 +121,15 @@ class Inside(Staging):
 
     def space_freed_first(self) -> tuple[int, int]:
         """Return the bytes and files of the old tree."""
-        stamped = stamp.read(self.target)
-        if stamped is None:
-            return 0, 0
-        facts, fd = stamped
-        os.close(fd)
-        return int(first(facts, "unpacked-size", "0")), int(first(facts, "files", "0"))
+        return _size_of(self.target)
 
     def open(self) -> int:
         stamp.unfinish(self.target)
         self._clear()
         return _make_own(self._work)
+
+    def tree(self, fd: int) -> int:
+        return os.open(self.target, _DIRECTORY)
 
     def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
         """Move the tree's entries into the target, then stamp it; its own mode stays."""
@@ -139,13 +145,47 @@ class Inside(Staging):
     def discard(self) -> None:
         """Empty the target again."""
         if stamp.state_of(self.target) == stamp.UNFINISHED:
+            if os.path.lexists(os.path.join(self.target, stamp.NAME)):  # it was not filled to its end
+                stamp.unfinish(self.target)
             self._clear()
             os.unlink(os.path.join(self.target, stamp.UNFINISHED_MARK))
 
     def _clear(self) -> None:
         remove_tree(self._work)
+        for name in stamp.FILL_NAMES:
+            remove_tree(os.path.join(self.target, name))
         for name in tree_entries(self.target):
             remove_tree(os.path.join(self.target, name))
+
+
+class Left(Staging):
+    """Go on with a tree that is at its place, and was left before all of its files were filled.
+
+    `anew` is how to replace it instead.
+    """
+
+    def __init__(self, anew: Staging) -> None:
+        self.anew = anew
+        self.target = anew.target
+        self.lock = anew.lock
+
+    def open(self) -> int:
+        stamp.unfinish(self.target)
+        return os.open(self.target, _DIRECTORY)
+
+    def tree(self, fd: int) -> int:
+        return os.dup(fd)
+
+    def space_freed_first(self) -> tuple[int, int]:
+        """Return the bytes and files of the tree: it is there."""
+        return _size_of(self.target)
+
+    def publish(self, fd: int, facts: dict[str, list[str]], mode: int) -> None:
+        """Stamp the target again; its own mode stays."""
+        stamp.write(fd, facts, stamp.UNFINISHED_MARK)
+
+    def discard(self) -> None:
+        """Leave the tree as it is: a start that cannot go on with it has it replaced."""
 
 
 class InPlace(Staging):
@@ -224,6 +264,16 @@ def choose_staging(target: str, in_place: bool, is_cache: bool) -> Staging:
     if mounts.is_mount(target) or not os.access(os.path.dirname(target), os.W_OK):
         return Inside(target)
     return Sibling(target, is_cache)
+
+
+def _size_of(tree: str) -> tuple[int, int]:
+    """Return how many bytes and files the stamp of a tree names; 0 without a stamp."""
+    stamped = stamp.read(tree)
+    if stamped is None:
+        return 0, 0
+    facts, fd = stamped
+    os.close(fd)
+    return int(first(facts, "unpacked-size", "0")), int(first(facts, "files", "0"))
 
 
 def _may_be_replaced(target: str) -> bool:

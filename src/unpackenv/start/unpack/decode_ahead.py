@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _NUMBER = 8
 
 
-def start(pieces: Pieces, workers: int, processes: bool, observer: Observer | None) -> list[Decoder]:
+def start(pieces: Pieces, workers: int, processes: bool, observer: Observer) -> list[Decoder]:
     """Start the workers; if a limit on processes or files forbids more, fewer will do."""
     decoders: list[Decoder] = []
     try:
@@ -38,7 +38,7 @@ def start(pieces: Pieces, workers: int, processes: bool, observer: Observer | No
     return decoders
 
 
-def decoded(pieces: Pieces, decoders: list[Decoder], observer: Observer | None) -> Generator[memoryview, None, None]:
+def decoded(pieces: Pieces, decoders: list[Decoder], observer: Observer) -> Generator[memoryview, None, None]:
     """Yield the pieces in order, each to be used before the next is taken; raises what a worker raised.
 
     Without decoders the caller decodes.
@@ -64,19 +64,17 @@ def decoded(pieces: Pieces, decoders: list[Decoder], observer: Observer | None) 
         raise problems[0]
 
 
-def _decoded_here(pieces: Pieces, observer: Observer | None) -> Generator[memoryview, None, None]:
+def _decoded_here(pieces: Pieces, observer: Observer) -> Generator[memoryview, None, None]:
     buffer = memoryview(mmap.mmap(-1, max(1, pieces.largest)))
     for number, fill in enumerate(pieces.fills(0, 1)):
         yield buffer[: _observed(fill, buffer, number, observer)]
 
 
-def _observed(fill: Fill, buffer: memoryview, number: int, observer: Observer | None) -> int:
+def _observed(fill: Fill, buffer: memoryview, number: int, observer: Observer) -> int:
     """Decode piece `number` into a buffer, and return its size."""
-    if observer:
-        observer.begin_frame(number)
+    observer.begin_step(number)
     size = fill(buffer)
-    if observer:
-        observer.end_step("decode")
+    observer.end_step("decode")
     return size
 
 
@@ -90,7 +88,7 @@ class Decoder:
         depth: int,
         others: list[Decoder],
         processes: bool,
-        observer: Observer | None,
+        observer: Observer,
     ) -> None:
         self._buffers = [memoryview(mmap.mmap(-1, max(1, pieces.largest))) for _ in range(depth)]
         self._taken = 0
@@ -98,8 +96,7 @@ class Decoder:
         self._ready, announce = os.pipe()
 
         def body() -> None:
-            if observer:
-                observer.begin_worker(f"decoder {number}")
+            observer.begin_worker(f"decoder {number}")
             try:
                 if processes:  # else this end would stay open when the caller has ended
                     for decoder in (self, *others):
@@ -111,8 +108,7 @@ class Decoder:
                     size = _observed(fill, self._buffers[count % depth], number + count * step, observer)
                     os.write(announce, size.to_bytes(_NUMBER, "little"))
             finally:
-                if observer:
-                    observer.end_worker()
+                observer.end_worker()
                 os.close(announce)
 
         try:

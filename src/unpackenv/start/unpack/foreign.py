@@ -90,7 +90,7 @@ class ForeignSource(Source):
             self._space = preflight.FreeSpace(directory, self._memory_left, freed_first)
             self._space.check(os.fstat(self._fd).st_size, 0, memory)
 
-    def unpack(self, writer: TreeWriter, processes: bool, observer: Observer | None = None) -> None:
+    def unpack(self, writer: TreeWriter, processes: bool, observer: Observer) -> None:
         self._unpacker = unpacker = _Unpacker(writer, self._space)
         decoders = decode_ahead.start(self._pieces, self.workers, processes, observer)
         if len(decoders) < self.workers:
@@ -98,11 +98,9 @@ class ForeignSource(Source):
         pieces = decode_ahead.decoded(self._pieces, decoders, observer)
         try:
             for number, piece in enumerate(pieces):
-                if observer:
-                    observer.begin_frame(number)
+                observer.begin_step(number)
                 unpacker.take(piece)
-                if observer:
-                    observer.end_step("write")
+                observer.end_step("write")
             unpacker.finish()
         except OSError as error:
             raise member_error(error, os.fsdecode(error.filename) if error.filename else "the target") from error

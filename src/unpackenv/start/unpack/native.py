@@ -14,8 +14,8 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from unpackenv.archive import interpreter
-from unpackenv.archive.facts import first
-from unpackenv.archive.reader import Archive, open_archive
+from unpackenv.archive.facts import first, is_environment
+from unpackenv.archive.reader import Archive, open_archive, open_blob
 from unpackenv.errors import UnpackenvError
 from unpackenv.start.machine import limits, workers
 from unpackenv.start.settings import Settings
@@ -28,6 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
+
+    from unpackenv.archive.toc import Toc
 
     T = TypeVar("T")
 
@@ -42,7 +44,11 @@ class NativeSource(Source):
         """Open the archive at `path`; raises `UnpackenvError` unless everything but its frames is sound."""
         self._settings = settings
         self.warnings = []
-        self.archive = archive = open_archive(path, settings.digest)
+        if settings.blob:
+            self.archive = open_blob(settings.blob, path, settings.digest)
+        else:
+            self.archive = open_archive(path, settings.digest)
+        archive = self.archive
         self.key = archive.digest
         raw = max(archive.toc.frame_raw)
         self._memory_left = limits.memory_left()
@@ -73,7 +79,7 @@ class NativeSource(Source):
         settings, archive = self._settings, self.archive
         if not settings.command:
             return settings.interpreter
-        if first(archive.facts, "kind") == "venv":
+        if is_environment(archive.facts):
             from unpackenv.start.python import treepython
 
             running, warning = treepython.interpreter_of(settings.command, archive, settings.target)
@@ -81,7 +87,7 @@ class NativeSource(Source):
             return running
         return settings.command.interpreter("")
 
-    def unpack(self, writer: TreeWriter, processes: bool, observer: Observer | None = None) -> None:
+    def unpack(self, writer: TreeWriter, processes: bool, observer: Observer) -> None:
         plan = _Plan(self.archive, writer, observer)
         prepare = plan.prepare
         try:
@@ -108,6 +114,18 @@ class NativeSource(Source):
         self.archive.close()
 
 
+def unpack_frames(archive: Archive, writer: TreeWriter, frames: set[int], observer: Observer) -> None:
+    """Unpack some frames of an archive into a tree that has its directories already, but no links.
+
+    A file that spans frames must have all or none of them in `frames`. Raises `OSError` or `UnpackenvError`.
+    """
+    plan = _Plan(archive, writer, observer)
+    plan.restrict(frames)
+    turns = iter(range(len(plan.order)))
+    plan.work(0, lambda: next(turns, -1), _nothing)
+    plan.finish_spanning()
+
+
 def _nothing() -> None:
     """Prepare nothing: all is prepared already."""
 
@@ -115,7 +133,7 @@ def _nothing() -> None:
 class _Plan:
     """Where the members of one archive go in one tree."""
 
-    def __init__(self, archive: Archive, writer: TreeWriter, observer: Observer | None) -> None:
+    def __init__(self, archive: Archive, writer: TreeWriter, observer: Observer) -> None:
         self.archive = archive
         self.writer = writer
         self.observer = observer
@@ -149,6 +167,16 @@ class _Plan:
             groups.setdefault(row if row in self.spanning else -1, []).append(frame)
         places = {frame: n / len(frames) for frames in groups.values() for n, frame in enumerate(frames)}
         return sorted(places, key=places.__getitem__)
+
+    def restrict(self, frames: set[int]) -> None:
+        """Unpack these frames only, whose directories are there."""
+        self.order = [frame for frame in self.order if frame in frames]
+        # The file that ends in a frame, or after it, began where its first piece is.
+        self.spanning = {
+            row: self.writer.begin_file(path, row)
+            for row, path in self.spanning.items()
+            if bisect_left(self.starts, self.toc.file_position[row] + 1) - 1 in frames
+        }
 
     def prepare(self) -> None:
         """Make all directories, and the files that several workers will fill.
@@ -184,18 +212,14 @@ class _Plan:
 
     def work(self, number: int, take: Callable[[], int], ready: Callable[[], None]) -> None:
         """Run worker `number`: unpack frames as long as `take` returns any."""
-        observer = self.observer
-        if observer:
-            observer.begin_worker(f"worker {number}")
+        self.observer.begin_worker(f"worker {number}")
         try:
             self._work(number, take, ready)
         finally:
-            if observer:
-                observer.end_worker()
+            self.observer.end_worker()
 
     def _work(self, number: int, take: Callable[[], int], ready: Callable[[], None]) -> None:
-        archive, toc = self.archive, self.toc
-        end_step = self.observer.end_step if self.observer else _no_step
+        archive, toc, observer = self.archive, self.toc, self.observer
         decode = archive.decoder()
         # Both are reused: with new buffers for each frame, a decoder's dictionary would fragment the heap.
         buffer = memoryview(bytearray(max(toc.frame_raw)))
@@ -205,20 +229,19 @@ class _Plan:
         while turn >= 0:
             frame = self.order[turn]
             out = buffer[: toc.frame_raw[frame]]
-            if self.observer:
-                self.observer.begin_frame(frame)
+            observer.begin_step(frame)
             try:
                 stored = archive.read_stored(frame, stored_buffer)
-                end_step("read")
+                observer.end_step("read")
                 archive.check_frame(frame, stored)
-                end_step("verify")
+                observer.end_step("verify")
                 decode(stored, out)
             except UnpackenvError as error:
                 error.where = error.where or f"{archive.path}, frame {frame}"
                 raise
-            end_step("decode")
+            observer.end_step("decode")
             self._write_frame(self.starts[frame], out, partial, ready)
-            end_step("write")
+            observer.end_step("write")
             turn = take()
 
     def _write_frame(self, start: int, out: memoryview, partial: bytes, ready: Callable[[], None]) -> None:
@@ -262,20 +285,24 @@ class _Plan:
                 raise member_error(error, os.fsdecode(self._path(row))) from error
 
     def finish(self) -> None:
-        """Do what must wait for all data: spanning files, hard links, symlinks, directories' times."""
-        toc, writer, paths = self.toc, self.writer, self.paths
+        """Do what must wait for all data: spanning files, links, directories' times."""
+        self.finish_spanning()
+        finish_tree(self.toc, self.paths, self.writer)
+
+    def finish_spanning(self) -> None:
+        """Give spanning files their modes and times."""
         for row, at in self.spanning.items():
-            writer.end_file(at, self._path(row), toc.file_mode[row], toc.file_mtime[row])
-        for directory, name, row in zip(toc.hard_dir, toc.hard_names, toc.hard_file):
-            writer.hard_link(self._path(row), paths[directory] + name)
-        for directory, name, target, mtime in zip(toc.link_dir, toc.link_names, toc.link_targets, toc.link_mtime):
-            writer.symlink(target, paths[directory] + name, mtime)
-        for row in range(len(paths) - 1, 0, -1):
-            writer.finish_directory(paths[row][:-1], toc.dir_mode[row], toc.dir_mtime[row], toc.dir_mode[row])
+            self.writer.end_file(at, self._path(row), self.toc.file_mode[row], self.toc.file_mtime[row])
 
 
-def _no_step(name: str) -> None:
-    """Do nothing: there is no observer."""
+def finish_tree(toc: Toc, paths: list[bytes], writer: TreeWriter) -> None:
+    """Make hard links and symlinks, and set times and modes of directories; `paths` are those of the directories."""
+    for directory, name, row in zip(toc.hard_dir, toc.hard_names, toc.hard_file):
+        writer.hard_link(paths[toc.file_dir[row]] + toc.file_names[row], paths[directory] + name)
+    for directory, name, target, mtime in zip(toc.link_dir, toc.link_names, toc.link_targets, toc.link_mtime):
+        writer.symlink(target, paths[directory] + name, mtime)
+    for row in range(len(paths) - 1, 0, -1):
+        writer.finish_directory(paths[row][:-1], toc.dir_mode[row], toc.dir_mtime[row], toc.dir_mode[row])
 
 
 def _when_made(use: Callable[..., T], ready: Callable[[], None], *arguments: object) -> T:

@@ -34,7 +34,7 @@ class Source:
         """
         raise NotImplementedError
 
-    def unpack(self, writer: TreeWriter, processes: bool, observer: Observer | None = None) -> None:
+    def unpack(self, writer: TreeWriter, processes: bool, observer: Observer) -> None:
         """Write everything, with workers that are `processes` or threads."""
         raise NotImplementedError
 
@@ -54,20 +54,19 @@ class Source:
 
 
 class Observer:
-    """Observes the steps of an unpack: each worker calls the methods for its own steps."""
+    """Observes the steps of an unpack: each worker calls the methods for its own steps. This one takes no notice."""
 
     def begin_worker(self, name: str) -> None:
         """This process or thread is the worker `name` from now on."""
-        raise NotImplementedError
 
-    def begin_frame(self, number: int) -> None:
-        """This worker begins a step for a frame."""
-        raise NotImplementedError
+    def begin_step(self, frame: int = -1) -> None:
+        """This worker begins a step, for a frame if one is given."""
 
     def end_step(self, name: str) -> None:
-        """This worker has ended the step `name`, which began with the frame or where the step before ended."""
-        raise NotImplementedError
+        """This worker has ended the step `name`, which began when it was told, or where the step before ended."""
+
+    def end_wait(self, path: str, seconds: float) -> None:
+        """An open of the file at `path` has waited for so long, until now."""
 
     def end_worker(self) -> None:
-        """This worker has no more to do."""
-        raise NotImplementedError
+        """This worker has no more to do, or not for a while."""

@@ -1,0 +1,101 @@
+"""An HTTP server on loopback for one file, which may misbehave."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves `data` at every path, in ranges if `ranges` is set.
+
+    `requests` are the requests so far: path, and headers by name. `fault(handler, number)` may answer the request with
+    that number in another way, and then returns true.
+    """
+
+    daemon_threads = True
+    request_queue_size = 200
+
+    def __init__(self, data: bytes, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Handler)
+        self.data = data
+        self.ranges = True
+        self.version = '"one"'
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.sent = 0
+        self.fault: Callable[[Any, int], bool] = lambda handler, number: False
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server_address[0]}:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FileServer
+
+    def do_GET(self) -> None:
+        with self.server.lock:
+            self.server.requests.append((self.path, dict(self.headers)))
+            number = len(self.server.requests)
+        if not self.server.fault(self, number):
+            self.serve()
+
+    def serve(self, version: str = "", cut: int = 0, flip: bool = False) -> None:
+        """Send what is asked for; without its last `cut` bytes, or with a flipped bit."""
+        data, asked = self.server.data, self.headers.get("Range", "")
+        if asked and self.server.ranges:
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            begin = int(first) if first else max(0, len(data) - int(last))
+            end = min(int(last) + 1, len(data)) if first and last else len(data)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
+            data = data[begin:end]
+        else:
+            self.send_response(200)
+        if flip:
+            data = bytes([data[0] ^ 1]) + data[1:]
+        self.send_header("ETag", version or self.server.version)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) - cut])
+        with self.server.lock:
+            self.server.sent += len(data)
+        if cut:
+            self.close_connection = True
+
+    def answer(self, status: int, **headers: str) -> bool:
+        """Send an answer without content."""
+        self.send_response(status)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        for name, value in {"Content-Length": "0", **named}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        return True
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(data: bytes, host: str = "127.0.0.1", certificate: Path | None = None) -> Iterator[FileServer]:
+    """Serve a file until the context ends; by TLS with a `certificate` and its key in one file."""
+    server = FileServer(data, host)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

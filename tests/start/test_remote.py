@@ -1,0 +1,344 @@
+"""Archives by URL, from servers on loopback: what is fetched, what goes wrong, and what nobody may see."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.file_server import FileServer, serving
+from helpers.fills import content, family, kill, make_site, pack_site, wait_until_filled, wrong_files
+from helpers.processes import PATHS, python, result_of, run, wrapper
+from helpers.starts import boot_code
+from rig.environment import environment
+from unpackenv.archive import trailer
+
+TRIED = 4  # seconds; enough for some attempts
+
+
+@pytest.fixture(scope="module")
+def made_large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """An archive whose end is not all of it, and the sizes of its files. Shared: never write to it."""
+    folder = tmp_path_factory.mktemp("remote")
+    sizes = make_site(folder / "site")
+    (folder / "site/zzz").write_bytes(os.urandom(1_500_000))
+    pack_site(folder / "archive", folder / "site")
+    return folder / "archive", sizes
+
+
+@pytest.fixture
+def archive(made_large: tuple[Path, dict[str, int]]) -> Path:
+    return made_large[0]
+
+
+@pytest.fixture
+def sizes(made_large: tuple[Path, dict[str, int]]) -> dict[str, int]:
+    return made_large[1]
+
+
+@pytest.fixture
+def digest(archive: Path) -> str:
+    return trailer.identify(str(archive)).digest
+
+
+@pytest.fixture
+def server(archive: Path) -> Iterator[FileServer]:
+    with serving(archive.read_bytes()) as running:
+        yield running
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "tree"
+    yield place
+    kill(list(family(place)))
+
+
+def settings(server: FileServer, digest: str, target: Path, **more: object) -> dict[str, str]:
+    url = f"{server.url}/files/archive.tar.zst#sha256={digest}"
+    own = {"UNPACKENV_ARCHIVE": url, "UNPACKENV_TARGET": target, "UNPACKENV_FETCH_TIMEOUT": TRIED, "NO_PROXY": "*"}
+    return environment(**{**own, **more})
+
+
+def start(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return run(wrapper("--", "echo", "started"), env)
+
+
+def check_error(done: subprocess.CompletedProcess[str], target: Path, what: str) -> None:
+    """See that a start has said what is wrong, in one line, and left nothing."""
+    assert (done.returncode, done.stdout) == (125, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert what in line
+    assert [each for each in target.parent.iterdir() if "tree" in each.name and "lock" not in each.name] == []
+
+
+# --- what is fetched -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", ["bootstrap", "wrapper", "unpack"])
+def test_a_start_by_url(server: FileServer, digest: str, target: Path, sizes: dict[str, int], door: str) -> None:
+    env = settings(server, digest, target)
+    commands: dict[str, Any] = {
+        "bootstrap": lambda: python(boot_code(), env),
+        "wrapper": lambda: start(env),
+        "unpack": lambda: run(wrapper("unpack", env["UNPACKENV_ARCHIVE"], "-C", target), env),
+    }
+    done = commands[door]()
+    assert done.returncode == 0, done.stderr
+    assert wrong_files(target, sizes) == []
+    before = len(server.requests)
+    done = commands[door]()
+    assert "reused" in done.stderr, done.stderr
+    assert len(server.requests) == before, "a start of a tree that is there asks the network nothing"
+
+
+def test_the_application_has_no_modules_of_it(server: FileServer, digest: str, target: Path) -> None:
+    code = boot_code(
+        rest="import sys\nresult = [name for name in ('ssl', 'http.client', 'socket') if name in sys.modules]"
+    )
+    assert result_of(code, settings(server, digest, target)) == []
+
+
+@pytest.mark.parametrize("fill", ["behind", "on-demand"])
+def test_names_first(server: FileServer, digest: str, target: Path, sizes: dict[str, int], fill: str) -> None:
+    env = settings(server, digest, target, UNPACKENV_FILL=fill)
+    rest = f"from helpers.fills import wrong_files\nresult = report.outcome, wrong_files({str(target)!r}, {sizes!r})"
+    env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], *PATHS])
+    assert result_of(boot_code(rest=rest), env) == ["named", []]
+    wait_until_filled(target)
+    assert server.sent <= 1.05 * len(server.data) + (1 << 20)
+
+
+def test_on_demand_fetches_what_is_opened(server: FileServer, digest: str, target: Path, sizes: dict[str, int]) -> None:
+    rest = f"result = len(open({str(target / 'large/spans.bin')!r}, 'rb').read())"
+    env = settings(server, digest, target, UNPACKENV_FILL="on-demand")
+    assert result_of(boot_code(rest=rest), env) == sizes["large/spans.bin"]
+    ranges = {headers["Range"] for _, headers in server.requests}
+    assert 1 < len(ranges) < 60
+    assert server.sent < (1 << 20) + 2 * sizes["large/spans.bin"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_commands_that_read(server: FileServer, digest: str, target: Path, ranges: bool) -> None:
+    server.ranges = ranges
+    env = settings(server, digest, target)
+    url = env["UNPACKENV_ARCHIVE"]
+    shown = url.partition("#")[0]
+    assert run(wrapper("verify", url), env).stdout == f"{shown}: sound\n"
+    done = run(wrapper("inspect", url), env)
+    assert done.stdout.startswith(f"{shown}\n  digest {digest}\n"), done.stderr
+    done = run(wrapper("doctor"), env)
+    assert f"{shown}: " in done.stdout, done.stdout + done.stderr
+    assert start(env).returncode == 0
+    assert run(wrapper("verify", url, "--target", target), env).stdout == f"{target}: complete and unaltered\n"
+
+
+def test_a_server_without_ranges_is_read_once(
+    server: FileServer, digest: str, target: Path, sizes: dict[str, int]
+) -> None:
+    server.ranges = False
+    assert start(settings(server, digest, target)).returncode == 0
+    assert wrong_files(target, sizes) == []
+    assert len(server.requests) == 1
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+def reset(handler: Any) -> bool:
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    handler.connection.close()
+    handler.close_connection = True
+    return True
+
+
+TEMPORARY = {
+    "500": lambda handler: handler.answer(500),
+    "503, Retry-After": lambda handler: handler.answer(503, Retry_After="1"),
+    "429, Retry-After as a date": lambda handler: handler.answer(429, Retry_After="Thu, 01 Jan 2026 00:00:00 GMT"),
+    "reset": reset,
+    "cut": lambda handler: handler.serve(cut=1) or True,
+}
+
+
+@pytest.mark.parametrize("fill", ["before", "on-demand"])
+@pytest.mark.parametrize("what", TEMPORARY)
+def test_what_is_over_soon_is_tried_again(
+    server: FileServer, digest: str, target: Path, sizes: dict[str, int], what: str, fill: str
+) -> None:
+    server.fault = lambda handler, number: number in (1, 4) and TEMPORARY[what](handler)
+    env = settings(server, digest, target, UNPACKENV_FILL=fill)
+    done = run(wrapper("--", "sha256sum", target / "large/spans.bin"), env)
+    assert done.returncode == 0, done.stderr
+    content_of_it = content("large/spans.bin", sizes["large/spans.bin"])
+    assert done.stdout.split()[0] == hashlib.sha256(content_of_it).hexdigest()
+
+
+PERMANENT = {
+    "404": (lambda handler: handler.answer(404), "there is no archive (404"),
+    "401": (lambda handler: handler.answer(401), "the server refuses it (401"),
+    "403": (lambda handler: handler.answer(403), "the server refuses it (403"),
+    "416": (lambda handler: handler.answer(416), "the server answers 416"),
+    "500": (lambda handler: handler.answer(500), f"cannot be fetched within {TRIED} s (the server answers 500"),
+    "Retry-After too long": (lambda handler: handler.answer(503, Retry_After="99"), "the server answers 503"),
+    "reset": (reset, f"cannot be fetched within {TRIED} s ("),
+    "cut": (lambda handler: handler.serve(cut=1) or True, f"cannot be fetched within {TRIED} s (the server sent "),
+    "replaced": (lambda handler: handler.serve(version='"two"') or True, "has been replaced by another file"),
+    "wrong bytes": (lambda handler: handler.serve(flip=True) or True, "is damaged"),
+    "in circles": (lambda handler: handler.answer(302, Location="/again"), "leads to other places more than 5 times"),
+    "no range": (lambda handler: handler.answer(206), "has no usable range (none)"),
+}
+
+
+@pytest.mark.parametrize("what", PERMANENT)
+def test_what_stays_wrong_is_said(server: FileServer, digest: str, target: Path, what: str) -> None:
+    fault, says = PERMANENT[what]
+    server.fault = lambda handler, number: number > 1 and fault(handler)
+    check_error(start(settings(server, digest, target)), target, says)
+
+
+@pytest.mark.parametrize("what", ["500", "wrong bytes", "404"])
+def test_while_the_application_runs_it_ends(server: FileServer, digest: str, target: Path, what: str) -> None:
+    fault, says = PERMANENT[what]
+    server.fault = lambda handler, number: "large" in os.listdir(target.parent) and fault(handler)
+    env = settings(server, digest, target, UNPACKENV_FILL="on-demand", UNPACKENV_FETCH_TIMEOUT=1)
+    go, path = str(target.parent / "large"), str(target / "large/spans.bin")
+    done = python(boot_code(rest=f"open({go!r}, 'w').close()\nopen({path!r}).read()\nprint('read')"), env)
+    assert (done.returncode, done.stdout) == (-9, ""), done.stderr
+    assert says.partition(" within")[0] in done.stderr
+
+
+def test_nobody_listens(server: FileServer, digest: str, target: Path) -> None:
+    env = settings(server, digest, target, UNPACKENV_FETCH_TIMEOUT=0.5)
+    server.socket.close()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        env["UNPACKENV_ARCHIVE"] = f"http://127.0.0.1:{closed.getsockname()[1]}/a#sha256={digest}"
+    check_error(start(env), target, "cannot be fetched within 0.5 s (Connection refused)")
+
+
+def test_a_host_without_an_address(server: FileServer, digest: str, target: Path) -> None:
+    url = f"https://nobody.invalid/a#sha256={digest}"
+    env = settings(server, digest, target, UNPACKENV_ARCHIVE=url, UNPACKENV_FETCH_TIMEOUT=0.5)
+    check_error(start(env), target, "its host has no address")
+
+
+def test_another_archive(server: FileServer, target: Path) -> None:
+    done = start(settings(server, "0" * 64, target))
+    check_error(done, target, f"but {'0' * 64} is required")
+
+
+def test_no_archive(digest: str, target: Path) -> None:
+    with serving(b"<html>" * 100) as server:
+        check_error(start(settings(server, digest, target)), target, "is no archive of `unpackenv pack`")
+
+
+@pytest.mark.parametrize(
+    ("length", "says"), [("", "neither knows ranges nor says how long"), (str(1 << 60), "has no room for the ")]
+)
+def test_a_whole_file_must_fit(server: FileServer, digest: str, target: Path, length: str, says: str) -> None:
+    server.fault = lambda handler, number: handler.answer(200, Content_Length=length)
+    check_error(start(settings(server, digest, target)), target, says)
+
+
+# --- where it may lead ---------------------------------------------------------------------------
+
+
+def test_redirects_take_no_password_to_another_server(
+    archive: Path, server: FileServer, digest: str, target: Path, sizes: dict[str, int]
+) -> None:
+    server.fault = lambda handler, number: handler.answer(307, Location=f"{other.url}/there?signature=1")
+    with serving(archive.read_bytes(), "127.0.0.2") as other:
+        env = settings(server, digest, target)
+        env["UNPACKENV_ARCHIVE"] = env["UNPACKENV_ARCHIVE"].replace("http://", "http://user:pass%20word@")
+        assert start(env).returncode == 0
+        assert wrong_files(target, sizes) == []
+        basic = base64.b64encode(b"user:pass word").decode()
+        assert {headers.get("Authorization") for _, headers in server.requests} == {f"Basic {basic}"}
+        assert {headers.get("Authorization") for _, headers in other.requests} == {None}
+        assert {path for path, _ in other.requests} == {"/there?signature=1"}
+
+
+def test_a_link_that_expires_is_asked_for_again(archive: Path, server: FileServer, digest: str, target: Path) -> None:
+    server.fault = lambda handler, number: handler.answer(307, Location=f"{other.url}/{number}")
+    with serving(archive.read_bytes(), "127.0.0.2") as other:
+        other.fault = lambda handler, number: number == 3 and handler.answer(403)
+        assert start(settings(server, digest, target)).returncode == 0
+        assert len({path for path, _ in other.requests}) >= 2
+
+
+def test_no_password_no_signature_is_seen(server: FileServer, digest: str, target: Path, tmp_path: Path) -> None:
+    url = f"{server.url.replace('//', '//user:SECRET1@')}/files/a?signature=SECRET2#sha256={digest}"
+    files = {"UNPACKENV_LOG_FILE": tmp_path / "log", "UNPACKENV_TRACE": tmp_path / "trace"}
+    env = settings(server, digest, target, UNPACKENV_ARCHIVE=url, **files)
+    done = start(env)
+    assert done.returncode == 0
+    shutil.rmtree(target)
+    server.fault = lambda handler, number: handler.answer(403)
+    failed = start(env)
+    assert failed.returncode == 125
+    assert f"{server.url}/files/a: the server refuses it (403" in failed.stderr
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [text for text in (*written, done.stderr.encode(), failed.stderr.encode()) if b"SECRET" in text]
+
+
+# --- what is asked for ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1/a", "a remote archive needs its digest. Add #sha256=DIGEST to the URL"),
+        ("http://127.0.0.1/a#sha256=12", "'12' is not a sha256 in hex"),
+        ("http://127.0.0.1/a#md5=12", "'md5=12' is no #sha256=DIGEST"),
+        ("http://192.0.2.1/a#sha256=" + "0" * 64, "http:// is not encrypted"),
+        ("ftp://192.0.2.1/a#sha256=" + "0" * 64, "not by ftp://"),
+        ("https:///a#sha256=" + "0" * 64, "an archive is fetched by https:// or http://"),
+        ("https://host:port/a#sha256=" + "0" * 64, "is no URL"),
+    ],
+)
+def test_addresses_that_are_refused(target: Path, url: str, says: str) -> None:
+    done = start(environment(UNPACKENV_ARCHIVE=url, UNPACKENV_TARGET=target))
+    check_error(done, target, says)
+
+
+def test_two_digests(server: FileServer, digest: str, target: Path) -> None:
+    done = start(settings(server, digest, target, UNPACKENV_DIGEST="1" * 64))
+    check_error(done, target, "UNPACKENV_DIGEST: is another digest than that of the URL")
+
+
+def test_a_proxy(server: FileServer, digest: str, target: Path, sizes: dict[str, int]) -> None:
+    env = settings(server, digest, target, UNPACKENV_INSECURE="yes", http_proxy=server.url, NO_PROXY="")
+    env["UNPACKENV_ARCHIVE"] = f"http://elsewhere.invalid/a?b#sha256={digest}"
+    done = start(env)
+    assert done.returncode == 0, done.stderr
+    assert wrong_files(target, sizes) == []
+    assert {path for path, _ in server.requests} == {"http://elsewhere.invalid/a?b"}
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1, and its key, in one file."""
+    path = tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", tmp_path / "public.pem"]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    path.write_text(path.read_text() + (tmp_path / "public.pem").read_text())
+    return path
+
+
+def test_https(archive: Path, digest: str, target: Path, tmp_path: Path, certificate: Path) -> None:
+    with serving(archive.read_bytes(), certificate=certificate) as server:
+        env = settings(server, digest, target)
+        env["UNPACKENV_ARCHIVE"] = env["UNPACKENV_ARCHIVE"].replace("http://", "https://")
+        check_error(start(env), target, "the server's certificate is not valid (self")
+        done = start({**env, "SSL_CERT_FILE": str(tmp_path / "public.pem")})
+        assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
