@@ -26,6 +26,8 @@ def bootstrap(
     digest: str | None = None,
     insecure: bool | None = None,
     fetch_timeout: float | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_size: int | None = None,
     missing: str | None = None,
     in_place: bool | None = None,
     force: bool | None = None,
@@ -54,6 +56,8 @@ def bootstrap(
         digest: accept only the archive with this digest, which `unpackenv inspect` prints (default: any)
         insecure: fetch an archive by http:// also from other machines, which encrypts nothing (default: no)
         fetch_timeout: seconds for fetching a part of a remote archive, with all attempts (default: 60)
+        cache: a directory that keeps what is fetched, for all containers and starts of a machine (default: none)
+        cache_size: size of the cache in bytes, such as 4G; what was not used for longest makes room (default: 4G)
         missing: what to do without an archive: error, or ignore (the start does nothing) (default: error)
         in_place: replace files one by one in a target that is already in use (default: no)
         force: unpack even if the checks of interpreter, mount, space and memory fail (default: no)

@@ -238,7 +238,7 @@ def test_another_archive(server: FileServer, target: Path) -> None:
 
 def test_no_archive(digest: str, target: Path) -> None:
     with serving(b"<html>" * 100) as server:
-        check_error(start(settings(server, digest, target)), target, "is no archive of `unpackenv pack`")
+        check_error(start(settings(server, digest, target)), target, f"but {digest} is required. Check the URL")
 
 
 @pytest.mark.parametrize(
@@ -300,8 +300,11 @@ def test_no_password_no_signature_is_seen(server: FileServer, digest: str, targe
         ("http://127.0.0.1/a#sha256=12", "'12' is not a sha256 in hex"),
         ("http://127.0.0.1/a#md5=12", "'md5=12' is no #sha256=DIGEST"),
         ("http://192.0.2.1/a#sha256=" + "0" * 64, "http:// is not encrypted"),
-        ("ftp://192.0.2.1/a#sha256=" + "0" * 64, "not by ftp://"),
-        ("https:///a#sha256=" + "0" * 64, "an archive is fetched by https:// or http://"),
+        (
+            "ftp://192.0.2.1/a#sha256=" + "0" * 64,
+            "an archive is fetched by one of https://, http://, oci://",
+        ),
+        ("https:///a#sha256=" + "0" * 64, "is no https:// or http:// with a server"),
         ("https://host:port/a#sha256=" + "0" * 64, "is no URL"),
     ],
 )

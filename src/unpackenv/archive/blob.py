@@ -5,6 +5,21 @@ from __future__ import annotations
 from unpackenv.errors import ArchiveCorrupt
 from unpackenv.unpatched import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unpackenv.archive.traffic import Traffic
+
+
+class Place:
+    """Where a frame is in an archive: `offset` and `size` of its stored bytes, and their sha256 (`digest`)."""
+
+    __slots__ = ("digest", "offset", "size")
+
+    def __init__(self, offset: int, size: int, digest: bytes) -> None:
+        self.offset = offset
+        self.size = size
+        self.digest = digest
+
 
 class Blob:
     """Bytes that can be read at any place, by several processes at once.
@@ -16,10 +31,28 @@ class Blob:
     """How many there are."""
     is_local = False
     """Whether all of them can be read in no time."""
+    traffic: Traffic | None = None
+    """How much of them was fetched, if they are not here."""
+    ahead = 0
+    """How many frames a worker announces before it reads them."""
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill a buffer with the bytes from `offset` on."""
         raise NotImplementedError
+
+    def expect(self, places: list[Place]) -> None:
+        """Take note of what this process will read next, in that order: no more, no less.
+
+        Only in a process that will not fork any more: it may have threads from now on.
+        """
+
+    def read_frame(self, buffer: memoryview, place: Place) -> None:
+        """Fill a buffer with the stored bytes of a frame, unchecked."""
+        self.read_into(buffer, place.offset)
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that it has open."""
+        return [self.traffic.fd] if self.traffic else []
 
     def read(self, size: int, offset: int) -> bytes:
         """Return `size` bytes from `offset` on."""
@@ -31,7 +64,8 @@ class Blob:
 
     def close(self) -> None:
         """Give up what it has open."""
-        raise NotImplementedError
+        if self.traffic:
+            self.traffic.close()
 
 
 class FileBlob(Blob):
@@ -39,8 +73,9 @@ class FileBlob(Blob):
 
     is_local = True
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, traffic: Traffic | None = None) -> None:
         self.fd = fd
+        self.traffic = traffic
         self.size = os.fstat(fd).st_size
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
@@ -51,5 +86,9 @@ class FileBlob(Blob):
                 raise ArchiveCorrupt("it is truncated")
             at += got
 
+    def descriptors(self) -> list[int]:
+        return [self.fd, *super().descriptors()]
+
     def close(self) -> None:
         os.close(self.fd)
+        super().close()

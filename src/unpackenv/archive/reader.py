@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from unpackenv.archive import codecs, trailer
 from unpackenv.archive import facts as facts_text
-from unpackenv.archive.blob import Blob, FileBlob
+from unpackenv.archive.blob import Blob, FileBlob, Place
 from unpackenv.archive.toc import END_OF_ARCHIVE_SIZE, FRAME_LIMIT, SHA256_SIZE, Toc
 from unpackenv.errors import (
     ArchiveCorrupt,
@@ -19,6 +19,8 @@ from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from unpackenv.archive.codecs.base import Decode
 
 # The largest overhead, in bytes: of a frame that does not compress, of a member in the tar stream (headers with a long
@@ -56,21 +58,29 @@ class Archive:
 
     def read_stored(self, number: int, buffer: memoryview | None = None) -> memoryview:
         """Return the stored bytes of a frame as they are, unchecked."""
-        size = self.toc.frame_stored[number]
-        stored = memoryview(bytearray(size)) if buffer is None else buffer[:size]
-        self.blob.read_into(stored, self._offsets[number])
+        place = self._place(number)
+        stored = memoryview(bytearray(place.size)) if buffer is None else buffer[: place.size]
+        self.blob.read_frame(stored, place)
         return stored
+
+    def expect(self, frames: Iterable[int]) -> None:
+        """Say which frames this process will read next (see `Blob.expect`)."""
+        self.blob.expect([self._place(number) for number in frames])
+
+    def _place(self, number: int) -> Place:
+        digest = self.toc.frame_sha256[number * SHA256_SIZE : (number + 1) * SHA256_SIZE]
+        return Place(self._offsets[number], self.toc.frame_stored[number], digest)
 
     def check_frame(self, number: int, stored: memoryview) -> None:
         """Raise `ArchiveCorrupt` unless these bytes are those of the frame."""
-        at = number * SHA256_SIZE
-        if sha256(stored).digest() != self.toc.frame_sha256[at : at + SHA256_SIZE]:
+        place = self._place(number)
+        if sha256(stored).digest() != place.digest:
             raise ArchiveCorrupt(
-                f"frame {number} (byte {self._offsets[number]}) is damaged",
+                f"frame {number} (byte {place.offset}) is damaged",
                 where=self.path,
                 frame=number,
-                offset=self._offsets[number],
-                expected=self.toc.frame_sha256[at : at + SHA256_SIZE].hex(),
+                offset=place.offset,
+                expected=place.digest.hex(),
                 found=sha256(stored).hexdigest(),
             )
 

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from unpackenv.archive.trailer import Identity
+
 
 def bootstrap(arguments: Mapping[str, object], caller_directory: str = "") -> Report:
     """See `unpackenv.bootstrap`; `arguments` are its arguments by name."""
@@ -209,23 +211,39 @@ def provide_tree(settings: Settings, attempt: Attempt) -> Report:
     attempt.candidates = locations.candidates(settings, identity)
     report = published.find_tree(attempt.candidates, identity.key, settings)
     if report is None and settings.is_remote:
-        from unpackenv.start.cold import remote
-
-        attempt.identity = identity = remote.identify(settings)
-        _check_digest(settings.digest, identity.digest, identity.path)
-        attempt.candidates = locations.candidates(settings, identity)
-        if not settings.target:  # it may have recorded one
-            report = published.find_tree(attempt.candidates, identity.key, settings)
-    attempt.end_phase(CHECK)
+        return _provide_remote_tree(settings, attempt)
     if report is None:
-        from unpackenv.start.cold import place
-
-        report = place.unpack(settings, identity, attempt)
-    elif os.path.lexists(stamp.beside(report.target, "work")):
+        return _unpack(settings, identity, attempt)
+    attempt.end_phase(CHECK)
+    if os.path.lexists(stamp.beside(report.target, "work")):
         from unpackenv.start.cold import place
 
         place.tidy(report.target)
     return report
+
+
+def _unpack(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
+    attempt.end_phase(CHECK)
+    from unpackenv.start.cold import place
+
+    return place.unpack(settings, identity, attempt)
+
+
+def _provide_remote_tree(settings: Settings, attempt: Attempt) -> Report:
+    """Ask the server for the end of the archive. Find its tree by that, or unpack it."""
+    from unpackenv.start.cold import remote
+
+    attempt.identity = identity = remote.identify(settings)
+    try:
+        _check_digest(settings.digest, identity.digest, identity.path)
+        attempt.candidates = locations.candidates(settings, identity)  # it may have recorded one
+        report = published.find_tree(attempt.candidates, "", settings) or _unpack(settings, identity, attempt)
+        if settings.blob and settings.blob.traffic:
+            report.fetched = settings.blob.traffic.total()
+        return report
+    finally:
+        if settings.blob:
+            settings.blob.close()
 
 
 def _find_tree_without_archive(settings: Settings) -> Report | None:

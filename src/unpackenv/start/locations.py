@@ -49,7 +49,7 @@ def identify(archive: str, settings: Settings) -> Identity:
     Raises what `trailer.identify` does.
     """
     if settings.is_remote:
-        return Identity("", 0, settings.digest.lower(), None, {})
+        return Identity("", 0, settings.pin or settings.digest.lower(), None, {})
     return trailer.identify(archive)
 
 

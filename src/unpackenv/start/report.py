@@ -43,14 +43,17 @@ class Report:
     `fill` says when files are filled ("before" or "behind"), "" if this start did not unpack; `fill_why` why that is
     before the start although it was to be behind it.
 
+    `fetched` counts what came from a remote archive: "bytes", "requests", "retries", "cached" (bytes that a cache had)
+    and "wait_ms" (milliseconds that workers waited for it, all together); it is None for an archive that is here.
+
     `cpu_ms`, `throttled_ms` (held back by a CPU quota) and `peak_rss` (bytes, of the largest process)
     are None if they were not measured: after a warm start without a log in JSON, or if the kernel does not count them.
     """
 
     __slots__ = (
-        "archive", "archive_size", "bin", "cpu_ms", "digest", "files", "fill", "fill_why", "import_paths", "key",
-        "lock_wait_ms", "milliseconds", "outcome", "peak_rss", "phases", "plain_paths", "python", "size", "target",
-        "target_why", "throttled_ms", "tried", "warnings", "workers", "workers_why",
+        "archive", "archive_size", "bin", "cpu_ms", "digest", "fetched", "files", "fill", "fill_why", "import_paths",
+        "key", "lock_wait_ms", "milliseconds", "outcome", "peak_rss", "phases", "plain_paths", "python", "size",
+        "target", "target_why", "throttled_ms", "tried", "warnings", "workers", "workers_why",
     )  # fmt: skip
 
     def __init__(self, outcome: str) -> None:
@@ -64,6 +67,7 @@ class Report:
         self.import_paths: list[str] = []
         self.plain_paths: list[str] = []
         self.bin = ""
+        self.fetched: dict[str, float] | None = None
         self.fill = ""
         self.fill_why = ""
         self.python = ""
@@ -99,6 +103,8 @@ class Report:
             line += "; another start is filling them"
         elif self.fill_why:
             line += f"; filled before the start: {self.fill_why}"
+        if self.fetched:
+            line += f"; fetched {fetched_text(self.fetched)}"
         if self.throttled_ms:
             line += f"; throttled by the CPU quota for {self.throttled_ms:.0f} ms"
         if self.tried:
@@ -108,6 +114,17 @@ class Report:
     def fields(self) -> dict[str, object]:
         """Return the fields of the line in a log, as plain values."""
         return {name: getattr(self, name) for name in self.__slots__ if name != "plain_paths"}
+
+
+def fetched_text(fetched: Mapping[str, float]) -> str:
+    """Return how much was fetched, in words."""
+    requests, retries = int(fetched["requests"]), int(fetched["retries"])
+    text = f"{fetched['bytes'] / 1e6:.1f} MB in {requests} request{'' if requests == 1 else 's'}"
+    if fetched["cached"]:
+        text += f", {fetched['cached'] / 1e6:.1f} MB from the cache"
+    if retries:
+        text += f", {retries} tried again"
+    return f"{text}, waited {fetched['wait_ms']:.0f} ms for it"
 
 
 def counted_files(number: int) -> str:

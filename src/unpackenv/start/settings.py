@@ -170,6 +170,14 @@ TABLE = (
         "seconds for fetching a part of a remote archive, with all attempts",
     ),
     Setting(
+        "cache", path, "", "DIR", "a directory that keeps what is fetched, for all containers and starts of a machine",
+        "none",
+    ),
+    Setting(
+        "cache_size", size, 4 << 30, "SIZE", "size of the cache in bytes, such as 4G; what was not used for longest "
+        "makes room", "4G",
+    ),
+    Setting(
         "missing", _choice("error", "ignore"), "error", "HOW",
         "what to do without an archive: error, or ignore (the start does nothing)",
     ),
@@ -231,8 +239,9 @@ class Settings:
     will import the tree, if it is not this one (`interpreter`), the program that the wrapper will
     become (`command`), what named the target, if it is named (`target_why`), whether a setting
     says when files are filled (`fill_is_named`), a file that records which of them are opened
-    (`record`), where a remote archive is read from once its end is known (`blob`), and warnings
-    about the environment (`warnings`).
+    (`record`), the digest of the manifest that an oci:// URL pins (`pin`, 64 digits or ""), where a
+    remote archive is read from once its end is known (`blob`), and warnings about the environment
+    (`warnings`).
     """
 
     archive: str
@@ -240,6 +249,8 @@ class Settings:
     digest: str
     insecure: bool
     fetch_timeout: float
+    cache: str
+    cache_size: int
     missing: str
     in_place: bool
     force: bool
@@ -268,6 +279,7 @@ class Settings:
         self.interpreter = interpreter
         self.command: Command | None = None
         self.record = ""
+        self.pin = ""
         self.blob: Blob | None = None
         self.fill_is_named = arguments.get("fill") is not None or bool(environ.get("UNPACKENV_FILL"))
         for setting in TABLE:
@@ -293,6 +305,8 @@ class Settings:
     def _take_digest_of_url(self) -> None:
         """Take the digest from the end of the URL, if it has one there; raises `SettingError` without any."""
         self.archive, _, fragment = self.archive.partition("#")
+        if self.archive.startswith("oci://"):
+            self.pin = self.archive.partition("@sha256:")[2]
         if fragment:
             kind, _, value = fragment.partition("=")
             if kind != "sha256":
@@ -304,7 +318,7 @@ class Settings:
             if self.digest and self.digest.lower() != digest.lower():
                 raise SettingError("is another digest than that of the URL", where="UNPACKENV_DIGEST")
             self.digest = digest
-        if not self.digest:
+        if not (self.digest or self.pin):
             raise SettingError(
                 "a remote archive needs its digest",
                 where="UNPACKENV_ARCHIVE",

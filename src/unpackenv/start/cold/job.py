@@ -116,7 +116,7 @@ class Job:
         """Unpack and publish; return the workers, the milliseconds of each phase, and what the child has used."""
         clock = Clock()
         if self.fills_behind:
-            self._inherited = child.open_descriptors()
+            self._inherited = self._descriptors_of_application()
         umask, effective = self._prepare_process()
         imported_before = set(sys.modules)
         try:
@@ -139,6 +139,11 @@ class Job:
             "fill": self._fill_when if self._fill else BEFORE,
             "fill_why": self.why_not,
         }
+
+    def _descriptors_of_application(self) -> list[int]:
+        """Return the descriptors that are open here, but for those of a remote archive."""
+        own = self.settings.blob.descriptors() if self.settings.blob else []
+        return [fd for fd in child.open_descriptors() if fd not in own]
 
     def _prepare_process(self) -> tuple[int, int]:
         """Return the umask of the application, and the one that is in effect during the work."""

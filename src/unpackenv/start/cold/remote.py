@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from unpackenv.archive import trailer
 from unpackenv.archive.blob import FileBlob
+from unpackenv.archive.traffic import Traffic
 from unpackenv.archive.trailer import Identity
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 from unpackenv.start.machine import child
-from unpackenv.start.remote.address import Address
+from unpackenv.start.remote import address
 from unpackenv.start.remote.blob import RemoteBlob
 from unpackenv.unpatched import os
 
@@ -23,37 +24,40 @@ if TYPE_CHECKING:
 
 
 def identify(settings: Settings) -> Identity:
-    """Return the identity of the archive at a URL, which is open in `settings` from now on; raises `UnpackenvError`."""
-    address = Address(settings.archive)
-    address.check(settings.insecure)
-    whole = _unnamed_file()
+    """Return the identity of the archive at a URL, which is open in `settings` from now on; raises `UnpackenvError`.
+
+    The settings have the digest of the archive then, also if they only had that of a manifest before.
+    """
+    shown = address.check(settings.archive, settings.insecure)
+    traffic, whole = Traffic(), _unnamed_file()
     try:
-        found = child.with_stop_signals(lambda: _look(settings, whole))
+        found = child.with_stop_signals(lambda: _look(settings, traffic, whole))
     except BaseException:
         os.close(whole)
+        traffic.close()
         raise
-    blob: Blob = FileBlob(whole)
+    blob: Blob
     if found["tail"]:
-        blob.close()
-        url, size, tail, version = settings.archive, found["size"], found["tail"], found["version"]
-        blob = RemoteBlob(url, size, tail, version, settings.fetch_timeout, settings.insecure)
-    settings.blob = blob
+        os.close(whole)
+        blob = RemoteBlob(settings, found, traffic)
+    else:
+        blob = FileBlob(whole, traffic)
+    settings.blob, settings.digest = blob, found["digest"]
+    key = settings.pin or settings.digest
     try:
-        identity = trailer.identify_blob(blob, address.shown)
+        identity = trailer.identify_blob(blob, shown) or Identity(shown, blob.size, key, None, {})
     except (ArchiveUnsupported, ArchiveCorrupt) as error:
-        error.where = address.shown
+        error.where = shown
         raise
-    if identity is None:
-        hint = "Check the URL; of archives by URL, only those that `unpackenv pack` made can be read"
-        raise ArchiveUnsupported("is no archive of `unpackenv pack`", where=address.shown, hint=hint)
+    identity.key = key
     return identity
 
 
-def _look(settings: Settings, whole: int) -> dict[str, Any]:
+def _look(settings: Settings, traffic: Traffic, whole: int) -> dict[str, Any]:
     def look() -> dict[str, Any]:
-        from unpackenv.start.remote.server import Server
+        from unpackenv.start.remote import tails
 
-        return Server(settings.archive, settings.fetch_timeout, settings.insecure).look(whole)
+        return tails.look(settings, traffic, whole)
 
     if child.is_single_threaded():
         try:

@@ -61,10 +61,15 @@ class Filler(Offspring):
         """Yield the frame of this filler, and then those without programs, one after the other."""
         yield self._first
         with_programs = {frame for row in holder.plan.programs for frame in holder.frames_of(row)}
-        for frame in holder.frames_to_fill():
-            if frame not in with_programs:
-                holder.board.at_frame[holder.shard] = frame
-                yield frame
+        frames = [frame for frame in holder.frames_to_fill() if frame not in with_programs]
+        archive = holder.filling.archive
+        for number, frame in enumerate(frames):
+            if archive.blob.ahead:
+                archive.expect(
+                    next_one for next_one in frames[number : number + 2] if not holder.board.frames[next_one]
+                )
+            holder.board.at_frame[holder.shard] = frame
+            yield frame
 
     def _fill_frame(self, holder: Shard, frame: int) -> bool:
         """Fill a claimed frame; return whether to go on."""

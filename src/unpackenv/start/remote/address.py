@@ -6,8 +6,24 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from unpackenv.errors import ArchiveUnreachable, SettingError
 
+STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
+"""Schemes of object stores, and the library for each; an extra of the scheme's name installs it."""
+SCHEMES = ("https", "http", "oci", *STORES)
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = ("localhost", "::1")
+
+
+def check(url: str, insecure: bool) -> str:
+    """Return what people may see of the URL of an archive; raises `SettingError` for one that is not fetched."""
+    scheme, _, rest = url.partition("://")
+    if scheme in _PORTS:
+        address = Address(url)
+        address.check(insecure)
+        return address.shown
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{each}://" for each in SCHEMES)
+        raise SettingError(f"an archive is fetched by one of {known}, not by {scheme}://", where="UNPACKENV_ARCHIVE")
+    return f"{scheme}://{rest.partition('?')[0]}"
 
 
 class Address:
@@ -21,9 +37,7 @@ class Address:
         except ValueError as error:
             raise SettingError(f"is no URL ({error})", where="UNPACKENV_ARCHIVE") from None
         if parts.scheme not in _PORTS or not parts.hostname:
-            raise SettingError(
-                f"an archive is fetched by https:// or http://, not by {parts.scheme}://", where="UNPACKENV_ARCHIVE"
-            )
+            raise SettingError("is no https:// or http:// with a server", where="UNPACKENV_ARCHIVE")
         self.scheme = parts.scheme
         self.host = parts.hostname
         self.port = port or _PORTS[parts.scheme]

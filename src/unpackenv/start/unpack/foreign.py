@@ -12,6 +12,7 @@ import re
 from hashlib import sha256
 
 from unpackenv.archive import RESERVED, foreign, trailer
+from unpackenv.archive.blob import FileBlob
 from unpackenv.archive.tarstream import DIRECTORY, FILE, HARD_LINK, SYMLINK, Member, Scanner, shown
 from unpackenv.archive.toc import MEMBER_LIMIT, PATH_LIMIT, PATHS_LIMIT, USUAL_PATH
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsafe, ArchiveUnsupported, DigestMismatch, UnpackenvError
@@ -46,10 +47,12 @@ class ForeignSource(Source):
         self._path = path
         self.warnings = []
         self._digest = settings.digest.lower()
-        self._fd = foreign.open_file(path)
+        self._fd = os.dup(settings.blob.fd) if isinstance(settings.blob, FileBlob) else foreign.open_file(path)
         self._memory_left = limits.memory_left()
         try:
             self.key = trailer.identify_open(self._fd, path).key
+            if settings.is_remote:
+                self.key = settings.pin or settings.digest.lower()
             if settings.digest:
                 _check_digest(self._fd, path, settings.digest)
             self._pieces = self._open_pieces(settings.memory)
@@ -133,7 +136,8 @@ def _check_digest(fd: int, path: str, digest: str) -> None:
         computed.update(data)
         offset += len(data)
     if computed.hexdigest() != digest.lower():
-        raise DigestMismatch(f"its sha256 is {computed.hexdigest()}, but {digest} is required", where=path)
+        hint = "Check the URL or the path, and the digest"
+        raise DigestMismatch(f"its sha256 is {computed.hexdigest()}, but {digest} is required", where=path, hint=hint)
 
 
 class _Unpacker:

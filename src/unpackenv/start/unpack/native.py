@@ -12,6 +12,7 @@ and wait for its end only if a directory is not there yet.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 
 from unpackenv.archive import interpreter
 from unpackenv.archive.facts import first, is_environment
@@ -26,7 +27,7 @@ from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeVar
 
     from unpackenv.archive.toc import Toc
@@ -49,10 +50,10 @@ class NativeSource(Source):
         else:
             self.archive = open_archive(path, settings.digest)
         archive = self.archive
-        self.key = archive.digest
+        self.key = settings.pin or archive.digest
         raw = max(archive.toc.frame_raw)
         self._memory_left = limits.memory_left()
-        self._memory_each = raw + archive.codec.window(raw) + max(archive.toc.frame_stored)
+        self._memory_each = raw + archive.codec.window(raw) + (1 + archive.blob.ahead) * max(archive.toc.frame_stored)
         self.workers, self.workers_why = limits.worker_count(
             settings.workers, settings.memory, self._memory_left, self._memory_each, len(archive.toc.frame_raw)
         )
@@ -121,6 +122,7 @@ def unpack_frames(archive: Archive, writer: TreeWriter, frames: set[int], observ
     """
     plan = _Plan(archive, writer, observer)
     plan.restrict(frames)
+    plan.ahead = 0  # this process will fork
     turns = iter(range(len(plan.order)))
     plan.work(0, lambda: next(turns, -1), _nothing)
     plan.finish_spanning()
@@ -143,6 +145,7 @@ class _Plan:
         # Where a spanning file is while its pieces are written, by its row.
         self.spanning = {row: self._path(row) for row in self._spanning_rows()}
         self.order = self._frame_order()
+        self.ahead = archive.blob.ahead
         if writer.replaces:
             self.toc.check_unique()
 
@@ -225,9 +228,7 @@ class _Plan:
         buffer = memoryview(bytearray(max(toc.frame_raw)))
         stored_buffer = memoryview(bytearray(max(toc.frame_stored)))
         partial = PARTIAL + b"%d" % number
-        turn = take()
-        while turn >= 0:
-            frame = self.order[turn]
+        for frame in self._frames(take):
             out = buffer[: toc.frame_raw[frame]]
             observer.begin_step(frame)
             try:
@@ -242,7 +243,18 @@ class _Plan:
             observer.end_step("decode")
             self._write_frame(self.starts[frame], out, partial, ready)
             observer.end_step("write")
-            turn = take()
+
+    def _frames(self, take: Callable[[], int]) -> Iterator[int]:
+        """Yield the frames of the turns that `take` returns; some are fetched ahead."""
+        frames: deque[int] = deque()
+        while True:
+            if len(frames) <= self.ahead // 2:  # several at once: they may be neighbours
+                while len(frames) <= self.ahead and (turn := take()) >= 0:
+                    frames.append(self.order[turn])
+                self.archive.expect(frames)
+            if not frames:
+                return
+            yield frames.popleft()
 
     def _write_frame(self, start: int, out: memoryview, partial: bytes, ready: Callable[[], None]) -> None:
         toc, writer, spanning = self.toc, self.writer, self.spanning

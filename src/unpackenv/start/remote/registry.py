@@ -1,0 +1,292 @@
+"""An archive in a registry, as an OCI artifact (OCI distribution and image specifications, version 1.1).
+
+A reference names a manifest, or an index of one manifest for each platform. The manifest names the blob, which is the
+archive, and its annotations the digest of the archive.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from functools import cached_property
+from hashlib import sha256
+from urllib.parse import urlencode
+
+from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, SettingError
+from unpackenv.start.remote import credentials
+from unpackenv.start.remote.address import Address
+from unpackenv.start.remote.cache import MANIFEST as MANIFEST_ENTRY
+from unpackenv.start.remote.httpfile import HttpFile
+from unpackenv.start.remote.remotefile import RemoteFile
+from unpackenv.start.remote.transport import Authorization, Connections, Requests, basic
+from unpackenv.unpatched import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from unpackenv.archive.traffic import Traffic
+    from unpackenv.start.remote.cache import Cache
+    from unpackenv.start.settings import Settings
+
+SCHEME = "oci://"
+# Media types of the specifications, and those that Docker had before.
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+EMPTY = "application/vnd.oci.empty.v1+json"
+_DOCKER = (
+    "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json"
+)  # fmt: skip
+ARTIFACT = "application/vnd.unpackenv.archive.v1"
+"""The type of the artifact; that of its blob adds `+zstd` or `+xz`."""
+DIGEST, PYTHON = "io.unpackenv.digest", "io.unpackenv.python"
+"""Annotations: the digest of the archive; the cache tag of the interpreter that it is for."""
+TITLE = "org.opencontainers.image.title"
+_ARCHITECTURES = {
+    "x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "ppc64le": "ppc64le",
+    "s390x": "s390x", "riscv64": "riscv64",
+}  # fmt: skip
+_LIMIT = 4 << 20
+_PULL = "pull"
+
+# As the distribution specification has them.
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+
+
+def architecture() -> str:
+    """Return the architecture of this machine as the specifications call it."""
+    machine = os.uname().machine
+    return _ARCHITECTURES.get(machine, machine)
+
+
+class Reference:
+    """What `oci://REGISTRY/REPOSITORY:TAG` or `…@sha256:DIGEST` names; raises `SettingError`."""
+
+    def __init__(self, text: str, insecure: bool = False, where: str = "UNPACKENV_ARCHIVE") -> None:
+        rest, _, self.digest = text[len(SCHEME) :].partition("@")
+        self.registry, _, path = rest.partition("/")
+        self.repository, _, self.tag = path.partition(":")
+        if not self.registry or not _REPOSITORY.fullmatch(self.repository):
+            raise SettingError(
+                f"is no reference to a registry ({self.repository!r} is no repository)",
+                where=where,
+                hint="It is oci://REGISTRY/REPOSITORY:TAG, or @sha256:DIGEST instead of the tag",
+            )
+        if self.tag and not _TAG.fullmatch(self.tag):
+            raise SettingError(f"{self.tag!r} is no tag", where=where)
+        if self.digest and not _DIGEST.fullmatch(self.digest):
+            raise SettingError(f"{self.digest!r} is no digest, which is sha256: and 64 digits", where=where)
+        self.tag = self.tag or ("" if self.digest else "latest")
+        host = "registry-1.docker.io" if self.registry in credentials.DOCKER_HUB else self.registry
+        self.server = Address(f"https://{host}")
+        if self.server.is_loopback or insecure:
+            self.server = Address(f"http://{host}")
+        self.shown = f"{SCHEME}{rest}" + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def name(self) -> str:
+        """How the registry calls it: its digest, or its tag."""
+        return self.digest or self.tag
+
+    def at(self, kind: str, name: str) -> Address:
+        """Return the address of something in the repository: of the `kind` "manifests" or "blobs"."""
+        return Address(f"{self.server.origin}/v2/{self.repository}/{kind}/{name}")
+
+
+class RegistryAuthorization(Authorization):
+    """The credentials of a registry, or a token that a token service gives for them.
+
+    A registry says what it wants when it refuses the first request (distribution specification, "token
+    authentication"). The token service has the credentials from then on: the registry names it.
+    """
+
+    def __init__(
+        self, reference: Reference, timeout: float, insecure: bool, connections: Connections, actions: str = _PULL
+    ) -> None:
+        self._reference = reference
+        self._timeout = timeout
+        self._insecure = insecure
+        self._connections = connections
+        self._scope = f"repository:{reference.repository}:{actions}"
+        self.value = ""
+        self.hint = "Check the credentials for the registry: `docker login`, DOCKER_CONFIG or DOCKER_AUTH_CONFIG"
+
+    def header(self, address: Address) -> str:
+        return self.value
+
+    def renew(self, challenge: str) -> bool:
+        kind, _, rest = challenge.partition(" ")
+        before = self.value
+        found = credentials.for_registry(self._reference.registry)
+        if not (found.user or found.token):
+            self.hint = f"There are no credentials for {self._reference.registry} in {found.source}. {_LOGIN}"
+        if kind.lower() == "bearer":
+            self.value = f"Bearer {self._token(dict(_PARAMETER.findall(rest)), found)}"
+        elif kind.lower() == "basic" and found.user:
+            self.value = basic(found.user)
+        return self.value != before
+
+    def _token(self, parameters: dict[str, str], found: credentials.Credentials) -> str:
+        realm = parameters.get("realm", "")
+        wanted = {name: parameters[name] for name in ("service",) if name in parameters}
+        wanted["scope"] = parameters.get("scope") or self._scope
+        try:
+            address = Address(realm)
+            address.check(self._insecure)
+        except SettingError as error:
+            raise ArchiveUnreachable(
+                f"its registry names a token service that is refused: {error.what}", where=self._reference.shown
+            ) from None
+        address.user = found.user
+        headers, method, body = {}, "GET", None
+        if found.token:
+            headers, method = {"Content-Type": "application/x-www-form-urlencoded"}, "POST"
+            grant = {"grant_type": "refresh_token", "refresh_token": found.token, "client_id": "unpackenv"}
+            body = urlencode({**grant, **wanted}).encode()
+        else:
+            address.target += ("&" if "?" in address.target else "?") + urlencode(wanted)
+        requests = Requests(
+            address, self._timeout, self._insecure, self._connections, what="token", shown=self._reference.shown
+        )
+        answer = requests.retried(lambda: requests.send(method, headers, body, _LIMIT, (200,)).read(_LIMIT))
+        try:
+            tokens = json.loads(answer)
+            token: str = tokens.get("token") or tokens["access_token"]
+        except (ValueError, KeyError, AttributeError):
+            raise requests.refusal("the token service of its registry sent no token") from None
+        return token
+
+
+_LOGIN = "`docker login` writes some; DOCKER_CONFIG or DOCKER_AUTH_CONFIG name others"
+
+
+class OciFile(RemoteFile):
+    """The archive that a reference names; manifests are kept in a cache, if there is one."""
+
+    def __init__(
+        self, settings: Settings, traffic: Traffic, cache: Cache | None = None, state: dict[str, str] | None = None
+    ) -> None:
+        """`state` is what `look` has found before; raises `SettingError`."""
+        self._reference = Reference(settings.archive, settings.insecure)
+        self._timeout = settings.fetch_timeout
+        self._insecure = settings.insecure
+        self._traffic = traffic
+        self._cache = cache
+        self._python = (settings.interpreter or {}).get("python", sys.implementation.cache_tag or "")
+        self._connections = Connections()
+        self._authorization = RegistryAuthorization(self._reference, self._timeout, self._insecure, self._connections)
+        self._blob = ""
+        if state and _DIGEST.fullmatch(state["blob"]):
+            self._blob, self._authorization.value = state["blob"], state.get("authorization", "")
+
+    def resolve(self) -> str:
+        manifest = self._manifest()
+        blob = self._blob_of(manifest)
+        self._blob = blob["digest"]
+        annotations = {**(manifest.get("annotations") or {}), **(blob.get("annotations") or {})}
+        return str(annotations.get(DIGEST, "")).lower() if self._reference.digest else ""
+
+    def look(self, whole: int) -> dict[str, Any]:
+        if not self._blob:
+            self.resolve()
+        found = self._file.look(whole)
+        return {**found, "state": {"blob": self._blob, "authorization": self._authorization.value}}
+
+    def fetch(self, buffers: list[memoryview], offset: int, size: int, version: str) -> None:
+        if not self._blob:
+            self.resolve()
+        self._file.fetch(buffers, offset, size, version)
+
+    def close(self) -> None:
+        self._connections.drop()
+
+    @cached_property
+    def _file(self) -> HttpFile:
+        return HttpFile(self._requests("blobs", self._blob))
+
+    def _requests(self, kind: str, name: str, what: str = "archive") -> Requests:
+        return Requests(
+            self._reference.at(kind, name),
+            self._timeout,
+            self._insecure,
+            self._connections,
+            self._traffic,
+            self._authorization,
+            what=what,
+            shown=self._reference.shown,
+        )
+
+    def _manifest(self) -> dict[str, Any]:
+        """Return the manifest that is named; from an index, that for this machine."""
+        document = self._document(self._reference.name)
+        if "manifests" in document:
+            document = self._document(self._chosen(document["manifests"])["digest"])
+        return document
+
+    def _document(self, name: str) -> dict[str, Any]:
+        is_digest = _DIGEST.fullmatch(name) is not None
+        kept = self._cache.read(name[7:], MANIFEST_ENTRY) if self._cache and is_digest else b""
+        if kept and f"sha256:{sha256(kept).hexdigest()}" == name:
+            return _parsed(kept, self._reference.shown)
+        requests = self._requests("manifests", name)
+        accepted = {"Accept": ", ".join((MANIFEST, INDEX, *_DOCKER))}
+        data = requests.retried(lambda: requests.get(accepted, _LIMIT).read(_LIMIT + 1))
+        if is_digest and f"sha256:{sha256(data).hexdigest()}" != name:
+            raise requests.refusal(f"the registry sent a manifest that does not have the digest {name}")
+        document = _parsed(data, self._reference.shown)
+        if self._cache and is_digest:
+            fetching = self._cache.lock(name[7:], MANIFEST_ENTRY)
+            if fetching:
+                fetching.keep(data)
+        return document
+
+    def _chosen(self, manifests: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the entry of an index for this machine; of several, that for this interpreter."""
+        own = f"linux/{architecture()}"
+        there = [_platform(each) for each in manifests]
+        fitting = [each for each, platform in zip(manifests, there) if platform == own]
+        if not fitting:
+            raise ArchiveNotFound(
+                f"there is no archive for {own}, only for {', '.join(there) or 'nothing'}",
+                where=self._reference.shown,
+                hint="Push one for this platform: unpackenv push",
+            )
+        return next((each for each in fitting if _python_of(each) == self._python), fitting[0])
+
+    def _blob_of(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Return the descriptor of the blob that is the archive."""
+        layers: list[dict[str, Any]] = manifest.get("layers") or []
+        own = [each for each in layers if str(each.get("mediaType")).startswith(ARTIFACT)]
+        found = own or (layers if len(layers) == 1 else [])  # a file that another program has pushed by itself
+        if len(found) != 1:
+            raise ArchiveNotFound(
+                f"there is no archive among its {len(layers)} layers",
+                where=self._reference.shown,
+                hint="Push one: unpackenv push",
+            )
+        return found[0]
+
+
+def _parsed(manifest: bytes, shown: str) -> dict[str, Any]:
+    """Return a manifest or an index, whose digests can be used in URLs."""
+    try:
+        document: dict[str, Any] = json.loads(manifest)
+        digests = [each["digest"] for each in [*document.get("manifests", []), *document.get("layers", [])]]
+        if all(map(_DIGEST.fullmatch, digests)):
+            return document
+    except (ValueError, KeyError, AttributeError, TypeError):
+        pass
+    raise ArchiveUnreachable("the registry sent a manifest that cannot be read", where=shown)
+
+
+def _platform(entry: dict[str, Any]) -> str:
+    platform = entry.get("platform") or {}
+    return f"{platform.get('os', '?')}/{platform.get('architecture', '?')}"
+
+
+def _python_of(entry: dict[str, Any]) -> str:
+    return str((entry.get("annotations") or {}).get(PYTHON, ""))

@@ -1,0 +1,309 @@
+"""Requests to servers by HTTP: connections that are kept, redirects, and attempts until the time is over (RFC 9110).
+
+Every thread has its own connections. What may be better in a moment is tried again, after a while that doubles each
+time (with jitter). Imported in processes of a start only: the modules of the standard library for it are large.
+"""
+
+from __future__ import annotations
+
+import _thread
+import http.client
+import io
+import random
+import socket
+import ssl
+from base64 import b64encode
+from email.utils import parsedate_to_datetime
+from urllib.request import getproxies, proxy_bypass
+
+from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, UnpackenvError
+from unpackenv.start.remote.address import Address
+from unpackenv.unpatched import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar, Union
+
+    from unpackenv.archive.traffic import Traffic
+
+    T = TypeVar("T")
+    Connection = Union["_Plain", "_Encrypted"]
+
+_STALLED = 20.0
+"""Seconds without a byte after which a connection is given up."""
+_SLOWEST = 10_000
+"""Bytes per second; a server that sends fewer, in the long run, is given up."""
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
+_REDIRECTS = 5
+_REDIRECTING = (301, 302, 303, 307, 308)
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+
+
+class TryAgain(Exception):
+    """A request failed in a way that may be over soon; `after` is for how many seconds the server wants none."""
+
+    def __init__(self, why: str, after: float = 0.0) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+class _AtOnce(TryAgain):
+    """A request failed since the server had closed a kept connection meanwhile, or wants another token."""
+
+
+class Authorization:
+    """What a server wants to know before it answers. This one says the user and password of its URL."""
+
+    hint = "Check user and password, or the signature, of the URL, and how long it is valid"
+    """What to do if the server refuses it."""
+
+    def header(self, address: Address) -> str:
+        """Return what to say to a server; "" for nothing."""
+        return basic(address.user) if address.user else ""
+
+    def renew(self, challenge: str) -> bool:
+        """Take note of what the server wants after a 401 (RFC 9110, section 11.6.1); whether to ask again."""
+        return False
+
+
+class Connections:
+    """The connections of one process, by thread and server."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, str], Connection] = {}
+
+    def to(self, address: Address) -> tuple[Connection, bool]:
+        """Return this thread's connection to a server, and whether it was used before."""
+        key = (_thread.get_ident(), address.origin)
+        is_kept = key in self._open
+        if not is_kept:
+            self._open[key] = _connect(address)
+        return self._open[key], is_kept
+
+    def drop(self) -> None:
+        """Close all connections of this thread."""
+        thread = _thread.get_ident()
+        for key in [key for key in self._open if key[0] == thread]:
+            self._open.pop(key).close()
+
+
+class Requests:
+    """Requests for what is at `origin`. Methods raise `UnpackenvError`, or `TryAgain`, which `retried` heeds.
+
+    No attempt begins after `timeout` seconds; one goes on for as long as bytes arrive. `what` names what is asked for,
+    for people.
+    """
+
+    def __init__(
+        self,
+        origin: Address,
+        timeout: float,
+        insecure: bool,
+        connections: Connections,
+        traffic: Traffic | None = None,
+        authorization: Authorization | None = None,
+        *,
+        what: str = "archive",
+        shown: str = "",
+    ) -> None:
+        self.shown = shown or origin.shown
+        self.connections = connections
+        self._origin = self._address = origin
+        self._timeout = timeout
+        self._insecure = insecure
+        self._traffic = traffic
+        self._authorization = authorization or Authorization()
+        self._what = what
+
+    # --- one request ---
+
+    def get(self, headers: Mapping[str, str], size: int = 0) -> http.client.HTTPResponse:
+        """Return the answer with what was asked for, about `size` bytes, from wherever redirects lead."""
+        for _ in range(_REDIRECTS):
+            response = self._ask("GET", self._address, headers, None, size)
+            if response.status in (200, 206):
+                return response
+            location = response.getheader("Location")
+            if response.status not in _REDIRECTING or not location:
+                raise self._failure(response)
+            response.read(_STALE_BODY)
+            if not response.isclosed():
+                self.connections.drop()
+            self._address = self._address.follow(location, self._insecure)
+        raise self.refusal(f"leads to other places more than {_REDIRECTS} times")
+
+    def send(
+        self, method: str, headers: Mapping[str, str], body: Any = None, size: int = 0, expected: tuple[int, ...] = ()
+    ) -> http.client.HTTPResponse:
+        """Send something, and return the answer, which has one of the `expected` statuses."""
+        response = self._ask(method, self._origin, headers, body, size)
+        if response.status not in expected:
+            raise self._failure(response)
+        return response
+
+    def _ask(
+        self, method: str, address: Address, headers: Mapping[str, str], body: Any, size: int
+    ) -> http.client.HTTPResponse:
+        connection, is_kept = self.connections.to(address)
+        said = {"Accept-Encoding": "identity", **headers}
+        authorization = self._authorization.header(address) if address.origin == self._origin.origin else ""
+        if authorization:
+            said["Authorization"] = authorization
+        by_proxy = address.scheme == "http" and (connection.host, connection.port) != (address.host, address.port)
+        target = address.origin + address.target if by_proxy else address.target
+        connection.deadline = time.monotonic() + max(self._timeout, _STALLED) + size / _SLOWEST
+        if self._traffic:
+            self._traffic.add(requests=1)
+        try:
+            connection.request(method, target, body=body, headers=said)
+            response = connection.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
+            if is_kept and body is None:
+                raise _AtOnce("the server has closed the connection") from error
+            raise
+        if response.status == 401 and self._authorization.renew(response.getheader("WWW-Authenticate", "")):
+            raise _AtOnce("the server takes no token that it has given out")
+        return response
+
+    def _failure(self, response: http.client.HTTPResponse) -> Exception:
+        status = f"{response.status} {response.reason}"
+        if self._address is not self._origin and response.status in (400, 401, 403):
+            self._address = self._origin  # where a redirect leads to may be valid for some minutes only
+            return TryAgain(f"the server answers {status}")
+        if response.status in _AGAIN:
+            return TryAgain(f"the server answers {status}", _seconds_until(response.getheader("Retry-After", "")))
+        if response.status in (404, 410):
+            hint = "Check the URL, and that it was uploaded"
+            return ArchiveNotFound(f"there is no {self._what} ({status})", where=self.shown, hint=hint)
+        if response.status in (401, 403, 407):
+            return self.refusal(f"the server refuses it ({status})", self._authorization.hint)
+        return self.refusal(f"the server answers {status}")
+
+    def count(self, received: int) -> None:
+        """Count received bytes."""
+        if self._traffic:
+            self._traffic.add(bytes=received)
+
+    def refusal(self, what: str, hint: str = "") -> ArchiveUnreachable:
+        """Return an error about what is asked for."""
+        return ArchiveUnreachable(what, where=self.shown, hint=hint)
+
+    # --- until it works ---
+
+    def retried(self, work: Callable[[], T]) -> T:
+        """Do `work`, again and again if its failures may be temporary, until the time is over; return what it does."""
+        deadline, delay, hasty = time.monotonic() + self._timeout, _FIRST_DELAY, _HASTY
+        while True:
+            try:
+                return work()
+            except UnpackenvError:
+                self.connections.drop()
+                raise
+            except ssl.SSLCertVerificationError as error:
+                raise self.refusal(
+                    f"the server's certificate is not valid ({error.verify_message})",
+                    "Check the name and the clock; SSL_CERT_FILE names other authorities",
+                ) from error
+            except (TryAgain, OSError, http.client.HTTPException) as error:
+                self.connections.drop()
+                if isinstance(error, _AtOnce) and hasty:
+                    hasty -= 1
+                    continue
+                wait = max(delay * random.uniform(0.5, 1.5), getattr(error, "after", 0.0))
+                if time.monotonic() + wait > deadline:
+                    raise self.refusal(
+                        f"cannot be fetched within {self._timeout:g} s ({_reason(error)})",
+                        "Check the network from here to the server; UNPACKENV_FETCH_TIMEOUT is how long it is tried",
+                    ) from error
+                if self._traffic:
+                    self._traffic.add(retries=1)
+                time.sleep(wait)
+                delay = min(2 * delay, _LONGEST_DELAY)
+
+
+_HASTY = 3
+"""How often a request is repeated without a delay."""
+_STALE_BODY = 1 << 16
+"""How much of the content of a redirect is read, so that the connection can be used again."""
+
+
+class _Timed(io.RawIOBase):
+    """What a socket sends, until a deadline: a byte now and then would take for ever."""
+
+    def __init__(self, raw: Any, deadline: float) -> None:
+        super().__init__()
+        self._raw = raw
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if time.monotonic() > self._deadline:
+            raise TryAgain("the server sends too slowly")
+        got: int = self._raw.readinto(buffer)
+        return got
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Kept(http.client.HTTPConnection):
+    """A connection whose answers have a deadline."""
+
+    deadline = 0.0
+
+    def response_class(self, sock: Any, *arguments: Any, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override]
+        response = http.client.HTTPResponse(sock, *arguments, **options)
+        raw: Any = response.fp
+        response.fp = io.BufferedReader(_Timed(raw.detach(), self.deadline), 1 << 16)
+        return response
+
+
+class _Plain(_Kept):
+    pass
+
+
+class _Encrypted(_Kept, http.client.HTTPSConnection):
+    pass
+
+
+def _connect(address: Address) -> Connection:
+    """Return a connection, through a proxy if the environment names one; it is opened with the first request."""
+    proxy = "" if proxy_bypass(address.host) else getproxies().get(address.scheme, "")
+    via = Address(proxy if "://" in proxy else f"http://{proxy}") if proxy else address
+    if address.scheme == "http":
+        return _Plain(via.host, via.port, timeout=_STALLED)
+    context = ssl.create_default_context()
+    connection = _Encrypted(via.host, via.port, timeout=_STALLED, context=context)
+    if proxy:
+        headers = {"Proxy-Authorization": basic(via.user)} if via.user else {}
+        connection.set_tunnel(address.host, address.port, headers)
+    return connection
+
+
+def basic(user: str) -> str:
+    """Return the value of a header for user and password, with a colon between them (RFC 7617)."""
+    return f"Basic {b64encode(user.encode()).decode('ascii')}"
+
+
+def _seconds_until(retry_after: str) -> float:
+    """Return the seconds that a Retry-After asks for (RFC 9110, section 10.2.3); 0 if it cannot be read."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"its host has no address: {error.strerror}"
+    if isinstance(error, (TimeoutError, socket.timeout)):  # one and the same from CPython 3.10 on
+        return f"no byte for {_STALLED:g} s"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
