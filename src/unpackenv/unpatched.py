@@ -42,8 +42,13 @@ def _unpatched_time() -> ModuleType:
     names = ("clock_gettime", "monotonic", "perf_counter", "process_time", "sleep", "time")
     if all(is_built_in(getattr(_time, name, len)) for name in names):
         return _copy(_time)
+    return new_instance("time")
+
+
+def new_instance(name: str) -> ModuleType:
+    """Return a new instance of a module that is built into the interpreter: nobody has replaced anything in it."""
     importer: Any = sys.modules["_frozen_importlib"].BuiltinImporter
-    instance: ModuleType = importer.create_module(importer.find_spec("time"))
+    instance: ModuleType = importer.create_module(importer.find_spec(name))
     importer.exec_module(instance)
     return instance
 

@@ -38,6 +38,8 @@ class FileServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and content in one packet
     server: FileServer
 
     def do_GET(self) -> None:
@@ -65,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data[: len(data) - cut])
+        self.wfile.flush()
         with self.server.lock:
             self.server.sent += len(data)
         if cut:

@@ -62,8 +62,11 @@ class Blob:
         self.read_into(memoryview(data), offset)
         return bytes(data)
 
+    def end_reading(self) -> None:
+        """Note that this process reads no more."""
+
     def close(self) -> None:
-        """Give up what it has open."""
+        """Close its descriptors."""
         if self.traffic:
             self.traffic.close()
 

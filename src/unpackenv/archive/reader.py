@@ -90,6 +90,7 @@ class Archive:
 
     def close(self) -> None:
         """Close what it is read from."""
+        self.blob.end_reading()
         self.blob.close()
 
     def __enter__(self) -> Archive:

@@ -20,6 +20,8 @@ WRITTEN, FREE = 1, 2
 """States of a file: its content is whole; and its lease has been given up. 0: neither."""
 LONGEST = 10
 """How many of the opens that waited longest are told."""
+_TOO_LATE = 0.6
+"""Which part of the kernel's time for a lease may pass before the applications are ended."""
 _REASON = 2048
 _STATISTICS = struct.Struct("<Qd")
 _WAIT = struct.Struct("<Id")
@@ -31,15 +33,16 @@ class Board:
     """What the processes of one fill know together. Times are in seconds since boot (`leases.now`).
 
     `files` are the states of the files by row, and `wanted` whether somebody waits for one. `frames` is whether a frame
-    is filled, `urgent` whether somebody waits for a file in it, and `pieces` which pieces of spanning files are written
-    there. `freed` is when a file was given free that somebody had waited for. By shard: `quiet` is until when it is
-    known that nobody waited, but for those whose wait was known then; `alive` is when its holder last said that it is;
-    `at_frame` is the frame of its filler.
+    is filled, `urgent` whether somebody waits for a file in it, `pieces` which pieces of spanning files are written
+    there, and `expected` whether a filler is about to fill it: the number of its shard, from 1. `freed` is when a file
+    was given free that somebody had waited for. By shard: `quiet` is until when it is known that nobody waited, but for
+    those whose wait was known then; `alive` is when its holder last said that it is; `at_frame` is the frame of its
+    filler.
     """
 
     def __init__(self, journal: int, files: int, frames: int, shards: int) -> None:
         """The states of the files are in the open file `journal`, which outlives the processes."""
-        sizes = (_HEADER, *[8 * shards] * 3, 8 * files, _PER_SHARD * shards, files, *[frames] * 3)
+        sizes = (_HEADER, *[8 * shards] * 3, 8 * files, _PER_SHARD * shards, files, *[frames] * 4)
         self._fd = os.memfd_create("unpackenv-fill")
         os.ftruncate(self._fd, sum(sizes))
         memory = memoryview(mmap.mmap(self._fd, sum(sizes)))
@@ -48,7 +51,7 @@ class Board:
             parts.append(memory[at : at + size])
             at += size
         self._header, quiet, alive, at_frame, freed, self._statistics = parts[:6]
-        self.wanted, self.frames, self.urgent, self.pieces = parts[6:]
+        self.wanted, self.frames, self.urgent, self.pieces, self.expected = parts[6:]
         self.files = memoryview(mmap.mmap(journal, files) if files else b"")
         self.quiet, self.alive, self.freed = quiet.cast("d"), alive.cast("d"), freed.cast("d")
         self.at_frame = at_frame.cast("q")
@@ -157,6 +160,14 @@ class Board:
         return [(seconds, row) for row, seconds in found if seconds > 0]
 
     # --- the clock ---
+
+    def unanswered(self, shard: int) -> float:
+        """Return the seconds for which somebody may have waited for a shard; 0 if it is not too late to do something.
+
+        After that, the kernel is about to let them in by force.
+        """
+        waited = leases.now() - self.quiet[shard]
+        return waited if waited >= leases.break_time() * _TOO_LATE else 0.0
 
     def check_in_time(self) -> None:
         """Raise `TimeoutError` if somebody may have waited for so long that the kernel let them in by force."""

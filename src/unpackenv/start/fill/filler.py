@@ -18,6 +18,10 @@ PATIENCE = 0.01
 """Seconds in which a filler that somebody waits for must have used the CPU; else the holder takes its place."""
 
 
+_AHEAD = 2
+"""How many frames of a remote archive are fetched ahead."""
+
+
 class Filler(Offspring):
     """Fills frames, at the lowest priority."""
 
@@ -61,15 +65,24 @@ class Filler(Offspring):
         """Yield the frame of this filler, and then those without programs, one after the other."""
         yield self._first
         with_programs = {frame for row in holder.plan.programs for frame in holder.frames_of(row)}
-        frames = [frame for frame in holder.frames_to_fill() if frame not in with_programs]
-        archive = holder.filling.archive
-        for number, frame in enumerate(frames):
-            if archive.blob.ahead:
-                archive.expect(
-                    next_one for next_one in frames[number : number + 2] if not holder.board.frames[next_one]
-                )
-            holder.board.at_frame[holder.shard] = frame
+        frames = iter([frame for frame in holder.frames_to_fill() if frame not in with_programs])
+        board, archive = holder.board, holder.filling.archive
+        ahead = min(archive.blob.ahead, _AHEAD)
+        expected: list[int] = []
+        while True:
+            while len(expected) <= ahead and (frame := next(frames, -1)) >= 0:
+                if not (board.frames[frame] or board.urgent[frame] or board.expected[frame]):
+                    board.expected[frame] = holder.shard + 1
+                    expected.append(frame)
+            if not expected:
+                return
+            if ahead:
+                archive.expect(expected)
+            frame = next((each for each in expected if board.urgent[each]), expected[0])
+            board.at_frame[holder.shard] = frame
             yield frame
+            expected.remove(frame)
+            board.expected[frame] = 0
 
     def _fill_frame(self, holder: Shard, frame: int) -> bool:
         """Fill a claimed frame; return whether to go on."""
@@ -103,20 +116,33 @@ class Filler(Offspring):
             return False
 
     def is_late(self) -> bool:
-        """Whether this filler has hardly used the CPU since the last call: other processes have it."""
+        """Whether this filler could run, and has hardly used the CPU since the last call: other processes have it."""
         now, used = leases.now(), _cpu_time(self.pid)
         elapsed = now - self._looked
         if elapsed < PATIENCE:
             return False
         is_first, progress = not self._looked, used - self._used
         self._looked, self._used = now, used
-        return not is_first and progress < elapsed / 4
+        return not is_first and progress < elapsed / 4 and self._can_run()
+
+    def _can_run(self) -> bool:
+        """Whether any of its threads waits for the CPU, and not for a server or a disk."""
+        return any(stat.rpartition(b")")[2].split()[0] == b"R" for stat in _of_threads(self.pid, "stat"))
+
+
+def _of_threads(pid: int, name: str) -> Iterator[bytes]:
+    """Yield the content of a file of /proc for each thread of a process."""
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/{name}", "rb") as file:
+                yield file.read()
+    except OSError:  # it has ended
+        return
 
 
 def _cpu_time(pid: int) -> float:
     """Return the seconds that a process has run; 0 if the kernel does not count them."""
     try:
-        with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
-            return int(file.read().split()[0]) / 1e9
-    except (OSError, ValueError, IndexError):
+        return sum(int(counted.split()[0]) for counted in _of_threads(pid, "schedstat")) / 1e9
+    except (ValueError, IndexError):
         return 0.0

@@ -78,7 +78,7 @@ class Guardian(Offspring):
         os.close(self._answer)
         poll = select.poll()
         poll.register(self._calls, select.POLLIN)
-        silent = 0
+        board, silent = holder.board, 0
         while True:
             if poll.poll(self._interval * 1e3):
                 number = os.read(self._calls, _NUMBER)
@@ -89,8 +89,12 @@ class Guardian(Offspring):
                     os.write(self._answers, b"+")
                 except BrokenPipeError:  # the holder was killed while it waited for the answer
                     break
-            elif not holder.board.is_expecting or leases.now() - holder.board.alive[holder.shard] < 2 * self._interval:
+            elif not board.is_expecting or leases.now() - board.alive[holder.shard] < 2 * self._interval:
                 silent = 0
+            elif (waited := board.unanswered(holder.shard)) and not board.failure:  # its reads take too long
+                archive = holder.filling.archive.path
+                board.fail(f"somebody waits for a file, and {archive} could not be read for {waited:.0f} s")
+                holder.family.fail()
             else:
                 silent += 1
                 if silent > 1:  # once is no proof: this process may have been frozen, too

@@ -188,7 +188,7 @@ class Holder(Shard):
         if 1 not in bytes(board.urgent):
             return NONE
         for frame in self._order:
-            if board.urgent[frame] and not board.frames[frame] and board.claim(frame):
+            if board.urgent[frame] and not (board.frames[frame] or board.expected[frame]) and board.claim(frame):
                 if not board.frames[frame]:
                     return frame
                 board.release(frame)
@@ -266,9 +266,10 @@ class Holder(Shard):
         frame = self.board.at_frame[self.shard]
         if filler.has_ended():
             self._end_filler(filler, frame)
-        elif filler.is_stopped() or (self._is_awaited(frame) and filler.is_late()):
+        elif filler.is_stopped() or (self._is_filler_awaited() and filler.is_late()):
             filler.kill()
             self._filler = None
+            self._forget_expected()
             self._sweep(frame)
 
     def _sweep_filled(self) -> None:
@@ -282,12 +283,25 @@ class Holder(Shard):
     def _end_filler(self, filler: Filler, frame: int) -> None:
         self._filler = None
         signal = filler.reap()
+        self._forget_expected()
         self._sweep(frame)
         if signal and not self.board.frames[frame]:
             self._failures[frame] = self._failures.get(frame, 0) + 1
             if self._failures[frame] >= _ATTEMPTS:
                 error = workers.error_of(b"", signal)
                 self.board.fail(str(error) if error else "a filler ended")
+
+    def _forget_expected(self) -> None:
+        """Note that no filler of this shard is about to fill anything."""
+        for frame in self._order:
+            if self.board.expected[frame] == self.shard + 1:
+                self.board.expected[frame] = 0
+
+    def _is_filler_awaited(self) -> bool:
+        """Whether somebody waits for what the filler does, or is about to do."""
+        own = self.shard + 1
+        frames = [self.board.at_frame[self.shard], *(each for each in self._order if self.board.expected[each] == own)]
+        return any(map(self._is_awaited, frames))
 
     def _is_awaited(self, frame: int) -> bool:
         return any(frame in self.frames_of(row) for row in self._waiting if self.board.files[row] != FREE)
@@ -313,7 +327,7 @@ class Holder(Shard):
         for each in (filler, self._guardian):
             if each:
                 poll.register(each.pidfd, select.POLLIN)
-        if filler and self._is_awaited(self.board.at_frame[self.shard]):
+        if filler and self._is_filler_awaited():
             timeout = PATIENCE
         elif self.filling.decoded >= 0:
             timeout = _KEEP

@@ -233,6 +233,7 @@ class Fill:
         os.write(self._family.go[1], _GO * len(self._others))
         self._family.leave_application()
         self._holder.run()
+        self._family.archive.blob.end_reading()
         self._family.close()
         for pid, _ in self._others:
             workers.wait(pid)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
+import _thread as threads
 
-from unpackenv.unpatched import is_built_in
+from unpackenv.unpatched import is_built_in, new_instance, os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
     from unpackenv.archive.blob import Place
+
+if not is_built_in(threads.start_new_thread):
+    threads = new_instance("_thread")  # the application's own wait for an event loop
 
 THREADS = 2
 """Connections for each worker."""
@@ -29,7 +32,7 @@ class Piece:
     def __init__(self, place: Place, buffer: memoryview | None = None) -> None:
         self.place = place
         self.buffer = memoryview(bytearray(place.size)) if buffer is None else buffer
-        self.ready = _thread.allocate_lock()
+        self.ready = threads.allocate_lock()
         self.ready.acquire()
         self.error: BaseException | None = None
 
@@ -50,19 +53,18 @@ class Piece:
             self.ready.release()
 
 
-def can_run() -> bool:
-    """Whether threads here are the interpreter's own."""
-    return is_built_in(_thread.start_new_thread)
+def reader() -> tuple[int, int]:
+    """Return the numbers of this process and this thread."""
+    return os.getpid(), threads.get_ident()
 
 
 class Ahead:
     """Pieces that are fetched ahead by `fetch`, which gets neighbours together and calls `finish` for each."""
 
-    def __init__(self, fetch: Callable[[list[Piece]], None], close: Callable[[], None]) -> None:
+    def __init__(self, fetch: Callable[[list[Piece]], None]) -> None:
         from _queue import SimpleQueue as Queue
 
         self._fetch = fetch
-        self._close = close
         self._wanted: SimpleQueue[list[Piece] | None] = Queue()
         self._pieces: dict[int, Piece] = {}
         self._threads = 0
@@ -74,7 +76,7 @@ class Ahead:
         for run in runs([piece for offset, piece in self._pieces.items() if offset not in before]):
             if self._threads < THREADS:
                 self._threads += 1
-                _thread.start_new_thread(self._run, ())
+                threads.start_new_thread(self._run, ())
             self._wanted.put(run)
 
     def take(self, offset: int) -> memoryview | None:
@@ -99,7 +101,6 @@ class Ahead:
             except BaseException as error:
                 for piece in run:
                     piece.finish(error)
-        self._close()
 
 
 def runs(pieces: list[Piece]) -> list[list[Piece]]:

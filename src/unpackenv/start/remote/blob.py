@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from unpackenv.archive.blob import Blob
 from unpackenv.errors import ArchiveCorrupt
-from unpackenv.start.remote import ahead
-from unpackenv.start.remote.address import STORES, Address
+from unpackenv.start.remote import ahead, unpatched_network
+from unpackenv.start.remote.address import STORES
 from unpackenv.start.remote.ahead import Ahead, Piece
 from unpackenv.unpatched import os, time
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 class RemoteBlob(Blob):
     """The archive of the settings, of which `found` is known (see `RemoteFile.look`)."""
 
+    ahead = ahead.DEPTH
+
     def __init__(self, settings: Settings, found: dict[str, Any], traffic: Traffic) -> None:
         self.size = found["size"]
         self.traffic: Traffic = traffic
-        self.ahead = ahead.DEPTH if ahead.can_run() else 0
         self._settings = settings
         self._tail: bytes = found["tail"]
         self._version: str = found["version"]
         self._state: dict[str, str] = found["state"]
-        # By process: others share neither connections nor threads.
-        self._files: dict[int, RemoteFile] = {}
-        self._aheads: dict[int, Ahead] = {}
+        self._files: dict[int, RemoteFile] = {}  # by process
+        self._aheads: dict[tuple[int, int], Ahead] = {}  # by process and thread
 
     # --- reading ---
 
@@ -62,7 +62,7 @@ class RemoteBlob(Blob):
 
     def read_frame(self, buffer: memoryview, place: Place) -> None:
         began = time.perf_counter()
-        expected = self._aheads.get(os.getpid())
+        expected = self._aheads.get(ahead.reader())
         found = expected.take(place.offset) if expected else None
         if found is None:
             piece = Piece(place, buffer)
@@ -72,24 +72,22 @@ class RemoteBlob(Blob):
         self._count_wait(began)
 
     def expect(self, places: list[Place]) -> None:
-        pid = os.getpid()
-        if pid not in self._aheads:
-            self._aheads[pid] = Ahead(self._fetch, lambda: self._file().close())
-        self._aheads[pid].expect(places)
+        reader = ahead.reader()
+        if reader not in self._aheads:
+            self._aheads[reader] = Ahead(self._fetch)
+        self._aheads[reader].expect(places)
 
-    def close(self) -> None:
+    def end_reading(self) -> None:
         """Close what this process has open, and see that the cache does not grow for ever."""
         pid = os.getpid()
-        reading = self._aheads.pop(pid, None)
-        if reading:
-            reading.stop()
+        for reader in [reader for reader in self._aheads if reader[0] == pid]:
+            self._aheads.pop(reader).stop()
         file = self._files.pop(pid, None)
         if file:
             file.close()
             cache = open_cache(self._settings)
             if cache:
                 cache.trim()
-        super().close()
 
     def _count_wait(self, began: float) -> None:
         self.traffic.add(wait_us=int((time.perf_counter() - began) * 1e6))
@@ -130,16 +128,14 @@ def open_cache(settings: Settings) -> Cache | None:
 def open_file(settings: Settings, traffic: Traffic, state: dict[str, str]) -> RemoteFile:
     """Return what is at the URL of the settings; `state` is what another process has found out about it."""
     scheme = settings.archive.partition("://")[0]
-    if scheme == "oci":
-        from unpackenv.start.remote.registry import OciFile
-
-        return OciFile(settings, traffic, open_cache(settings), state)
     if scheme in STORES:
         from unpackenv.start.remote.stored import StoredFile
 
         return StoredFile(settings.archive, settings.fetch_timeout, traffic)
-    from unpackenv.start.remote.httpfile import HttpFile
-    from unpackenv.start.remote.transport import Connections, Requests
-
-    address = Address(settings.archive)
-    return HttpFile(Requests(address, settings.fetch_timeout, settings.insecure, Connections(), traffic))
+    if scheme == "oci":
+        registry = unpatched_network.load("unpackenv.start.remote.registry")
+        in_registry: RemoteFile = registry.OciFile(settings, traffic, open_cache(settings), state)
+        return in_registry
+    httpfile = unpatched_network.load("unpackenv.start.remote.httpfile")
+    on_server: RemoteFile = httpfile.at(settings, traffic)
+    return on_server

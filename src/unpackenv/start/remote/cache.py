@@ -171,7 +171,7 @@ class Fetching:
         self._fd = -1
 
 
-class Kept:
+class CacheEntry:
     """One file of a cache: its size in bytes, and when it was last used."""
 
     __slots__ = ("path", "size", "used")
@@ -182,7 +182,7 @@ class Kept:
         self.used = used
 
 
-def entries(directory: str) -> Iterator[Kept]:
+def entries(directory: str) -> Iterator[CacheEntry]:
     """Yield what is in a cache: what is there to be used, or was left by killed starts."""
     for folder in _scan(directory):
         if len(folder.name) == 2 and folder.is_dir(follow_symlinks=False):
@@ -193,7 +193,7 @@ def entries(directory: str) -> Iterator[Kept]:
                     continue
                 is_left = each.name.endswith(_FETCHING) and status.st_mtime < time.time() - _ABANDONED
                 if is_left or each.name.endswith((FRAME, TAIL, MANIFEST)):
-                    yield Kept(each.path, status.st_size, 0.0 if is_left else status.st_mtime)
+                    yield CacheEntry(each.path, status.st_size, 0.0 if is_left else status.st_mtime)
 
 
 def _scan(directory: str) -> list[os.DirEntry[str]]:
@@ -208,7 +208,7 @@ def trim(directory: str, limit: int, unused_since: float = 0.0) -> int:
 
     Returns the bytes that are left.
     """
-    found = sorted(entries(directory), key=lambda kept: kept.used)
+    found = sorted(entries(directory), key=lambda entry: entry.used)
     left = sum(entry.size for entry in found)
     for entry in found:
         if left <= limit and entry.used >= max(unused_since, 1.0):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from unpackenv.start.remote import remotefile
+from unpackenv.start.remote.address import Address
 from unpackenv.start.remote.remotefile import TAIL, RemoteFile
-from unpackenv.start.remote.transport import Requests, TryAgain
+from unpackenv.start.remote.transport import Connections, Requests, TryAgain
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -12,7 +13,16 @@ if TYPE_CHECKING:
     import http.client
     from typing import Any
 
+    from unpackenv.archive.traffic import Traffic
+    from unpackenv.start.settings import Settings
+
 _PIECE = 1 << 20
+
+
+def at(settings: Settings, traffic: Traffic) -> HttpFile:
+    """Return the file at the URL of the settings; raises `SettingError`."""
+    address = Address(settings.archive)
+    return HttpFile(Requests(address, settings.fetch_timeout, settings.insecure, Connections(), traffic))
 
 
 class HttpFile(RemoteFile):
@@ -28,7 +38,7 @@ class HttpFile(RemoteFile):
         self._requests.retried(lambda: self._fetch(buffers, offset, size, version))
 
     def close(self) -> None:
-        self._requests.connections.drop()
+        self._requests.connections.close()
 
     def _look(self, whole: int) -> dict[str, Any]:
         response = self._requests.get({"Range": f"bytes=-{TAIL}"}, TAIL)

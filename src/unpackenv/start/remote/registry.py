@@ -202,7 +202,7 @@ class OciFile(RemoteFile):
         self._file.fetch(buffers, offset, size, version)
 
     def close(self) -> None:
-        self._connections.drop()
+        self._connections.close()
 
     @cached_property
     def _file(self) -> HttpFile:

@@ -50,7 +50,7 @@ class RemoteFile:
             write_at(whole, piece, offset)
 
     def close(self) -> None:
-        """Close what this thread has open; the next call opens it again."""
+        """Close what is open in this process."""
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:

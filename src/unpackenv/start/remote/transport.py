@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 _STALLED = 20.0
 """Seconds without a byte after which a connection is given up."""
-_SLOWEST = 10_000
-"""Bytes per second; a server that sends fewer, in the long run, is given up."""
+_PART = 1 << 20
+"""How many bytes have the whole time limit; a request for more has more time."""
+_LEAST = 0.1
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _REDIRECTS = 5
 _REDIRECTING = (301, 302, 303, 307, 308)
@@ -73,12 +74,15 @@ class Connections:
     def __init__(self) -> None:
         self._open: dict[tuple[int, str], Connection] = {}
 
-    def to(self, address: Address) -> tuple[Connection, bool]:
-        """Return this thread's connection to a server, and whether it was used before."""
+    def to(self, address: Address, stalled: float) -> tuple[Connection, bool]:
+        """Return this thread's connection to a server, and whether it was used before.
+
+        It fails after so many seconds without a byte.
+        """
         key = (_thread.get_ident(), address.origin)
         is_kept = key in self._open
         if not is_kept:
-            self._open[key] = _connect(address)
+            self._open[key] = _connect(address, stalled)
         return self._open[key], is_kept
 
     def drop(self) -> None:
@@ -87,11 +91,16 @@ class Connections:
         for key in [key for key in self._open if key[0] == thread]:
             self._open.pop(key).close()
 
+    def close(self) -> None:
+        """Close all connections."""
+        while self._open:
+            self._open.popitem()[1].close()
+
 
 class Requests:
     """Requests for what is at `origin`. Methods raise `UnpackenvError`, or `TryAgain`, which `retried` heeds.
 
-    No attempt begins after `timeout` seconds; one goes on for as long as bytes arrive. `what` names what is asked for,
+    No attempt begins after `timeout` seconds; one has so many for each MiB. `what` names what is asked for,
     for people.
     """
 
@@ -111,6 +120,7 @@ class Requests:
         self.connections = connections
         self._origin = self._address = origin
         self._timeout = timeout
+        self._stalled = min(_STALLED, max(timeout, _LEAST))
         self._insecure = insecure
         self._traffic = traffic
         self._authorization = authorization or Authorization()
@@ -145,14 +155,14 @@ class Requests:
     def _ask(
         self, method: str, address: Address, headers: Mapping[str, str], body: Any, size: int
     ) -> http.client.HTTPResponse:
-        connection, is_kept = self.connections.to(address)
+        connection, is_kept = self.connections.to(address, self._stalled)
         said = {"Accept-Encoding": "identity", **headers}
         authorization = self._authorization.header(address) if address.origin == self._origin.origin else ""
         if authorization:
             said["Authorization"] = authorization
         by_proxy = address.scheme == "http" and (connection.host, connection.port) != (address.host, address.port)
         target = address.origin + address.target if by_proxy else address.target
-        connection.deadline = time.monotonic() + max(self._timeout, _STALLED) + size / _SLOWEST
+        connection.deadline = time.monotonic() + self._timeout * (1 + size / _PART)
         if self._traffic:
             self._traffic.add(requests=1)
         try:
@@ -213,13 +223,22 @@ class Requests:
                 wait = max(delay * random.uniform(0.5, 1.5), getattr(error, "after", 0.0))
                 if time.monotonic() + wait > deadline:
                     raise self.refusal(
-                        f"cannot be fetched within {self._timeout:g} s ({_reason(error)})",
+                        f"cannot be fetched within {self._timeout:g} s ({self._reason(error)})",
                         "Check the network from here to the server; UNPACKENV_FETCH_TIMEOUT is how long it is tried",
                     ) from error
                 if self._traffic:
                     self._traffic.add(retries=1)
                 time.sleep(wait)
                 delay = min(2 * delay, _LONGEST_DELAY)
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, socket.gaierror):
+            return f"its host has no address: {error.strerror}"
+        if isinstance(error, (TimeoutError, socket.timeout)):  # one and the same from CPython 3.10 on
+            return f"no byte for {self._stalled:g} s"
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        return str(error) or type(error).__name__
 
 
 _HASTY = 3
@@ -270,14 +289,14 @@ class _Encrypted(_Kept, http.client.HTTPSConnection):
     pass
 
 
-def _connect(address: Address) -> Connection:
+def _connect(address: Address, stalled: float) -> Connection:
     """Return a connection, through a proxy if the environment names one; it is opened with the first request."""
     proxy = "" if proxy_bypass(address.host) else getproxies().get(address.scheme, "")
     via = Address(proxy if "://" in proxy else f"http://{proxy}") if proxy else address
     if address.scheme == "http":
-        return _Plain(via.host, via.port, timeout=_STALLED)
+        return _Plain(via.host, via.port, timeout=stalled)
     context = ssl.create_default_context()
-    connection = _Encrypted(via.host, via.port, timeout=_STALLED, context=context)
+    connection = _Encrypted(via.host, via.port, timeout=stalled, context=context)
     if proxy:
         headers = {"Proxy-Authorization": basic(via.user)} if via.user else {}
         connection.set_tunnel(address.host, address.port, headers)
@@ -297,13 +316,3 @@ def _seconds_until(retry_after: str) -> float:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     except (TypeError, ValueError):
         return 0.0
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, socket.gaierror):
-        return f"its host has no address: {error.strerror}"
-    if isinstance(error, (TimeoutError, socket.timeout)):  # one and the same from CPython 3.10 on
-        return f"no byte for {_STALLED:g} s"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__

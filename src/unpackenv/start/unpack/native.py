@@ -112,7 +112,10 @@ class NativeSource(Source):
         }
 
     def close(self) -> None:
-        self.archive.close()
+        if self._settings.blob:  # whoever opened it closes it
+            self._settings.blob.end_reading()
+        else:
+            self.archive.close()
 
 
 def unpack_frames(archive: Archive, writer: TreeWriter, frames: set[int], observer: Observer) -> None:
@@ -144,8 +147,8 @@ class _Plan:
         self.paths = self.toc.dir_paths()
         # Where a spanning file is while its pieces are written, by its row.
         self.spanning = {row: self._path(row) for row in self._spanning_rows()}
-        self.order = self._frame_order()
         self.ahead = archive.blob.ahead
+        self.order = list(range(len(self.starts) - 1)) if self.ahead else self._frame_order()
         if writer.replaces:
             self.toc.check_unique()
 
@@ -251,7 +254,8 @@ class _Plan:
             if len(frames) <= self.ahead // 2:  # several at once: they may be neighbours
                 while len(frames) <= self.ahead and (turn := take()) >= 0:
                     frames.append(self.order[turn])
-                self.archive.expect(frames)
+                if self.ahead:
+                    self.archive.expect(frames)
             if not frames:
                 return
             yield frames.popleft()
