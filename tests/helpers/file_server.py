@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -21,8 +23,8 @@ class FileServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 200
 
-    def __init__(self, data: bytes, host: str = "127.0.0.1") -> None:
-        super().__init__((host, 0), _Handler)
+    def __init__(self, data: bytes, host: str, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__((host, 0), handler)
         self.data = data
         self.ranges = True
         self.version = '"one"'
@@ -49,8 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.fault(self, number):
             self.serve()
 
-    def serve(self, version: str = "", cut: int = 0, flip: bool = False) -> None:
-        """Send what is asked for; without its last `cut` bytes, or with a flipped bit."""
+    def serve(self, version: str = "", cut: int = 0, flip: bool = False, more: int = 0) -> None:
+        """Send what is asked for; without its last `cut` bytes, with `more` bytes, or with a flipped bit."""
         data, asked = self.server.data, self.headers.get("Range", "")
         if asked and self.server.ranges:
             first, _, last = asked.removeprefix("bytes=").partition("-")
@@ -63,6 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         if flip:
             data = bytes([data[0] ^ 1]) + data[1:]
+        data += bytes(more)
         self.send_header("ETag", version or self.server.version)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -86,10 +89,39 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Tunnel(_Handler):
+    """Connects clients with servers, as a proxy does for TLS."""
+
+    def do_CONNECT(self) -> None:
+        self.server.requests.append((self.path, dict(self.headers)))
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as other:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.flush()
+            ends = {self.connection: other, other: self.connection}
+            while True:
+                for end in select.select(list(ends), [], [])[0]:
+                    data = end.recv(1 << 16)
+                    if not data:
+                        self.close_connection = True
+                        return
+                    ends[end].sendall(data)
+
+
 @contextmanager
-def serving(data: bytes, host: str = "127.0.0.1", certificate: Path | None = None) -> Iterator[FileServer]:
+def tunneling() -> Iterator[FileServer]:
+    """Run a proxy for TLS until the context ends."""
+    with serving(b"", handler=_Tunnel) as server:
+        yield server
+
+
+@contextmanager
+def serving(
+    data: bytes, host: str = "127.0.0.1", certificate: Path | None = None, handler: type[_Handler] = _Handler
+) -> Iterator[FileServer]:
     """Serve a file until the context ends; by TLS with a `certificate` and its key in one file."""
-    server = FileServer(data, host)
+    server = FileServer(data, host, handler)
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)

@@ -8,17 +8,21 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
-from helpers.file_server import FileServer, serving
+from helpers.file_server import FileServer, serving, tunneling
 from helpers.fills import content, family, kill, make_site, pack_site, wait_until_filled, wrong_files
 from helpers.processes import PATHS, python, result_of, run, wrapper
 from helpers.starts import boot_code
-from rig.environment import environment
+from rig.environment import PATIENCE, SOURCE, environment
 from unpackenv.archive import trailer
 
 TRIED = 4  # seconds; enough for some attempts
@@ -141,13 +145,78 @@ def test_commands_that_read(server: FileServer, digest: str, target: Path, range
     assert run(wrapper("verify", url, "--target", target), env).stdout == f"{target}: complete and unaltered\n"
 
 
+@pytest.mark.parametrize("fill", ["before", "behind", "on-demand"])
 def test_a_server_without_ranges_is_read_once(
-    server: FileServer, digest: str, target: Path, sizes: dict[str, int]
+    server: FileServer, digest: str, target: Path, sizes: dict[str, int], fill: str
 ) -> None:
     server.ranges = False
-    assert start(settings(server, digest, target)).returncode == 0
-    assert wrong_files(target, sizes) == []
+    assert wrong_files_of_a_start(settings(server, digest, target, UNPACKENV_FILL=fill), target, sizes) == []
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("fill", ["before", "behind"])
+def test_an_archive_of_plain_tar(tmp_path: Path, target: Path, fill: str, ranges: bool) -> None:
+    sizes = make_site(tmp_path / "site")
+    (tmp_path / "site/zzz").write_bytes(os.urandom(1_500_000))
+    packed = tmp_path / "packages.tar.xz"
+    subprocess.run(["tar", "-C", tmp_path / "site", "-cJf", packed, "."], check=True)
+    digest = hashlib.sha256(packed.read_bytes()).hexdigest()
+    with serving(packed.read_bytes()) as server:
+        server.ranges = ranges
+        env = settings(server, digest, target, UNPACKENV_FILL=fill)
+        assert start(env).returncode == 0
+        assert wrong_files(target, sizes) == []
+        before = len(server.requests)
+        assert "reused" in start(env).stderr
+        assert len(server.requests) == before
+        elsewhere = tmp_path / "elsewhere/tree"
+        check_error(start(settings(server, "0" * 64, elsewhere)), elsewhere, f"but {'0' * 64} is required")
+
+
+def wrong_files_of_a_start(env: dict[str, str], target: Path, sizes: dict[str, int]) -> object:
+    """Start, and return what is wrong as the application sees it."""
+    rest = f"from helpers.fills import wrong_files\nresult = wrong_files({str(target)!r}, {sizes!r})"
+    return result_of(boot_code(rest=rest), {**env, "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], *PATHS])})
+
+
+REPLACED = {
+    "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
+    "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch(os=True)",
+    "a test's": "import socket\nclass Refuse:\n  def __init__(*_): raise OSError('no network')\nsocket.socket = Refuse",
+}
+
+
+@pytest.mark.parametrize("fill", ["before", "behind"])
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize("replaced", REPLACED)
+def test_an_application_that_has_replaced_sockets(
+    server: FileServer, digest: str, target: Path, sizes: dict[str, int], replaced: str, threaded: bool, fill: str
+) -> None:
+    thread = "import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()"
+    rest = f"""import socket
+assert socket.socket is mine
+from helpers.fills import wrong_files
+assert wrong_files({str(target)!r}, {sizes!r}) == []
+print('right')"""
+    before = f"{thread if threaded else ''}\n{REPLACED[replaced]}\nimport socket; mine = socket.socket\n"
+    env = settings(server, digest, target, UNPACKENV_FILL=fill)
+    env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], *PATHS])
+    done = python(before + boot_code(rest=rest), env)
+    assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
+
+
+def test_a_hook(server: FileServer, digest: str, tmp_path: Path, sizes: dict[str, int]) -> None:
+    venv, target = tmp_path / "venv", tmp_path / "tree"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    url = settings(server, digest, target)["UNPACKENV_ARCHIVE"]
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "source.pth").write_text(f"{SOURCE}\n{Path(zstandard.__file__).parents[1]}\n")
+    done = run([venv / "bin/python", "-m", "unpackenv", "hook", "--auto", "--archive", url, "--target", target])
+    assert done.returncode == 0, done.stderr
+    done = run([venv / "bin/python", "-c", "print('started')"], environment(NO_PROXY="*"))
+    assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
+    assert wrong_files(target, sizes) == []
 
 
 # --- faults --------------------------------------------------------------------------------------
@@ -166,6 +235,9 @@ TEMPORARY = {
     "429, Retry-After as a date": lambda handler: handler.answer(429, Retry_After="Thu, 01 Jan 2026 00:00:00 GMT"),
     "reset": reset,
     "cut": lambda handler: handler.serve(cut=1) or True,
+    "cut in the middle": lambda handler: handler.serve(cut=5000) or True,
+    "stalled": lambda handler: time.sleep(TRIED) or True,
+    "closed": lambda handler: setattr(handler, "close_connection", True) or True,
 }
 
 
@@ -182,6 +254,22 @@ def test_what_is_over_soon_is_tried_again(
     assert done.stdout.split()[0] == hashlib.sha256(content_of_it).hexdigest()
 
 
+def drip(handler: Any) -> bool:
+    """Send a byte now and then, for ever."""
+    handler.send_response(206)
+    handler.send_header("X-Long", "x" * 50)
+    handler.wfile.write(b"".join(handler._headers_buffer))
+    handler._headers_buffer = []
+    try:
+        while True:
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+            time.sleep(0.2)
+    except OSError:
+        handler.close_connection = True
+    return True
+
+
 PERMANENT = {
     "404": (lambda handler: handler.answer(404), "there is no archive (404"),
     "401": (lambda handler: handler.answer(401), "the server refuses it (401"),
@@ -193,6 +281,17 @@ PERMANENT = {
     "cut": (lambda handler: handler.serve(cut=1) or True, f"cannot be fetched within {TRIED} s (the server sent "),
     "replaced": (lambda handler: handler.serve(version='"two"') or True, "has been replaced by another file"),
     "wrong bytes": (lambda handler: handler.serve(flip=True) or True, "is damaged"),
+    "more bytes": (lambda handler: handler.serve(more=1) or True, "more bytes than were asked for"),
+    "stalled": (
+        lambda handler: time.sleep(TRIED) or True,
+        f"cannot be fetched within {TRIED} s (no byte for ",
+    ),
+    "a byte now and then": (drip, f"cannot be fetched within {TRIED} s (the server sends too slowly"),
+    "to another scheme": (lambda handler: handler.answer(302, Location="gopher://a/b"), "and that is refused"),
+    "to a machine without TLS": (
+        lambda handler: handler.answer(302, Location="http://192.0.2.1/"),
+        "and that is refused: http:// is not encrypted",
+    ),
     "in circles": (lambda handler: handler.answer(302, Location="/again"), "leads to other places more than 5 times"),
     "no range": (lambda handler: handler.answer(206), "has no usable range (none)"),
 }
@@ -214,6 +313,21 @@ def test_while_the_application_runs_it_ends(server: FileServer, digest: str, tar
     done = python(boot_code(rest=f"open({go!r}, 'w').close()\nopen({path!r}).read()\nprint('read')"), env)
     assert (done.returncode, done.stdout) == (-9, ""), done.stderr
     assert says.partition(" within")[0] in done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_answers_no_more_ends_the_application(
+    server: FileServer, digest: str, target: Path, sizes: dict[str, int]
+) -> None:
+    """Before the kernel lets it in by force, after 45 s."""
+    ended = threading.Event()
+    server.fault = lambda handler, number: "large" in os.listdir(target.parent) and (ended.wait(PATIENCE) or True)
+    env = settings(server, digest, target, UNPACKENV_FILL="on-demand", UNPACKENV_FETCH_TIMEOUT=PATIENCE)
+    go, path = str(target.parent / "large"), str(target / "large/spans.bin")
+    done = python(boot_code(rest=f"open({go!r}, 'w').close()\nopen({path!r}).read()\nprint('read')"), env)
+    ended.set()
+    assert (done.returncode, done.stdout) == (-9, ""), done.stderr
+    assert f"somebody waits for a file, and {server.url}/files/archive.tar.zst could not be read for" in done.stderr
 
 
 def test_nobody_listens(server: FileServer, digest: str, target: Path) -> None:
@@ -336,6 +450,32 @@ def certificate(tmp_path: Path) -> Path:
     subprocess.run([*command, *names], check=True, capture_output=True)
     path.write_text(path.read_text() + (tmp_path / "public.pem").read_text())
     return path
+
+
+def test_a_proxy_for_https(
+    archive: Path, digest: str, target: Path, tmp_path: Path, certificate: Path, sizes: dict[str, int]
+) -> None:
+    with serving(archive.read_bytes(), certificate=certificate) as server, tunneling() as proxy:
+        env = settings(server, digest, target, NO_PROXY="", SSL_CERT_FILE=tmp_path / "public.pem")
+        env["UNPACKENV_ARCHIVE"] = env["UNPACKENV_ARCHIVE"].replace("http://", "https://")
+        env["https_proxy"] = proxy.url.replace("http://", "http://user:SECRET@")
+        done = start(env)
+        assert done.returncode == 0, done.stderr
+        assert wrong_files(target, sizes) == []
+        said = f"Basic {base64.b64encode(b'user:SECRET').decode()}"
+        assert {(path, headers.get("Proxy-Authorization")) for path, headers in proxy.requests} == {
+            (f"127.0.0.1:{server.server_port}", said)
+        }
+        assert {headers.get("Proxy-Authorization") for _, headers in server.requests} == {None}
+
+
+def test_never_from_https_to_http(archive: Path, digest: str, target: Path, tmp_path: Path, certificate: Path) -> None:
+    with serving(archive.read_bytes(), certificate=certificate) as server, serving(archive.read_bytes()) as plain:
+        server.fault = lambda handler, number: handler.answer(302, Location=f"{plain.url}/a")
+        env = settings(server, digest, target, SSL_CERT_FILE=tmp_path / "public.pem", UNPACKENV_INSECURE="yes")
+        env["UNPACKENV_ARCHIVE"] = env["UNPACKENV_ARCHIVE"].replace("http://", "https://")
+        check_error(start(env), target, "leads from https:// to http://, which is refused")
+        assert plain.requests == []
 
 
 def test_https(archive: Path, digest: str, target: Path, tmp_path: Path, certificate: Path) -> None:

@@ -12,12 +12,13 @@ from unpackenv.start.importpaths import HOOK
 def install(*, auto: bool, archive: str = "", target: str = "", site_directory: str = "") -> str:
     """Write the hook into the site directory of this interpreter, or the one given; return its path.
 
-    `archive` and `target` are recorded for starts whose environment names none. Raises
+    `archive`, which may be a URL, and `target` are recorded for starts whose environment names none. Raises
     `TargetNotWritable`.
     """
     path = hook_path(site_directory)
     # In ASCII, because the interpreter reads the file in the encoding of its locale.
-    arguments = f"auto={auto!r}, archive={archive and os.path.abspath(archive)!a}"
+    is_here = archive and "://" not in archive
+    arguments = f"auto={auto!r}, archive={os.path.abspath(archive) if is_here else archive!a}"
     arguments += f", target={target and os.path.abspath(target)!a}"
     make_importable = _importable(os.path.dirname(path))
     line = f"import sys; {make_importable}import unpackenv.start.hook; unpackenv.start.hook.run({arguments})\n"

@@ -120,7 +120,7 @@ class Requests:
         self.connections = connections
         self._origin = self._address = origin
         self._timeout = timeout
-        self._stalled = min(_STALLED, max(timeout, _LEAST))
+        self._stalled = min(_STALLED, max(timeout / 3, _LEAST))  # then there is time for another attempt
         self._insecure = insecure
         self._traffic = traffic
         self._authorization = authorization or Authorization()
@@ -235,7 +235,7 @@ class Requests:
         if isinstance(error, socket.gaierror):
             return f"its host has no address: {error.strerror}"
         if isinstance(error, (TimeoutError, socket.timeout)):  # one and the same from CPython 3.10 on
-            return f"no byte for {self._stalled:g} s"
+            return f"no byte for {self._stalled:.3g} s"
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
         return str(error) or type(error).__name__
