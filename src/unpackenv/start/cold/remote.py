@@ -69,7 +69,12 @@ def _look(settings: Settings, traffic: Traffic, whole: int) -> dict[str, Any]:
 
 def _unnamed_file() -> int:
     """Return an open file without a name, for an archive that cannot be read in parts."""
-    import tempfile
+    directory = os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:  # a file system that has none, or no such directory
+        pass
+    import tempfile  # heavy, for the application
 
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

@@ -9,16 +9,14 @@ from __future__ import annotations
 import _thread
 import http.client
 import io
-import random
 import socket
 import ssl
 from base64 import b64encode
 from email.utils import parsedate_to_datetime
-from urllib.request import getproxies, proxy_bypass
 
 from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, UnpackenvError
 from unpackenv.start.remote.address import Address
-from unpackenv.unpatched import time
+from unpackenv.unpatched import os, time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -220,7 +218,7 @@ class Requests:
                 if isinstance(error, _AtOnce) and hasty:
                     hasty -= 1
                     continue
-                wait = max(delay * random.uniform(0.5, 1.5), getattr(error, "after", 0.0))
+                wait = max(jittered(delay), getattr(error, "after", 0.0))
                 if time.monotonic() + wait > deadline:
                     raise self.refusal(
                         f"cannot be fetched within {self._timeout:g} s ({self._reason(error)})",
@@ -291,7 +289,7 @@ class _Encrypted(_Kept, http.client.HTTPSConnection):
 
 def _connect(address: Address, stalled: float) -> Connection:
     """Return a connection, through a proxy if the environment names one; it is opened with the first request."""
-    proxy = "" if proxy_bypass(address.host) else getproxies().get(address.scheme, "")
+    proxy = _proxy_for(address)
     via = Address(proxy if "://" in proxy else f"http://{proxy}") if proxy else address
     if address.scheme == "http":
         return _Plain(via.host, via.port, timeout=stalled)
@@ -301,6 +299,20 @@ def _connect(address: Address, stalled: float) -> Connection:
         headers = {"Proxy-Authorization": basic(via.user)} if via.user else {}
         connection.set_tunnel(address.host, address.port, headers)
     return connection
+
+
+def _proxy_for(address: Address) -> str:
+    """Return the URL of the proxy that the environment names for a server; "" for none."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return ""
+    from urllib.request import getproxies, proxy_bypass  # heavy
+
+    return "" if proxy_bypass(address.host) else getproxies().get(address.scheme, "")
+
+
+def jittered(delay: float) -> float:
+    """Return about that many seconds: starts that failed together shall not come back together."""
+    return delay * (0.5 + os.urandom(1)[0] / 255)
 
 
 def basic(user: str) -> str:
