@@ -11,7 +11,7 @@ import pytest
 import cache
 import measure
 import peers
-from parts import PARTS, common, fill, log, steps, warm
+from parts import PARTS, common, fill, log, remote, steps, warm
 from rig import freshfs
 from rig.environment import environment
 from rig.sites import write_tree
@@ -39,13 +39,13 @@ def _unavailable() -> Workload:
 @pytest.fixture
 def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workload:
     """A small tree for the interpreter that runs the tests, and only peers that are programs."""
-    for module in (log, steps, warm):
+    for module in (log, remote, steps, warm):
         monkeypatch.setattr(module, "LEAST_ROUNDS", 2)
     # An application that draws nothing, and no science stack.
     monkeypatch.setattr(fill, "LEAST_WARM_ROUNDS", 2)
     monkeypatch.setattr(fill, "_BYTECODE", ("--bytecode", "keep"))  # the tree has none
     monkeypatch.setattr(fill, "IMPORTS", "import package0.module0")
-    monkeypatch.setattr(fill, "_APP", write_tree(tmp_path / "app", {"app.py": APP}) / "app.py")
+    monkeypatch.setattr(fill, "APP", write_tree(tmp_path / "app", {"app.py": APP}) / "app.py")
     monkeypatch.setattr(fill.workload, "science", _unavailable)
     for module in (cache, sys.modules["workload"]):
         monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
