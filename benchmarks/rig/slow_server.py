@@ -4,8 +4,8 @@
         ... server.url("/app.tar.zst"), server.sent
 
 Not every kernel can do that by itself (netem), so it is a model: one line, which all connections share, and on which a
-byte takes its time; a round trip for each new connection, and one for each request. What it lacks: a connection has its
-full speed at once (no slow start), and any number of bytes may be on the way.
+byte takes its time; a round trip for each new connection, and one for each request. With `slow_start` a connection may
+have few bytes on the way at first, and twice as many after each round trip; else any number. Nothing is ever lost.
 
 It is a process of its own that takes hardly any CPU from those that are measured: one thread, and the kernel copies the
 files. It ends with its parent.
@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
+from math import inf
 from pathlib import Path
 
 _CONNECTIONS, _REQUESTS, _SENT = range(3)
@@ -35,6 +36,9 @@ _COUNTERS_SIZE = 3 * 8
 _PIECE_SECONDS = 0.001
 _PIECE_SIZES = 32 << 10, 1 << 20
 """A piece keeps the line busy for about a millisecond, and is neither smaller nor larger than this."""
+_FIRST_WINDOW = 10 * 1460
+"""As RFC 6928 has it: ten segments."""
+_NO_WINDOW = 1 << 62
 _NICENESS = -10
 """A network does not wait for a CPU."""
 _END_OF_HEAD = b"\r\n\r\n"
@@ -82,7 +86,9 @@ class SlowServer:
 
 
 @contextlib.contextmanager
-def serving(contents: Mapping[str, Content], rate: float = 0, latency: float = 0) -> Iterator[SlowServer]:
+def serving(
+    contents: Mapping[str, Content], rate: float = 0, latency: float = 0, *, slow_start: bool = False
+) -> Iterator[SlowServer]:
     """Serve files by their paths, at `rate` bits per second (0: as fast as it goes) and `latency` ms for a round trip.
 
     Raises `RuntimeError` if it does not start.
@@ -93,7 +99,8 @@ def serving(contents: Mapping[str, Content], rate: float = 0, latency: float = 0
     try:
         os.ftruncate(shared, _COUNTERS_SIZE)
         counters = memoryview(mmap.mmap(shared, _COUNTERS_SIZE)).cast("Q")
-        command = [sys.executable, __file__, described, str(rate), str(latency), str(shared)]
+        window = _FIRST_WINDOW if slow_start else _NO_WINDOW
+        command = [sys.executable, __file__, described, *map(str, (rate, latency, window, shared))]
         # It ends with the process that started it, whatever ends that.
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
@@ -189,13 +196,37 @@ class _Answer:
         return size
 
 
+class _Window:
+    """How many bytes a connection may have on the way: at first `size`, later as many more as have arrived."""
+
+    def __init__(self, size: int, round_trip: float) -> None:
+        self._free = size
+        self._round_trip = round_trip
+        self._on_the_way: deque[tuple[float, int]] = deque()
+
+    def room(self, now: float) -> int:
+        """Return how many bytes may be sent."""
+        while self._on_the_way and self._on_the_way[0][0] <= now:
+            self._free += 2 * self._on_the_way.popleft()[1]
+        return self._free
+
+    def opens_at(self) -> float:
+        """Return when there is room, or was."""
+        return 0.0 if self._free else self._on_the_way[0][0]
+
+    def send(self, now: float, size: int) -> None:
+        self._free -= size
+        self._on_the_way.append((now + self._round_trip, size))
+
+
 class _Connection:
     """A connection: what of a request has arrived, and the answers to be sent."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, window: _Window) -> None:
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connected
+        self.window = window
         self.answers: deque[_Answer] = deque()
         self.is_new = True
         """Whether it has had no request."""
@@ -208,9 +239,11 @@ class _Connection:
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def is_due(self, now: float) -> bool:
-        """Whether something is to be sent, and can be."""
-        return bool(self.answers) and self.answers[0].due <= now and not self.is_blocked
+    def due(self) -> float:
+        """Return when something is to be sent, and can be."""
+        if self.is_blocked or not self.answers:
+            return inf
+        return max(self.answers[0].due, self.window.opens_at())
 
     def heads(self) -> Iterator[str]:
         """Receive, and yield the heads of requests that are complete. Raises `OSError`."""
@@ -237,10 +270,13 @@ class _Connection:
 class _Server:
     """The server; `run` returns never."""
 
-    def __init__(self, files: Mapping[str, _File], line: _Line, round_trip: float, counters: memoryview) -> None:
+    def __init__(
+        self, files: Mapping[str, _File], line: _Line, round_trip: float, window: int, counters: memoryview
+    ) -> None:
         self._files = files
         self._line = line
         self._round_trip = round_trip
+        self._window = window
         self._counters = counters
         self._connections: list[_Connection] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -253,9 +289,8 @@ class _Server:
             if carried is None:
                 self._line.be_idle_until(now)
             carried = self._send(now)
-            waiting = [each.answers[0].due for each in self._connections if each.answers and not each.is_blocked]
-            until = min(waiting, default=None) if carried is None else carried
-            self._receive(None if until is None else max(0.0, until - time.monotonic()))
+            until = min((each.due() for each in self._connections), default=inf) if carried is None else carried
+            self._receive(None if until == inf else max(0.0, until - time.monotonic()))
 
     # --- requests ---
 
@@ -270,7 +305,8 @@ class _Server:
             if each in readable:
                 self._read(each)
         if self._listener in readable:
-            self._connections.append(_Connection(self._listener.accept()[0]))
+            window = _Window(self._window, self._round_trip)
+            self._connections.append(_Connection(self._listener.accept()[0], window))
             self._counters[_CONNECTIONS] += 1
 
     def _read(self, connection: _Connection) -> None:
@@ -317,26 +353,29 @@ class _Server:
         It returns when the line will have carried the next piece, None if nothing is due. It ends soon, also if it is
         late: there may be new requests.
         """
-        due = deque(each for each in self._connections if each.is_due(now))
+        due = deque(each for each in self._connections if each.due() <= now)
         while due:
             connection = due.popleft()
-            most = min(self._line.piece, connection.answers[0].size)
+            most = min(self._line.piece, connection.answers[0].size, connection.window.room(now))
             carried = self._line.carried_at(most)
             if carried > now or time.monotonic() > now + _PIECE_SECONDS:
                 return carried
+            self._counters[_SENT] += most  # before the client can have them
             try:
                 size = connection.send(most)
             except OSError:
+                self._counters[_SENT] -= most
                 self._close(connection)
                 continue
-            self._counters[_SENT] += size
+            self._counters[_SENT] -= most - size
             self._line.carry(size)
+            connection.window.send(now, size)
             if connection.is_over:
                 self._close(connection)
                 continue
             self._connections.remove(connection)  # the next time, the others come first
             self._connections.append(connection)
-            if connection.is_due(now):
+            if connection.due() <= now:
                 due.append(connection)
         return None
 
@@ -359,15 +398,15 @@ def _head(status: HTTPStatus, headers: Mapping[str, str], length: int) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def _main(described: str, rate: float, latency: float, shared: int) -> None:
+def _main(described: str, rate: float, latency: float, window: int, shared: int) -> None:
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
     counters = memoryview(mmap.mmap(shared, _COUNTERS_SIZE)).cast("Q")
     files = {path: _File(**content) for path, content in json.loads(described).items()}
-    server = _Server(files, _Line(rate), latency / 1e3, counters)
+    server = _Server(files, _Line(rate), latency / 1e3, window, counters)
     print(server.port, flush=True)
     server.run()
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
+    _main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cache
+import connections
 import measure
 import peers
 from parts import PARTS, common, fill, log, remote, steps, warm
@@ -65,6 +66,15 @@ def test_a_part_runs(workload: Workload, name: str) -> None:
     assert all(isinstance(claim.verdict, str) for claim in part.claims)
     for table in (text for text in part.text if text.startswith("|")):
         assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_lines_of_any_kind_are_compared(workload: Workload) -> None:
+    lines = [(1.0, 0.1), (0.0, 10.0)]
+    options = common.Options(1, freshfs.choose("auto"))
+    text = connections.measured(workload, workload.zstd, lines, options, slow_start=True)
+    *_, header, _, local, first, second = text.splitlines()
+    assert len({line.count("|") for line in (header, local, first, second)}) == 1
+    assert first.startswith("| 1 | 0.1 | 0.00")
 
 
 def test_what_unpackenv_takes_is_never_left_out(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:

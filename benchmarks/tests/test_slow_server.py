@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,9 +71,11 @@ def ask(
         ("bytes=-999999999", 0, 300_000),
     ],
 )
-@pytest.mark.parametrize("rate", [0, 1e9])
-def test_a_range_is_answered(connect: Connect, file: Path, asked: str, begin: int, end: int, rate: float) -> None:
-    with serving({"/file": Content(file)}, rate, latency=1) as server:
+@pytest.mark.parametrize("line", [{}, {"rate": 1e9}, {"rate": 1e9, "slow_start": True}, {"slow_start": True}])
+def test_a_range_is_answered(
+    connect: Connect, file: Path, asked: str, begin: int, end: int, line: dict[str, Any]
+) -> None:
+    with serving({"/file": Content(file)}, **line, latency=1) as server:
         status, where, body = ask(connect(server), asked)
         assert (status, where) == (206, f"bytes {begin}-{end - 1}/300000")
         assert body == DATA[begin:end]
