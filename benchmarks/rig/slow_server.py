@@ -246,11 +246,13 @@ class _Connection:
         return max(self.answers[0].due, self.window.opens_at())
 
     def heads(self) -> Iterator[str]:
-        """Receive, and yield the heads of requests that are complete. Raises `OSError`."""
+        """Receive, and yield the heads of requests that are complete, or what is none. Raises `OSError`."""
         data = self.socket.recv(_HEAD_LIMIT)
         self._received += data
         if not data or len(self._received) > _HEAD_LIMIT:
             raise ConnectionError
+        if not self._received[:1].isalpha():  # an engine tries TLS first, and wants an answer
+            yield ""
         while _END_OF_HEAD in self._received:
             head, _, self._received = self._received.partition(_END_OF_HEAD)
             yield head.decode("latin-1")

@@ -145,6 +145,16 @@ def test_requests_may_be_sent_before_the_answer_to_the_last_one(file: Path) -> N
         assert (server.connections, server.requests, server.sent) == (1, 3, 30)
 
 
+def test_what_is_no_http_has_an_answer(file: Path) -> None:
+    with serving({"/file": Content(file)}) as server:
+        with socket.create_connection(server.address.split(":"), PATIENCE) as client:
+            client.sendall(b"\x16\x03\x01")  # as TLS begins
+            answer = b""
+            while more := client.recv(10_000):
+                answer += more
+        assert answer.startswith(b"HTTP/1.1 501 ")
+
+
 def test_all_connections_share_the_line(tmp_path: Path, connect: Connect, file: Path) -> None:
     """One that has asked for much does not keep the others waiting for all of it."""
     with open(tmp_path / "large", "wb") as large:
