@@ -87,7 +87,7 @@ def used(*roots: Path) -> int:
 def first_start(engine: Engine, image: str, *options: str) -> Start:
     """Run a new container until its picture is drawn."""
     begin = time.time()
-    container = engine.out("run", "--detach", *_OPTIONS, *options, image)
+    container = _run(engine, image, options)
     return Start(container, _drawn(engine, container) - begin)
 
 
@@ -98,7 +98,15 @@ def restart(engine: Engine, container: str) -> Start:
     return Start(container, _drawn(engine, container) - begin)
 
 
-_OPTIONS = ("--network=none", "--env=PYTHONUNBUFFERED=1")
+def _run(engine: Engine, image: str, options: Sequence[str] = (), command: Sequence[str] = ()) -> str:
+    """Start a container, and return its name."""
+    return engine.out("run", "--detach", *_with_defaults(options), image, *command)
+
+
+def _with_defaults(options: Sequence[str]) -> Sequence[str]:
+    """Return the options of a container: it has no network, if these do not name one."""
+    network = () if any(option.startswith("--network=") for option in options) else ("--network=none",)
+    return (*network, "--env=PYTHONUNBUFFERED=1", *options)
 
 
 def _drawn(engine: Engine, container: str) -> float:
@@ -124,9 +132,9 @@ def check_picture(engine: Engine, container: str) -> None:
                 raise RuntimeError(f"{container}: not a JPEG")
 
 
-def check_route(engine: Engine, image: str) -> None:
+def check_route(engine: Engine, image: str, *options: str) -> None:
     """Fail unless the flask application of the image serves the picture."""
-    container = engine.out("run", "--detach", *_OPTIONS, image, "python", "/srv/app.py", "--serve")
+    container = _run(engine, image, options, ["python", "/srv/app.py", "--serve"])
     pid = engine.out("inspect", "--format={{.State.Pid}}", container)
     get = ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", _GET]
     try:
@@ -138,14 +146,21 @@ def check_route(engine: Engine, image: str) -> None:
         engine.run("rm", "--force", container)
 
 
+def copy_from(engine: Engine, image: str, path: str, to: Path) -> None:
+    """Copy a file of an image."""
+    container = engine.out("create", "--network=none", image)
+    engine.run("cp", f"{container}:{path}", to)
+    engine.run("rm", container)
+
+
 def writable(engine: Engine, container: str) -> int:
     """Return the bytes on disk of a container's writable layer."""
     return used(Path(engine.out("inspect", "--format={{.GraphDriver.Data.UpperDir}}", container)))
 
 
-def memory(engine: Engine, image: str) -> Memory:
+def memory(engine: Engine, image: str, *options: str) -> Memory:
     """Return what a new container needs until it has ended."""
-    container = engine.out("run", "--detach", *_OPTIONS, image)
+    container = _run(engine, image, options)
     group = _group(engine.out("inspect", "--format={{.State.Pid}}", container))
     charged = anonymous = 0
     with contextlib.suppress(OSError):  # it has ended, and the group is gone
@@ -194,7 +209,7 @@ def replicas(engine: Engine, image: str, count: int, *options: str) -> Replicas:
     """Start `count` containers at once, and then again; before each time, nothing of theirs is in the page cache."""
     _forget(engine)
     begin = time.time()
-    command = ["docker", "run", "--detach", *_OPTIONS, *options, image]
+    command = ["docker", "run", "--detach", *_with_defaults(options), image]
     starting = [subprocess.Popen(command, env=engine.env, stdout=subprocess.PIPE, text=True) for _ in range(count)]
     containers = [process.communicate()[0].strip() for process in starting]
     first = max(_drawn(engine, container) for container in containers) - begin

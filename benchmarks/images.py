@@ -1,4 +1,4 @@
-"""Build the renderer's five images, measure them in real containers, and write docs/images.md: `make images`.
+"""Build the renderer's six images, measure them in real containers, and write docs/images.md: `make images`.
 
 The raw figures go to build/images/results.json.
 
@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,18 @@ import registry
 from renderer import install
 from rig import base_image, engine
 from rig.engine import Engine
+from rig.slow_server import Content, serving
+from unpackenv.archive import trailer
 
 RESULTS = install.PROJECT / "build" / "images" / "results.json"
 STORE = RESULTS.with_name("registry")
-IMAGES = ("full", "slim", "xz", "unpackenv", "fill")
+IMAGES = ("full", "slim", "xz", "unpackenv", "fill", "remote")
 COMPILED = ("slim", "unpackenv")
 """Measured with bytecode for the standard library, too."""
+
+RATE, LATENCY = 1e9, 5
+"""Of the line over which *remote* has its archive, and over which images are pulled for `line`."""
+_ARCHIVE = "/site-packages.tar.zst"
 
 REPLICAS = 4
 _SHARED = ("--volume=unpacked:/opt/unpackenv/env",)
@@ -64,6 +70,8 @@ class Image:
     charged: list[int] = field(default_factory=list)
     anonymous: list[int] = field(default_factory=list)
     writable: list[int] = field(default_factory=list)
+    line: list[float] = field(default_factory=list)
+    """From `docker pull` to the first JPEG, all of it over the line."""
 
 
 def main() -> None:
@@ -79,7 +87,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Build the renderer's five images, and measure them in containers.")
+    parser = argparse.ArgumentParser(description="Build the renderer's six images, and measure them in containers.")
     parser.add_argument("-n", "--rounds", type=int, default=5, help="samples of each figure (default: 5)")
     parser.add_argument("--docs", type=Path, default=install.PROJECT / "docs" / "images.md", help="where to write")
     parser.add_argument("--reuse", action="store_true", help="measure the images that the last run has built")
@@ -97,7 +105,7 @@ def _measure(rounds: int, reuse: bool) -> dict[str, Any]:
     if not reuse:
         shutil.rmtree(STORE, ignore_errors=True)
     try:
-        with registry.running(STORE) as store, engine.fresh() as builder:
+        with registry.running(STORE) as store, engine.fresh() as builder, contextlib.ExitStack() as stack:
             facts = _machine(builder)
             names = [*map(_tag, IMAGES), *map(_compiled_tag, COMPILED)]
             if reuse:
@@ -108,23 +116,25 @@ def _measure(rounds: int, reuse: bool) -> dict[str, Any]:
                 _build(builder, python)
                 for name in names:
                     containers.push(builder, name, store)
+            line, options = stack.enter_context(_line(builder))
             for name in IMAGES:
                 _say(f"checking the route of {name}")
-                containers.check_route(builder, _tag(name))
+                containers.check_route(builder, _tag(name), *options[name])
             for number in range(rounds):
                 for name, image in images.items():
                     _say(f"round {number + 1} of {rounds}: {name}")
                     with registry.running() as empty:
                         image.push.append(containers.push(builder, _tag(name), empty))
-                    _sample(image, f"{store}/{_tag(name)}")
+                    _sample(image, f"{store}/{_tag(name)}", options[name])
+                    image.line.append(_over_line(f"{line}/{_tag(name)}", options[name]))
                 for name, image in compiled.items():
                     _say(f"round {number + 1} of {rounds}: {name}, with bytecode")
                     _sample(image, f"{store}/{_compiled_tag(name)}")
-                for name, (replicated, options) in REPLICATED.items():
+                for name, (replicated, more) in REPLICATED.items():
                     _say(f"round {number + 1} of {rounds}: {REPLICAS} replicas of {name}")
                     image_name = f"{store}/{_tag(replicated)}"
                     with _pulled(image_name) as (docker, _):
-                        found = containers.replicas(docker, image_name, REPLICAS, *options)
+                        found = containers.replicas(docker, image_name, REPLICAS, *more)
                     replicas.setdefault(name, []).append(found)
     except (engine.Unavailable, base_image.Unavailable) as error:
         raise SystemExit(f"images: {error}") from None
@@ -132,26 +142,53 @@ def _measure(rounds: int, reuse: bool) -> dict[str, Any]:
         "machine": facts,
         "rounds": rounds,
         "replica_count": REPLICAS,
+        "line": {"rate": RATE, "latency": LATENCY},
         "images": {name: dataclasses.asdict(image) for name, image in images.items()},
         "compiled": {name: dataclasses.asdict(image) for name, image in compiled.items()},
         "replicas": {name: [dataclasses.asdict(one) for one in found] for name, found in replicas.items()},
     }
 
 
-def _sample(image: Image, name: str) -> None:
+@contextlib.contextmanager
+def _line(builder: Engine) -> Iterator[tuple[str, dict[str, Sequence[str]]]]:
+    """Run a registry of all images as slow as a network; yield its address, and the options of an image's containers.
+
+    It also has the archive of *fill*, for *remote*.
+    """
+    with tempfile.TemporaryDirectory(prefix="images-") as name:
+        archive = Path(name, "site-packages.tar.zst")
+        containers.copy_from(builder, _tag("fill"), "/opt/unpackenv/site-packages.tar.zst", archive)
+        contents = {_ARCHIVE: Content(archive)}
+        for image in IMAGES:
+            contents.update(registry.contents(STORE, _tag(image)))
+        with serving(contents, RATE, LATENCY) as server:
+            url = f"{server.url(_ARCHIVE)}#sha256={trailer.identify(str(archive)).digest}"
+            yield (
+                server.address,
+                {**dict.fromkeys(IMAGES, ()), "remote": ("--network=host", f"--env=UNPACKENV_ARCHIVE={url}")},
+            )
+
+
+def _sample(image: Image, name: str, options: Sequence[str] = ()) -> None:
     """One of each figure, on a new file system."""
     image.registry = registry.size(name)
     with _pulled(name) as (docker, seconds):
         image.pull.append(seconds)
         image.disk = containers.image_size(docker)
-        first = containers.first_start(docker, name)
+        first = containers.first_start(docker, name, *options)
         image.start.append(first.seconds)
         containers.check_picture(docker, first.container)
         image.writable.append(containers.writable(docker, first.container))
         image.restart.append(containers.restart(docker, first.container).seconds)
-        peak = containers.memory(docker, name)
+        peak = containers.memory(docker, name, *options)
         image.charged.append(peak.charged)
         image.anonymous.append(peak.anonymous)
+
+
+def _over_line(name: str, options: Sequence[str]) -> float:
+    """Return the seconds from `docker pull` to the first JPEG, for an engine that has nothing."""
+    with engine.fresh() as docker:
+        return containers.pull(docker, name) + containers.first_start(docker, name, *options).seconds
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.server
 import json
+import os
 import shutil
 import signal
 import socket
@@ -17,6 +18,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+from rig.slow_server import Content
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _SECONDS_TO_START = 10
@@ -55,6 +58,25 @@ def size(name: str) -> int:
     with urllib.request.urlopen(request) as response:
         manifest = json.load(response)
     return sum(part["size"] for part in (manifest["config"], *manifest["layers"]))
+
+
+def contents(data: Path, image: str) -> dict[str, Content]:
+    """Return what a pull of an image asks for, by path, so that another server can answer; `data` is the registry's."""
+    root = data / "docker" / "registry" / "v2"
+
+    def blob(digest: str) -> Path:
+        algorithm, _, name = digest.partition(":")
+        return root / "blobs" / algorithm / name[:2] / name / "data"
+
+    digest = (root / "repositories" / image / "_manifests" / "tags" / "latest" / "current" / "link").read_text()
+    manifest = json.loads(blob(digest).read_text())
+    described = Content(blob(digest), {"Content-Type": _MANIFEST, "Docker-Content-Digest": digest})
+    parts = [part["digest"] for part in (manifest["config"], *manifest["layers"])]
+    return {
+        "/v2/": Content(os.devnull),
+        **{f"/v2/{image}/manifests/{name}": described for name in ("latest", digest)},
+        **{f"/v2/{image}/blobs/{part}": Content(blob(part)) for part in parts},
+    }
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parts import cold, fill, imports, log, memory, packing, places, scaling, sizes, steps, warm
+from parts import cold, fill, imports, log, memory, packing, places, remote, scaling, sizes, steps, warm
 from parts.common import Options, Part
 from workload import Renderer
 
@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[[Renderer, Options], Part]] = {
     "log": log.log,
     "imports": imports.imports,
     "fill": fill.fill,
+    "remote": remote.remote,
     "steps": steps.steps,
     "scaling": scaling.scaling,
     "caches": places.caches,

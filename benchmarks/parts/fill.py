@@ -24,13 +24,13 @@ from tables import Claim, megabytes, milliseconds, ratio, spread, table
 from unpackenv.start import stamp
 from workload import Renderer, Workload
 
-BEFORE, BEHIND, PLAIN = "before", "behind", "plain tree"
+BEFORE, BEHIND, ON_DEMAND, PLAIN = "before", "behind", "on-demand", "plain tree"
 IMPORTS = "import flask, numpy, pandas, plotly.graph_objects, plotly.io"
 SCIENCE = "import numpy, scipy, sklearn, pyarrow, polars, matplotlib"
 WORKERS = "2"
 LEAST_WARM_ROUNDS = 21
 MEMORY_LIMIT = 96e6
-_APP = install.HERE / "app.py"
+APP, PICTURE = install.HERE / "app.py", "picture.jpg"
 # An application that has nothing to do until its tree is complete.
 WAITS = """\
 import os, time
@@ -48,7 +48,9 @@ byte."""
 # As `pack` has it by default; it makes the same bytecode again. Of an archive with other bytecode, a start looks at 64
 # modules in the new tree, and would wait for them.
 _BYTECODE = ("--bytecode", "unchecked-hash")
-_PLAIN, _PICTURE, _JPEG = "plain", "picture.jpg", b"\xff\xd8\xff"
+_PLAIN, _JPEG = "plain", b"\xff\xd8\xff"
+# What the stamp of a tree says in the end.
+_LETTERS = {BEFORE: ("",), BEHIND: (stamp.WHOLE, stamp.SYNCED_WHOLE), ON_DEMAND: (stamp.ON_DEMAND,)}
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class _Figure:
 
 def fill(renderer: Renderer, options: Options) -> Part:
     """How much sooner is an application there if its files are filled behind it?"""
-    archive, note = _packed(renderer, [renderer.python, _APP, os.devnull])
+    archive, note = packed(renderer, [renderer.python, APP, os.devnull])
     notes, missing = [note], {}
     with measure.adopting():
         figures = _of_renderer(renderer, archive, options.file_system)
@@ -136,7 +138,7 @@ def _runs(figures: Sequence[_Figure], rounds: int, check: Callable[[Path], objec
 
 def _of_renderer(renderer: Renderer, archive: Path, place: freshfs.FileSystem) -> list[_Figure]:
     """Return the figures that the renderer takes on its usual file system."""
-    picture = [_APP, _PICTURE]
+    picture = [APP, PICTURE]
     return [
         _imports(renderer, archive, place),
         _figure(renderer, archive, f"first JPEG, {place.name}", place, picture, 0.60, 0.45),
@@ -152,7 +154,7 @@ def _imports(renderer: Renderer, archive: Path, place: freshfs.FileSystem) -> _F
 
 def _of_science(place: freshfs.FileSystem) -> tuple[_Figure, str]:
     made = workload.science()
-    archive, note = _packed(made, [made.python, "-c", SCIENCE])
+    archive, note = packed(made, [made.python, "-c", SCIENCE])
     return _figure(made, archive, f"science stack imported, {place.name}", place, ["-c", SCIENCE], 0.45), note
 
 
@@ -218,7 +220,7 @@ def _start(made: Workload, archive: Path, name: str, how: str, arguments: Sequen
 
 
 def _at(arguments: Sequence[object], at: Path) -> list[object]:
-    return [at / _PICTURE if word == _PICTURE else word for word in arguments]
+    return [at / PICTURE if word == PICTURE else word for word in arguments]
 
 
 # --- what must hold ------------------------------------------------------------------------------
@@ -240,23 +242,38 @@ def _check(tree: Path, at: Path) -> None:
     """Raise `measure.Failed` if a tree was not filled as it should, or if one with a picture is not the plain one."""
     ours = [at / how for how in (BEFORE, BEHIND) if (at / how).exists()]
     for place in ours:
-        with open(place / stamp.NAME) as file:
-            letter = stamp.fill_of(file.fileno())
-        if letter not in {BEFORE: ("",), BEHIND: (stamp.WHOLE, stamp.SYNCED_WHOLE)}[place.name]:
-            raise measure.Failed(f"the tree was not filled {place.name} the application, its stamp says {letter!r}")
-    if (at / _PICTURE).exists():
-        if not (at / _PICTURE).read_bytes().startswith(_JPEG):
-            raise measure.Failed("the picture is no JPEG")
+        check_filled(place)
+    if (at / PICTURE).exists():
+        check_picture(at / PICTURE)
         for place in ours:
-            found = sametree.differences(tree, place)
-            if found:
-                raise measure.Failed(f"{len(found)} paths differ from the plain tree: {'; '.join(found[:5])}")
+            check_same(tree, place)
+
+
+def check_filled(place: Path) -> None:
+    """Raise `measure.Failed` if a tree was not filled as the name of its directory says."""
+    with open(place / stamp.NAME) as file:
+        letter = stamp.fill_of(file.fileno())
+    if letter not in _LETTERS[place.name]:
+        raise measure.Failed(f"the tree was not filled {place.name} the application, its stamp says {letter!r}")
+
+
+def check_picture(place: Path) -> None:
+    """Raise `measure.Failed` if a picture is no JPEG."""
+    if not place.read_bytes().startswith(_JPEG):
+        raise measure.Failed("the picture is no JPEG")
+
+
+def check_same(tree: Path, place: Path) -> None:
+    """Raise `measure.Failed` if a tree is not the plain one."""
+    found = sametree.differences(tree, place)
+    if found:
+        raise measure.Failed(f"{len(found)} paths differ from the plain tree: {'; '.join(found[:5])}")
 
 
 # --- the archive ---------------------------------------------------------------------------------
 
 
-def _packed(made: Workload, command: Sequence[object]) -> tuple[Path, str]:
+def packed(made: Workload, command: Sequence[object]) -> tuple[Path, str]:
     """Return an archive for figures, with those files first that a command opens, and what to say of it."""
     options, note = _first(made, command)
     return made.packed(*_BYTECODE, *options).path, f"{made.name}: {note}"
@@ -301,7 +318,7 @@ def _memory(renderer: Renderer, archive: Path, options: Options) -> Part:
         for name, how, arguments, counts in (
             (idle, BEFORE, ["-c", WAITS], True),
             (idle, BEHIND, ["-c", WAITS], True),
-            (f"{drawing}, without its own", BEHIND, [_APP, _PICTURE], False),
+            (f"{drawing}, without its own", BEHIND, [APP, PICTURE], False),
         )
     ]
     fresh = measure.settled(options.fresh, functools.partial(_check, renderer.tree))

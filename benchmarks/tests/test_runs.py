@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import cache
+import connections
 import measure
 import peers
-from parts import PARTS, common, fill, log, steps, warm
+from parts import PARTS, common, fill, log, remote, steps, warm
 from rig import freshfs
 from rig.environment import environment
 from rig.sites import write_tree
@@ -39,13 +40,13 @@ def _unavailable() -> Workload:
 @pytest.fixture
 def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workload:
     """A small tree for the interpreter that runs the tests, and only peers that are programs."""
-    for module in (log, steps, warm):
+    for module in (log, remote, steps, warm):
         monkeypatch.setattr(module, "LEAST_ROUNDS", 2)
     # An application that draws nothing, and no science stack.
     monkeypatch.setattr(fill, "LEAST_WARM_ROUNDS", 2)
     monkeypatch.setattr(fill, "_BYTECODE", ("--bytecode", "keep"))  # the tree has none
     monkeypatch.setattr(fill, "IMPORTS", "import package0.module0")
-    monkeypatch.setattr(fill, "_APP", write_tree(tmp_path / "app", {"app.py": APP}) / "app.py")
+    monkeypatch.setattr(fill, "APP", write_tree(tmp_path / "app", {"app.py": APP}) / "app.py")
     monkeypatch.setattr(fill.workload, "science", _unavailable)
     for module in (cache, sys.modules["workload"]):
         monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
@@ -65,6 +66,15 @@ def test_a_part_runs(workload: Workload, name: str) -> None:
     assert all(isinstance(claim.verdict, str) for claim in part.claims)
     for table in (text for text in part.text if text.startswith("|")):
         assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_lines_of_any_kind_are_compared(workload: Workload) -> None:
+    lines = [(1.0, 0.1), (0.0, 10.0)]
+    options = common.Options(1, freshfs.choose("auto"))
+    text = connections.measured(workload, workload.zstd, lines, options, slow_start=True)
+    *_, header, _, local, first, second = text.splitlines()
+    assert len({line.count("|") for line in (header, local, first, second)}) == 1
+    assert first.startswith("| 1 | 0.1 | 0.00")
 
 
 def test_what_unpackenv_takes_is_never_left_out(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
