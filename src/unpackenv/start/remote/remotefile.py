@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-TAIL = 1 << 20
+TAIL = 1 << 18
 """How many of the last bytes of an archive are fetched first: footer, facts and table of contents of any usual one."""
 _PIECE = 8 << 20
 
