@@ -74,8 +74,9 @@ def _configuration() -> tuple[str, str]:
 
 def _names_of(host: str) -> list[str]:
     """Return the names that a registry may have in the configuration."""
-    names = [host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/"]
-    return ["https://index.docker.io/v1/", "docker.io", *names] if host in DOCKER_HUB else names
+    hosts = DOCKER_HUB if host in DOCKER_HUB else (host,)
+    names = [form.format(each) for each in hosts for form in ("{}", "https://{}", "https://{}/v1/", "https://{}/v2/")]
+    return ["https://index.docker.io/v1/", *names] if host in DOCKER_HUB else names
 
 
 DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")

@@ -40,6 +40,8 @@ EMPTY = "application/vnd.oci.empty.v1+json"
 _DOCKER = (
     "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json"
 )  # fmt: skip
+ACCEPTED = {"Accept": ", ".join((MANIFEST, INDEX, *_DOCKER))}
+"""Headers of a request for a manifest or an index."""
 ARTIFACT = "application/vnd.unpackenv.archive.v1"
 """The type of the artifact; that of its blob adds `.tar+zstd` or `.tar+xz`."""
 DIGEST, PYTHON, PLATFORM = "io.unpackenv.digest", "io.unpackenv.python", "io.unpackenv.platform"
@@ -53,7 +55,8 @@ _ARCHITECTURES = {
     "x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "ppc64le": "ppc64le",
     "s390x": "s390x", "riscv64": "riscv64", "loongarch64": "loong64",
 }  # fmt: skip
-_LIMIT = 4 << 20
+LIMIT = 4 << 20
+"""How many bytes a manifest, or another answer of a registry that is no blob, may have."""
 _TOKENS = 2
 """How many tokens in a row a registry may refuse before its token service is asked no more."""
 _SAID = 160
@@ -82,14 +85,15 @@ class Reference:
             raise SettingError(
                 f"is no reference to a registry ({self.repository!r} is no repository)",
                 where=where,
-                hint="It is oci://REGISTRY/REPOSITORY:TAG, or @sha256:DIGEST instead of the tag",
+                hint="It is oci://REGISTRY/REPOSITORY:TAG, for a start also with @sha256:DIGEST",
             )
         if self.tag and not _TAG.fullmatch(self.tag):
             raise SettingError(f"{self.tag!r} is no tag", where=where)
         if self.digest and not _DIGEST.fullmatch(self.digest):
             raise SettingError(f"{self.digest!r} is no digest, which is sha256: and 64 digits", where=where)
         self.tag = self.tag or ("" if self.digest else "latest")
-        self.shown = f"{SCHEME}{rest}" + (f"@{self.digest}" if self.digest else "")
+        self.shown = f"{SCHEME}{self.registry}/{self.repository}" + (f":{self.tag}" if self.tag else "")
+        self.shown += f"@{self.digest}" if self.digest else ""
         host = self.registry
         if self.registry in credentials.DOCKER_HUB:
             host = "registry-1.docker.io"
@@ -185,7 +189,7 @@ class RegistryAuthorization(Authorization):
             purpose=Purpose("token service", absent="Check the name of the registry"),
             shown=self._reference.shown,
         )
-        answer = requests.retried(lambda: requests.send(method, headers, body, _LIMIT, (200,)).read(_LIMIT))
+        answer = requests.retried(lambda: requests.send(method, headers, body, LIMIT, (200,)).read(LIMIT))
         try:
             tokens = json.loads(answer)
             token: str = tokens.get("token") or tokens["access_token"]
@@ -210,7 +214,7 @@ class RegistryRequests(Requests):
     def status_of(self, response: http.client.HTTPResponse) -> str:
         status = super().status_of(response)
         try:
-            error = json.loads(response.read(_LIMIT))["errors"][0]
+            error = json.loads(response.read(LIMIT))["errors"][0]
             said = " ".join(str(error.get("message") or error["code"]).split())
         except (ValueError, LookupError, TypeError, AttributeError, OSError, http.client.HTTPException):
             return status
@@ -285,8 +289,7 @@ class OciFile(RemoteFile):
         if kept and f"sha256:{sha256(kept).hexdigest()}" == name:
             return parsed(kept, self._reference.shown)
         requests = self._requests("manifests", name)
-        accepted = {"Accept": ", ".join((MANIFEST, INDEX, *_DOCKER))}
-        data = requests.retried(lambda: requests.get(accepted, _LIMIT).read(_LIMIT + 1))
+        data = requests.retried(lambda: requests.get(ACCEPTED, LIMIT).read(LIMIT + 1))
         if is_digest and f"sha256:{sha256(data).hexdigest()}" != name:
             raise requests.refusal(f"the registry sent a manifest that does not have the digest {name}")
         document = parsed(data, self._reference.shown)
