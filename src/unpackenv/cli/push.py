@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
         epilog="example:\n  unpackenv push app.tar.zst oci://ghcr.io/me/app:1.0",
     )
     parser.add_argument("archives", metavar="ARCHIVE", type=path, nargs="+", help="what `unpackenv pack` wrote")
-    parser.add_argument("reference", metavar="REFERENCE", help="oci://REGISTRY/REPOSITORY:TAG")
+    parser.add_argument("reference", metavar="REFERENCE", help="where to: oci://HOST/NAME:TAG")
     parser.add_argument(
         "--add", action="store_true",
         help="keep what the tag has already, except for archives of the same platform and Python: for builds that "

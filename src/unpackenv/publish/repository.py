@@ -86,7 +86,7 @@ class Repository:
 
     def close(self) -> None:
         """Close the connections."""
-        self._connections.drop()
+        self._connections.close()
 
     def _requests(self, address: Address) -> RegistryRequests:
         """Return the requests for an address; only the registry itself gets credentials."""

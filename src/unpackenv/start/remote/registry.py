@@ -6,7 +6,6 @@ which is the archive, and its annotations the digest of the archive.
 
 from __future__ import annotations
 
-import _thread
 import http.client
 import json
 import re
@@ -18,6 +17,7 @@ from urllib.parse import urlencode
 from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, SettingError
 from unpackenv.start.remote import credentials
 from unpackenv.start.remote.address import Address
+from unpackenv.start.remote.ahead import new_lock
 from unpackenv.start.remote.cache import MANIFEST as MANIFEST_ENTRY
 from unpackenv.start.remote.httpfile import HttpFile
 from unpackenv.start.remote.remotefile import RemoteFile
@@ -133,7 +133,7 @@ class RegistryAuthorization(Authorization):
         self._connections = connections
         self._actions = f"repository:{reference.repository}:"
         self._scope = self._actions + actions
-        self._lock = _thread.allocate_lock()
+        self._lock = new_lock()
         self._refused = 0
         self.value = ""
         self.hint = f"Check the credentials for {reference.registry}. {_LOGIN}"
