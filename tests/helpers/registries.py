@@ -102,7 +102,15 @@ class TokenService(ThreadingHTTPServer):
         given = [action for action in actions.split(",") if action in self.allowed]
         now = int(time.time()) - (2 * _HOUR if self.expired > 0 else 0)
         self.expired -= 1
-        claims = {"iss": ISSUER, "aud": SERVICE, "nbf": now - _HOUR, "iat": now - _HOUR, "exp": now + _HOUR}
+        unique = str(len(self.requests))
+        claims = {
+            "jti": unique,
+            "iss": ISSUER,
+            "aud": SERVICE,
+            "nbf": now - _HOUR,
+            "iat": now - _HOUR,
+            "exp": now + _HOUR,
+        }
         return self.key.token({**claims, "access": [{"type": kind, "name": name, "actions": given}]})
 
 

@@ -376,6 +376,13 @@ def test_an_archive_that_is_not_there(pretended: Pretended, env: dict[str, str],
     assert refused(env, tmp_path / "a.tar.zst", f"oci://{pretended.address}/app:1") == says
 
 
+def test_options_may_stand_between_archives(env: dict[str, str], tmp_path: Path) -> None:
+    says = f"{tmp_path}/a: there is no archive. "
+    assert refused(env, tmp_path / "a", "b", "--add", "c", "oci://registry.example/app:1").startswith(says)
+    done = run(wrapper("push", "--add", "--", "--odd", "oci://registry.example/app:1"), env, cwd=tmp_path)
+    assert done.stderr.startswith(f"unpackenv: error: {tmp_path}/--odd: there is no archive. ")
+
+
 def test_another_machine_is_reached_without_encryption_only_if_that_is_allowed() -> None:
     for name in "registry.example", "127.0.0.1.example", "localhost.example":
         assert Reference(f"oci://{name}/app:1").server.scheme == "https"
@@ -521,7 +528,9 @@ PERMANENT = {
 @pytest.mark.parametrize("what", PERMANENT)
 def test_what_stays_wrong_is_said(packed: Path, pretended: Pretended, env: dict[str, str], what: str) -> None:
     method, fault, says = PERMANENT[what]
-    pretended.fault = lambda handler, number: handler.command == method and fault(handler)
+    pretended.fault = lambda handler, number: (
+        handler.command == method and handler.headers["Content-Length"] != "2" and fault(handler)
+    )
     target = f"oci://{pretended.address}/app:1"
     line = refused(env, packed / "large.tar.zst", target) + "\n"
     assert line.startswith(f"{target}: ")

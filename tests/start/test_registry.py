@@ -371,16 +371,29 @@ def test_a_token_is_renewed_while_the_application_runs(
     assert wrong_files(target, {path: sizes[path]}) == []
 
 
-def test_of_several_threads_one_renews(monkeypatch: pytest.MonkeyPatch, key: Key, tokens: TokenService) -> None:
+@pytest.fixture
+def authorization(monkeypatch: pytest.MonkeyPatch) -> RegistryAuthorization:
     monkeypatch.setenv("DOCKER_AUTH_CONFIG", docker_config("127.0.0.1:1"))
-    reference = Reference("oci://127.0.0.1:1/team/app:1")
-    authorization = RegistryAuthorization(reference, TRIED, False, Connections())
-    challenge = f'Bearer realm="{tokens.realm}",service="registry",scope="repository:{REPOSITORY}:pull"'
+    return RegistryAuthorization(Reference(f"oci://127.0.0.1:1/{REPOSITORY}:1"), TRIED, False, Connections())
+
+
+def test_of_several_threads_one_renews(authorization: RegistryAuthorization, tokens: TokenService) -> None:
+    challenge = f'Bearer realm="{tokens.realm}",service="registry"'
     assert authorization.renew(challenge, "")
     first = authorization.value
     assert authorization.renew(challenge, "")  # what another thread was told before
     assert authorization.value == first
     assert len(tokens.requests) == 1
+
+
+def test_tokens_are_renewed_as_long_as_they_are_taken(
+    authorization: RegistryAuthorization, tokens: TokenService
+) -> None:
+    challenge = f'Bearer realm="{tokens.realm}",service="registry"'
+    for _ in range(4):
+        assert authorization.renew(challenge, authorization.value)
+        authorization.note_taken()
+    assert [authorization.renew(challenge, authorization.value) for _ in range(3)] == [True, True, False]
 
 
 @pytest.mark.parametrize(
