@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from helpers import terminal
 from helpers.processes import run, wrapper
 from helpers.registries import HTPASSWD, Key, Pretended, TokenService, basic, check_there, docker_config, listening
 from rig import registry
@@ -221,6 +223,25 @@ def test_what_is_printed(packed: Path, target: str, env: dict[str, str]) -> None
         "path": str(archive), "size": archive.stat().st_size, "digest": digest, "platform": platform(OWN),
         "python": TAG, "blob": f"sha256:{sha256(archive.read_bytes()).hexdigest()}", "was_there": True,
     }  # fmt: skip
+
+
+def test_a_terminal_shows_how_far_it_is(packed: Path, pretended: Pretended, env: dict[str, str]) -> None:
+    shown = terminal.run("push", packed / "large.tar.zst", f"oci://{pretended.address}/app:1", **env)
+    assert (shown.returncode, len(shown.stdout.splitlines())) == (0, 3)
+    assert "verify" in shown.text
+    assert "100%" in shown.text.rpartition("push")[2]
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_what_pack_has_made(store: str, env: dict[str, str], tmp_path: Path, is_native: bool) -> None:
+    site = write_tree(tmp_path / "site", {"which.py": "print('packed')\n"})
+    if is_native:
+        shutil.copy("/bin/true", site / "library.so")
+    archive, target = tmp_path / "site.tar.zst", f"oci://{store}/packed/{is_native}:1".lower()
+    assert run(wrapper("pack", site, "-o", archive, "--level", "1"), env).returncode == 0
+    (described,) = json.loads(run(wrapper("push", "--json", archive, target), env).stdout)["archives"]
+    assert (described["platform"], described["python"]) == (platform(OWN) if is_native else "", TAG)
+    assert started(env, push(env, archive, target)) == "packed"
 
 
 def test_a_tag_that_is_not_named_is_the_latest(packed: Path, target: str, env: dict[str, str]) -> None:
