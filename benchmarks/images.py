@@ -32,6 +32,8 @@ import registry
 from renderer import install
 from rig import base_image, engine
 from rig.engine import Engine
+from rig.kept import NotMade
+from rig.registry import running
 from rig.slow_server import Content, serving
 from unpackenv.archive import trailer
 
@@ -105,7 +107,7 @@ def _measure(rounds: int, reuse: bool) -> dict[str, Any]:
     if not reuse:
         shutil.rmtree(STORE, ignore_errors=True)
     try:
-        with registry.running(STORE) as store, engine.fresh() as builder, contextlib.ExitStack() as stack:
+        with running(STORE) as store, engine.fresh() as builder, contextlib.ExitStack() as stack:
             facts = _machine(builder)
             names = [*map(_tag, IMAGES), *map(_compiled_tag, COMPILED)]
             if reuse:
@@ -123,7 +125,7 @@ def _measure(rounds: int, reuse: bool) -> dict[str, Any]:
             for number in range(rounds):
                 for name, image in images.items():
                     _say(f"round {number + 1} of {rounds}: {name}")
-                    with registry.running() as empty:
+                    with running() as empty:
                         image.push.append(containers.push(builder, _tag(name), empty))
                     _sample(image, f"{store}/{_tag(name)}", options[name])
                     image.line.append(_over_line(f"{line}/{_tag(name)}", options[name]))
@@ -136,7 +138,7 @@ def _measure(rounds: int, reuse: bool) -> dict[str, Any]:
                     with _pulled(image_name) as (docker, _):
                         found = containers.replicas(docker, image_name, REPLICAS, *more)
                     replicas.setdefault(name, []).append(found)
-    except (engine.Unavailable, base_image.Unavailable) as error:
+    except (engine.Unavailable, base_image.Unavailable, NotMade) as error:
         raise SystemExit(f"images: {error}") from None
     return {
         "machine": facts,

@@ -1,4 +1,4 @@
-"""Servers on loopback: a registry of images, and an index of wheels for builds."""
+"""What a registry keeps of an image, and an index of wheels for builds, on loopback."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ import functools
 import http.server
 import json
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
 import threading
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,33 +15,6 @@ from pathlib import Path
 from rig.slow_server import Content
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-_SECONDS_TO_START = 10
-
-
-@contextlib.contextmanager
-def running(data: Path | None = None) -> Iterator[str]:
-    """Run a registry of images, an empty one without `data`; yield its address. On loopback it needs no TLS."""
-    if not shutil.which("docker-registry"):
-        raise SystemExit("images: docker-registry is not installed")
-    address = f"127.0.0.1:{_free_port()}"
-    with tempfile.TemporaryDirectory(prefix="registry-") as root:
-        config = {
-            "version": "0.1",
-            "log": {"level": "error", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(data or Path(root, "data"))}},
-            "http": {"addr": address},
-        }
-        file = Path(root, "config.json")  # JSON is YAML
-        file.write_text(json.dumps(config))
-        with open(Path(root, "log"), "wb") as log:
-            command = ["setpriv", "--pdeathsig", "TERM", "docker-registry", "serve", str(file)]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            _wait(address, process, Path(root, "log"))
-            yield address
-        finally:
-            process.send_signal(signal.SIGKILL)  # it has no state to save
-            process.wait()
 
 
 def size(name: str) -> int:
@@ -99,22 +65,3 @@ class _Wheels(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
         pass
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_START
-    while True:
-        try:
-            urllib.request.urlopen(f"http://{address}/v2/").close()
-            return
-        except urllib.error.URLError as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"images: docker-registry does not answer ({error}):\n{log.read_text()}") from None
-        time.sleep(0.05)

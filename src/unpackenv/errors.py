@@ -165,6 +165,12 @@ class PackError(UnpackenvError):
     reason = "pack"
 
 
+class PushError(UnpackenvError):
+    """The archives cannot be published together, or not at this tag."""
+
+    reason = "push"
+
+
 class TreeMismatch(UnpackenvError):
     """A tree differs from its archive."""
 

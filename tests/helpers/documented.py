@@ -25,12 +25,14 @@ SHOWN = ("", "text", "json")  # what commands print, formats, diagrams
 # Document and beginning of a line (or of a whole block that is no shell): the test that runs it.
 ELSEWHERE = {
     ("README.md", "# In the build stage"): "tests/containers/test_dockerfiles.py",
+    ("README.md", "unpackenv push "): "tests/publish/test_push.py",
     ("docker.md", "FROM python"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "COPY unpackenv unpackenv\nRUN pip"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "RUN python -m compileall"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "docker run "): "tests/containers/test_dockerfiles.py",
     ("docker.md", "docker build "): "tests/containers/test_documents.py",
     ("format.md", "import hashlib"): "tests/archive/test_format_document.py",
+    ("remote.md", "unpackenv push "): "tests/publish/test_push.py",
     ("timing-log.md", "import unpackenv"): "tests/start/test_log_document.py",
     ("timings.md", "docker compose logs app |"): "tests/containers/test_deploy.py",
 }

@@ -18,7 +18,7 @@ from unpackenv.errors import PackError
 from unpackenv.pack import runtime
 
 LIMIT = 2_200_000
-BUILDING = ("pack", "report/analyze", "report/timings")
+BUILDING = ("pack", "publish", "report/analyze", "report/timings")
 APP = "import unpackenv; unpackenv.bootstrap({!r}, {!r}); import app; print(app.WHOSE)"
 
 
@@ -54,7 +54,7 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     left_out = {f"{path.relative_to(package.parent)}" for path in package.rglob("*.py")} - sources - compiled
     assert left_out == {
         *(f"unpackenv/archive/{name}.py" for name in ("pace", "writer")),
-        *(f"unpackenv/cli/{name}.py" for name in ("analyze", "pack", "runtime", "timings")),
+        *(f"unpackenv/cli/{name}.py" for name in ("analyze", "pack", "push", "runtime", "timings")),
         *(f"{path.relative_to(package.parent)}" for room in BUILDING for path in (package / room).rglob("*.py")),
     }
     # The first module and those for other interpreters have both.

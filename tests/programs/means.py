@@ -44,6 +44,8 @@ TOOLS = (
     Tool("strace", "strace", "which files an application opens"),
     Tool("mkfs.ext4", "e2fsprogs", _FILE_SYSTEMS),
     Tool("mkfs.xfs", "xfsprogs", _FILE_SYSTEMS),
+    Tool("docker-registry", "docker-registry", "archives in a registry"),
+    Tool("openssl", "openssl", "servers with certificates, and tokens"),
     Tool("chromium", "chromium", "the page of `timings` in a browser"),
     Tool("dockerd", "docker.io", _CONTAINERS),
     Tool("mmdebstrap", "mmdebstrap", _CONTAINERS),

@@ -324,7 +324,7 @@ def test_the_version_is_that_of_the_package(option: str) -> None:
 
 # --- help ----------------------------------------------------------------------------------------
 
-COMMANDS = ("pack", "unpack", "verify", "inspect", "analyze", "timings", "doctor", "hook", "prune", "runtime")
+COMMANDS = ("pack", "push", "unpack", "verify", "inspect", "analyze", "timings", "doctor", "hook", "prune", "runtime")
 
 
 def test_help_of_a_command() -> None:

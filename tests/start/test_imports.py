@@ -33,6 +33,7 @@ ROOMS = {
     "doors": ("start/bootstrap.py", "start/entrypoint.py", "start/hook.py"),
     "unpackenv": ("__init__.py",),
     "pack": ("pack/*.py",),
+    "publish": ("publish/*.py",),
     "report": ("report/*.py",),
     "timings": ("report/timings/*.py",),
     "doctor": ("report/doctor/*.py",),
@@ -43,6 +44,7 @@ ROOMS = {
 # Rooms side by side: none of one knows another, or what a room has no business with.
 APART = {
     "pack": {name for name in ROOMS if name not in ("errors", "archive", "unpackenv")},
+    "publish": {name for name in ROOMS if name not in ("errors", "archive", "remote")},
     "timings": {name for name in ROOMS if name not in ("errors", "report")},
     "doctor": {"pack"},
     "__main__": {"archive"},

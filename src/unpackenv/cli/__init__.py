@@ -19,7 +19,8 @@ from unpackenv.start.settings import TABLE, Log
 
 # In a runtime some are missing.
 _COMMANDS = (
-    "pack", "unpack", "fill", "verify", "inspect", "trace", "analyze", "timings", "doctor", "hook", "prune", "runtime",
+    "pack", "push", "unpack", "fill", "verify", "inspect", "trace", "analyze", "timings", "doctor", "hook", "prune",
+    "runtime",
 )  # fmt: skip
 _USAGE_ERROR = 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import textwrap
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable
@@ -62,6 +63,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": Help, **options})
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Iterable[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Take options from between the arguments of a list, too, which argparse ends there, if none has a value."""
+        words = list(sys.argv[1:] if args is None else args)
+        has_values = any(action.option_strings and action.nargs != 0 for action in self._actions)
+        if not (has_values or self._subparsers):
+            end = words.index("--") if "--" in words else len(words)
+            words[:end] = sorted(words[:end], key=lambda word: not word.startswith("-"))
+        return super().parse_known_args(words, namespace)
 
     def check_options(self, words: Iterable[str], others: Collection[str] = ()) -> None:
         """End the process with an error for an unknown option; `others` are further options to suggest.

@@ -31,8 +31,8 @@ from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, NoSpace, PackError
 
 # Paths within the package that only a build needs, and the backend, which is copied anew.
 _LEFT_OUT = (
-    "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/pack.py", "cli/runtime.py",
-    "cli/timings.py", "pack", "py.typed", "report/analyze", "report/timings",
+    "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/pack.py", "cli/push.py",
+    "cli/runtime.py", "cli/timings.py", "pack", "publish", "py.typed", "report/analyze", "report/timings",
 )  # fmt: skip
 # Empty modules, and modules that a usual start does not import: for failures, extra settings and other commands. They
 # are compiled when they are imported.

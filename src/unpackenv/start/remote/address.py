@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote, urljoin, urlsplit
 
 from unpackenv.errors import ArchiveUnreachable, SettingError
@@ -10,7 +11,7 @@ STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 """Schemes of object stores, and the library for each; an extra of the scheme's name installs it."""
 SCHEMES = ("https", "http", "oci", *STORES)
 _PORTS = {"http": 80, "https": 443}
-_LOOPBACK = ("localhost", "::1")
+_LOOPBACK = re.compile(r"localhost|::1|127(\.[0-9]+){3}")
 
 
 def check(url: str, insecure: bool) -> str:
@@ -52,7 +53,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether the server is this machine."""
-        return self.host in _LOOPBACK or self.host.startswith("127.")
+        return _LOOPBACK.fullmatch(self.host) is not None
 
     def check(self, insecure: bool) -> None:
         """Raise `SettingError` unless it is encrypted, on this machine, or `insecure` allows any."""

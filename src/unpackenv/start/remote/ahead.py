@@ -32,7 +32,7 @@ class Piece:
     def __init__(self, place: Place, buffer: memoryview | None = None) -> None:
         self.place = place
         self.buffer = memoryview(bytearray(place.size)) if buffer is None else buffer
-        self.ready = threads.allocate_lock()
+        self.ready = new_lock()
         self.ready.acquire()
         self.error: BaseException | None = None
 
@@ -51,6 +51,11 @@ class Piece:
         if self.ready.locked():
             self.error = error
             self.ready.release()
+
+
+def new_lock() -> threads.LockType:
+    """Return a lock for threads of the interpreter's own."""
+    return threads.allocate_lock()
 
 
 def reader() -> tuple[int, int]:

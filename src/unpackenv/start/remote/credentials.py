@@ -40,11 +40,11 @@ def for_registry(host: str) -> Credentials:
     source, text = _configuration()
     try:
         configuration = json.loads(text or "{}")
-        helper = configuration.get("credHelpers", {}).get(host) or configuration.get("credsStore", "")
-        entries = [configuration.get("auths", {}).get(name) for name in _names_of(host)]
-        entry: dict[str, Any] = next((each for each in entries if each), {})
+        names = _names_of(host)
+        helper = _first(configuration.get("credHelpers"), names) or configuration.get("credsStore", "")
+        entry: dict[str, Any] = _first(configuration.get("auths"), names) or {}
         if helper and not entry.get("auth"):
-            return _from_helper(helper, _names_of(host)[0], source)
+            return _from_helper(helper, names[0], source)
         user = b64decode(entry.get("auth", "")).decode() or _user(entry.get("username", ""), entry.get("password", ""))
         return Credentials(user, entry.get("identitytoken", ""), source)
     except (ValueError, AttributeError, TypeError):
@@ -74,11 +74,17 @@ def _configuration() -> tuple[str, str]:
 
 def _names_of(host: str) -> list[str]:
     """Return the names that a registry may have in the configuration."""
-    names = [host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/"]
-    return ["https://index.docker.io/v1/", "docker.io", *names] if host in DOCKER_HUB else names
+    hosts = DOCKER_HUB if host in DOCKER_HUB else (host,)
+    names = [form.format(each) for each in hosts for form in ("{}", "https://{}", "https://{}/v1/", "https://{}/v2/")]
+    return ["https://index.docker.io/v1/", *names] if host in DOCKER_HUB else names
 
 
 DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+
+
+def _first(entries: dict[str, Any] | None, names: list[str]) -> Any:
+    """Return the entry of the first name that has one."""
+    return next(filter(None, map((entries or {}).get, names)), None)
 
 
 def _user(name: str, password: str) -> str:

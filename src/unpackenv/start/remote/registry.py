@@ -1,11 +1,12 @@
 """An archive in a registry, as an OCI artifact (OCI distribution and image specifications, version 1.1).
 
-A reference names a manifest, or an index of one manifest for each platform. The manifest names the blob, which is the
-archive, and its annotations the digest of the archive.
+A reference names a manifest, or an index of one manifest for each platform and Python. The manifest names the blob,
+which is the archive, and its annotations the digest of the archive.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import sys
@@ -16,10 +17,11 @@ from urllib.parse import urlencode
 from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, SettingError
 from unpackenv.start.remote import credentials
 from unpackenv.start.remote.address import Address
+from unpackenv.start.remote.ahead import new_lock
 from unpackenv.start.remote.cache import MANIFEST as MANIFEST_ENTRY
 from unpackenv.start.remote.httpfile import HttpFile
 from unpackenv.start.remote.remotefile import RemoteFile
-from unpackenv.start.remote.transport import Authorization, Connections, Requests, basic
+from unpackenv.start.remote.transport import Authorization, Connections, Purpose, Requests, basic
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -38,17 +40,27 @@ EMPTY = "application/vnd.oci.empty.v1+json"
 _DOCKER = (
     "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json"
 )  # fmt: skip
+ACCEPTED = {"Accept": ", ".join((MANIFEST, INDEX, *_DOCKER))}
+"""Headers of a request for a manifest or an index."""
 ARTIFACT = "application/vnd.unpackenv.archive.v1"
-"""The type of the artifact; that of its blob adds `+zstd` or `+xz`."""
-DIGEST, PYTHON = "io.unpackenv.digest", "io.unpackenv.python"
-"""Annotations: the digest of the archive; the cache tag of the interpreter that it is for."""
+"""The type of the artifact; that of its blob adds `.tar+zstd` or `.tar+xz`."""
+DIGEST, PYTHON, PLATFORM = "io.unpackenv.digest", "io.unpackenv.python", "io.unpackenv.platform"
+"""Annotations: the digest of the archive; the cache tag of the interpreter, and the platform, that it is for."""
 TITLE = "org.opencontainers.image.title"
+ANY = "any platform"
+"""What an archive without machine code is for; the entry of an index has no platform then."""
+PULL, PUSH = "pull", "pull,push"
+"""What a token is to allow."""
 _ARCHITECTURES = {
     "x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "ppc64le": "ppc64le",
-    "s390x": "s390x", "riscv64": "riscv64",
+    "s390x": "s390x", "riscv64": "riscv64", "loongarch64": "loong64",
 }  # fmt: skip
-_LIMIT = 4 << 20
-_PULL = "pull"
+LIMIT = 4 << 20
+"""How many bytes a manifest, or another answer of a registry that is no blob, may have."""
+_TOKENS = 2
+"""How many tokens in a row a registry may refuse before its token service is asked no more."""
+_SAID = 160
+"""How many characters of what a registry says are shown."""
 
 # As the distribution specification has them.
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -57,9 +69,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
-def architecture() -> str:
-    """Return the architecture of this machine as the specifications call it."""
-    machine = os.uname().machine
+def architecture(machine: str) -> str:
+    """Return the architecture of a machine, which `uname -m` names, as the specifications call it."""
     return _ARCHITECTURES.get(machine, machine)
 
 
@@ -74,18 +85,27 @@ class Reference:
             raise SettingError(
                 f"is no reference to a registry ({self.repository!r} is no repository)",
                 where=where,
-                hint="It is oci://REGISTRY/REPOSITORY:TAG, or @sha256:DIGEST instead of the tag",
+                hint="It is oci://REGISTRY/REPOSITORY:TAG, for a start also with @sha256:DIGEST",
             )
         if self.tag and not _TAG.fullmatch(self.tag):
             raise SettingError(f"{self.tag!r} is no tag", where=where)
         if self.digest and not _DIGEST.fullmatch(self.digest):
             raise SettingError(f"{self.digest!r} is no digest, which is sha256: and 64 digits", where=where)
         self.tag = self.tag or ("" if self.digest else "latest")
-        host = "registry-1.docker.io" if self.registry in credentials.DOCKER_HUB else self.registry
-        self.server = Address(f"https://{host}")
+        self.shown = f"{SCHEME}{self.registry}/{self.repository}" + (f":{self.tag}" if self.tag else "")
+        self.shown += f"@{self.digest}" if self.digest else ""
+        host = self.registry
+        if self.registry in credentials.DOCKER_HUB:
+            host = "registry-1.docker.io"
+            if "/" not in self.repository:
+                self.repository = f"library/{self.repository}"
+        try:
+            self.server = Address(f"https://{host}")
+        except SettingError as error:
+            error.where = where
+            raise
         if self.server.is_loopback or insecure:
             self.server = Address(f"http://{host}")
-        self.shown = f"{SCHEME}{rest}" + (f"@{self.digest}" if self.digest else "")
 
     @property
     def name(self) -> str:
@@ -105,37 +125,46 @@ class RegistryAuthorization(Authorization):
     """
 
     def __init__(
-        self, reference: Reference, timeout: float, insecure: bool, connections: Connections, actions: str = _PULL
+        self, reference: Reference, timeout: float, insecure: bool, connections: Connections, actions: str = PULL
     ) -> None:
         self._reference = reference
         self._timeout = timeout
         self._insecure = insecure
         self._connections = connections
-        self._scope = f"repository:{reference.repository}:{actions}"
+        self._actions = f"repository:{reference.repository}:"
+        self._scope = self._actions + actions
+        self._lock = new_lock()
+        self._refused = 0
         self.value = ""
-        self.hint = "Check the credentials for the registry: `docker login`, DOCKER_CONFIG or DOCKER_AUTH_CONFIG"
+        self.hint = f"Check the credentials for {reference.registry}. {_LOGIN}"
 
     def header(self, address: Address) -> str:
         return self.value
 
-    def renew(self, challenge: str) -> bool:
-        kind, _, rest = challenge.partition(" ")
-        before = self.value
-        found = credentials.for_registry(self._reference.registry)
-        if not (found.user or found.token):
-            self.hint = f"There are no credentials for {self._reference.registry} in {found.source}. {_LOGIN}"
-        if kind.lower() == "bearer":
-            self.value = f"Bearer {self._token(dict(_PARAMETER.findall(rest)), found)}"
-        elif kind.lower() == "basic" and found.user:
-            self.value = basic(found.user)
-        return self.value != before
+    def note_taken(self) -> None:
+        self._refused = 0
+
+    def renew(self, challenge: str, refused: str) -> bool:
+        with self._lock:
+            if refused != self.value:  # another thread has renewed it meanwhile
+                return True
+            found = credentials.for_registry(self._reference.registry)
+            self.hint = _hint(self._reference.registry, found)
+            kind, _, rest = challenge.partition(" ")
+            if kind.lower() == "bearer" and self._refused < _TOKENS:
+                self._refused += 1
+                self.value = f"Bearer {self._token(dict(_PARAMETER.findall(rest)), found)}"
+            elif kind.lower() == "basic" and found.user:
+                self.value = basic(found.user)
+            return self.value != refused
 
     def _token(self, parameters: dict[str, str], found: credentials.Credentials) -> str:
-        realm = parameters.get("realm", "")
+        scope = parameters.get("scope", "")
         wanted = {name: parameters[name] for name in ("service",) if name in parameters}
-        wanted["scope"] = parameters.get("scope") or self._scope
+        # One token for all that is going to be asked, and not one for each kind of request.
+        wanted["scope"] = scope if scope and not scope.startswith(self._actions) else self._scope
         try:
-            address = Address(realm)
+            address = Address(parameters.get("realm", ""))
             address.check(self._insecure)
         except SettingError as error:
             raise ArchiveUnreachable(
@@ -149,10 +178,18 @@ class RegistryAuthorization(Authorization):
             body = urlencode({**grant, **wanted}).encode()
         else:
             address.target += ("&" if "?" in address.target else "?") + urlencode(wanted)
+        own = Authorization()
+        own.hint = self.hint
         requests = Requests(
-            address, self._timeout, self._insecure, self._connections, what="token", shown=self._reference.shown
+            address,
+            self._timeout,
+            self._insecure,
+            self._connections,
+            authorization=own,
+            purpose=Purpose("token service", absent="Check the name of the registry"),
+            shown=self._reference.shown,
         )
-        answer = requests.retried(lambda: requests.send(method, headers, body, _LIMIT, (200,)).read(_LIMIT))
+        answer = requests.retried(lambda: requests.send(method, headers, body, LIMIT, (200,)).read(LIMIT))
         try:
             tokens = json.loads(answer)
             token: str = tokens.get("token") or tokens["access_token"]
@@ -161,7 +198,27 @@ class RegistryAuthorization(Authorization):
         return token
 
 
+def _hint(registry: str, found: credentials.Credentials) -> str:
+    """Say what to do if a registry refuses what was found."""
+    if found.user or found.token:
+        return f"Check the credentials for {registry} in {found.source}, and what they allow"
+    return f"There are no credentials for {registry} in {found.source}. {_LOGIN}"
+
+
 _LOGIN = "`docker login` writes some; DOCKER_CONFIG or DOCKER_AUTH_CONFIG name others"
+
+
+class RegistryRequests(Requests):
+    """Requests to a registry, which says why it refuses one (distribution specification, "error codes")."""
+
+    def status_of(self, response: http.client.HTTPResponse) -> str:
+        status = super().status_of(response)
+        try:
+            error = json.loads(response.read(LIMIT))["errors"][0]
+            said = " ".join(str(error.get("message") or error["code"]).split())
+        except (ValueError, LookupError, TypeError, AttributeError, OSError, http.client.HTTPException):
+            return status
+        return f"{status}: {said[:_SAID]}" if said.isprintable() else status
 
 
 class OciFile(RemoteFile):
@@ -208,15 +265,14 @@ class OciFile(RemoteFile):
     def _file(self) -> HttpFile:
         return HttpFile(self._requests("blobs", self._blob))
 
-    def _requests(self, kind: str, name: str, what: str = "archive") -> Requests:
-        return Requests(
+    def _requests(self, kind: str, name: str) -> RegistryRequests:
+        return RegistryRequests(
             self._reference.at(kind, name),
             self._timeout,
             self._insecure,
             self._connections,
             self._traffic,
             self._authorization,
-            what=what,
             shown=self._reference.shown,
         )
 
@@ -231,13 +287,12 @@ class OciFile(RemoteFile):
         is_digest = _DIGEST.fullmatch(name) is not None
         kept = self._cache.read(name[7:], MANIFEST_ENTRY) if self._cache and is_digest else b""
         if kept and f"sha256:{sha256(kept).hexdigest()}" == name:
-            return _parsed(kept, self._reference.shown)
+            return parsed(kept, self._reference.shown)
         requests = self._requests("manifests", name)
-        accepted = {"Accept": ", ".join((MANIFEST, INDEX, *_DOCKER))}
-        data = requests.retried(lambda: requests.get(accepted, _LIMIT).read(_LIMIT + 1))
+        data = requests.retried(lambda: requests.get(ACCEPTED, LIMIT).read(LIMIT + 1))
         if is_digest and f"sha256:{sha256(data).hexdigest()}" != name:
             raise requests.refusal(f"the registry sent a manifest that does not have the digest {name}")
-        document = _parsed(data, self._reference.shown)
+        document = parsed(data, self._reference.shown)
         if self._cache and is_digest:
             fetching = self._cache.lock(name[7:], MANIFEST_ENTRY)
             if fetching:
@@ -246,16 +301,16 @@ class OciFile(RemoteFile):
 
     def _chosen(self, manifests: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the entry of an index for this machine; of several, that for this interpreter."""
-        own = f"linux/{architecture()}"
-        there = [_platform(each) for each in manifests]
-        fitting = [each for each, platform in zip(manifests, there) if platform == own]
+        own = f"linux/{architecture(os.uname().machine)}"
+        fitting = [each for each in manifests if platform_of(each) in (own, ANY)]
         if not fitting:
+            there = ", ".join(dict.fromkeys(map(platform_of, manifests))) or "nothing"
             raise ArchiveNotFound(
-                f"there is no archive for {own}, only for {', '.join(there) or 'nothing'}",
+                f"there is no archive for {own}, only for {there}",
                 where=self._reference.shown,
-                hint="Push one for this platform: unpackenv push",
+                hint="Push one for this platform: unpackenv push --add",
             )
-        return next((each for each in fitting if _python_of(each) == self._python), fitting[0])
+        return min(fitting, key=lambda each: (python_of(each) != self._python, platform_of(each) != own))
 
     def _blob_of(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Return the descriptor of the blob that is the archive."""
@@ -271,8 +326,8 @@ class OciFile(RemoteFile):
         return found[0]
 
 
-def _parsed(manifest: bytes, shown: str) -> dict[str, Any]:
-    """Return a manifest or an index, whose digests can be used in URLs."""
+def parsed(manifest: bytes, shown: str) -> dict[str, Any]:
+    """Return a manifest or an index, whose digests can be used in URLs; raises `ArchiveUnreachable`."""
     try:
         document: dict[str, Any] = json.loads(manifest)
         digests = [each["digest"] for each in [*document.get("manifests", []), *document.get("layers", [])]]
@@ -283,10 +338,14 @@ def _parsed(manifest: bytes, shown: str) -> dict[str, Any]:
     raise ArchiveUnreachable("the registry sent a manifest that cannot be read", where=shown)
 
 
-def _platform(entry: dict[str, Any]) -> str:
-    platform = entry.get("platform") or {}
+def platform_of(entry: dict[str, Any]) -> str:
+    """Return the platform of an entry of an index, such as linux/amd64."""
+    if "platform" not in entry:
+        return ANY
+    platform = entry["platform"] or {}
     return f"{platform.get('os', '?')}/{platform.get('architecture', '?')}"
 
 
-def _python_of(entry: dict[str, Any]) -> str:
+def python_of(entry: dict[str, Any]) -> str:
+    """Return the cache tag of the interpreter that an entry of an index is for; "" if that is not known."""
     return str((entry.get("annotations") or {}).get(PYTHON, ""))

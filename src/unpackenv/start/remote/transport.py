@@ -33,6 +33,8 @@ _STALLED = 20.0
 _PART = 1 << 20
 """How many bytes have the whole time limit; a request for more has more time."""
 _LEAST = 0.1
+_STORED = 1_000_000
+"""Bytes per second that a server can store, at least."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _REDIRECTS = 5
 _REDIRECTING = (301, 302, 303, 307, 308)
@@ -61,9 +63,29 @@ class Authorization:
         """Return what to say to a server; "" for nothing."""
         return basic(address.user) if address.user else ""
 
-    def renew(self, challenge: str) -> bool:
-        """Take note of what the server wants after a 401 (RFC 9110, section 11.6.1); whether to ask again."""
+    def renew(self, challenge: str, refused: str) -> bool:
+        """Take note of what the server wants after a 401 (RFC 9110, section 11.6.1); whether to ask again.
+
+        `refused` is what the server was told.
+        """
         return False
+
+    def note_taken(self) -> None:
+        """Take note that the server takes what it is told."""
+
+
+class Purpose:
+    """What requests are for, in the words of errors.
+
+    `what` is asked for, and `done` with it; `absent` is what to do if it is not there.
+    """
+
+    def __init__(
+        self, what: str = "archive", done: str = "fetched", absent: str = "Check the URL, and that it was uploaded"
+    ) -> None:
+        self.what = what
+        self.done = done
+        self.absent = absent
 
 
 class Connections:
@@ -98,8 +120,7 @@ class Connections:
 class Requests:
     """Requests for what is at `origin`. Methods raise `UnpackenvError`, or `TryAgain`, which `retried` heeds.
 
-    No attempt begins after `timeout` seconds; one has so many for each MiB. `what` names what is asked for,
-    for people.
+    No attempt begins after `timeout` seconds; one has so many for each MiB.
     """
 
     def __init__(
@@ -111,7 +132,7 @@ class Requests:
         traffic: Traffic | None = None,
         authorization: Authorization | None = None,
         *,
-        what: str = "archive",
+        purpose: Purpose | None = None,
         shown: str = "",
     ) -> None:
         self.shown = shown or origin.shown
@@ -122,7 +143,7 @@ class Requests:
         self._insecure = insecure
         self._traffic = traffic
         self._authorization = authorization or Authorization()
-        self._what = what
+        self._purpose = purpose or Purpose()
 
     # --- one request ---
 
@@ -155,7 +176,8 @@ class Requests:
     ) -> http.client.HTTPResponse:
         connection, is_kept = self.connections.to(address, self._stalled)
         said = {"Accept-Encoding": "identity", **headers}
-        authorization = self._authorization.header(address) if address.origin == self._origin.origin else ""
+        is_own = address.origin == self._origin.origin
+        authorization = self._authorization.header(address) if is_own else ""
         if authorization:
             said["Authorization"] = authorization
         by_proxy = address.scheme == "http" and (connection.host, connection.port) != (address.host, address.port)
@@ -164,28 +186,38 @@ class Requests:
         if self._traffic:
             self._traffic.add(requests=1)
         try:
-            connection.request(method, target, body=body, headers=said)
-            response = connection.getresponse()
+            response = _answer(connection, method, target, said, body, size)
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
             if is_kept and body is None:
                 raise _AtOnce("the server has closed the connection") from error
             raise
-        if response.status == 401 and self._authorization.renew(response.getheader("WWW-Authenticate", "")):
-            raise _AtOnce("the server takes no token that it has given out")
+        # Where a redirect leads to is nobody to ask for credentials.
+        if is_own and response.status == 401:
+            if self._authorization.renew(response.getheader("WWW-Authenticate", ""), authorization):
+                raise _AtOnce("the server takes no token that it has given out")
+        elif is_own:
+            self._authorization.note_taken()
         return response
 
+    def status_of(self, response: http.client.HTTPResponse) -> str:
+        """Return the status of an answer that is no success, and what else the server says, for people."""
+        return f"{response.status} {response.reason}"
+
     def _failure(self, response: http.client.HTTPResponse) -> Exception:
-        status = f"{response.status} {response.reason}"
+        status = self.status_of(response)
         if self._address is not self._origin and response.status in (400, 401, 403):
             self._address = self._origin  # where a redirect leads to may be valid for some minutes only
             return TryAgain(f"the server answers {status}")
         if response.status in _AGAIN:
             return TryAgain(f"the server answers {status}", _seconds_until(response.getheader("Retry-After", "")))
         if response.status in (404, 410):
-            hint = "Check the URL, and that it was uploaded"
-            return ArchiveNotFound(f"there is no {self._what} ({status})", where=self.shown, hint=hint)
+            what, hint = self._purpose.what, self._purpose.absent
+            return ArchiveNotFound(f"there is no {what} ({status})", where=self.shown, hint=hint)
         if response.status in (401, 403, 407):
             return self.refusal(f"the server refuses it ({status})", self._authorization.hint)
+        if response.status == 413:
+            hint = "The server, or a proxy before it, limits how much may be sent; raise that limit"
+            return self.refusal(f"the server refuses it ({status})", hint)
         return self.refusal(f"the server answers {status}")
 
     def count(self, received: int) -> None:
@@ -199,9 +231,13 @@ class Requests:
 
     # --- until it works ---
 
-    def retried(self, work: Callable[[], T]) -> T:
-        """Do `work`, again and again if its failures may be temporary, until the time is over; return what it does."""
-        deadline, delay, hasty = time.monotonic() + self._timeout, _FIRST_DELAY, _HASTY
+    def retried(self, work: Callable[[], T], size: int = 0) -> T:
+        """Do `work`, again and again if its failures may be temporary, until the time is over; return what it does.
+
+        The time is longer where it sends `size` bytes.
+        """
+        allowed = self._timeout + size / _STORED
+        deadline, delay, hasty = time.monotonic() + allowed, _FIRST_DELAY, _HASTY
         while True:
             try:
                 return work()
@@ -221,7 +257,7 @@ class Requests:
                 wait = max(jittered(delay), getattr(error, "after", 0.0))
                 if time.monotonic() + wait > deadline:
                     raise self.refusal(
-                        f"cannot be fetched within {self._timeout:g} s ({self._reason(error)})",
+                        f"cannot be {self._purpose.done} within {round(allowed, 1):g} s ({self._reason(error)})",
                         "Check the network from here to the server; UNPACKENV_FETCH_TIMEOUT is how long it is tried",
                     ) from error
                 if self._traffic:
@@ -313,6 +349,21 @@ def _proxy_for(address: Address) -> str:
 def jittered(delay: float) -> float:
     """Return about that many seconds: starts that failed together shall not come back together."""
     return delay * (0.5 + os.urandom(1)[0] / 255)
+
+
+def _answer(
+    connection: Connection, method: str, target: str, headers: Mapping[str, str], body: Any, size: int
+) -> http.client.HTTPResponse:
+    """Send a request, of which `size` bytes may be the body, and return the answer."""
+    try:
+        connection.request(method, target, body=body, headers=headers)
+    except (BrokenPipeError, ConnectionResetError):
+        if body is None or connection.sock is None:
+            raise
+        # A server that refuses a body may say so, and close the connection, before it has all of it.
+    # It stores what it was sent before it answers.
+    connection.sock.settimeout((connection.timeout or 0) + (size / _STORED if body is not None else 0))
+    return connection.getresponse()
 
 
 def basic(user: str) -> str:
