@@ -17,8 +17,15 @@ def start(outcome: str = "unpacked", milliseconds: float = 100.0, **fields: obje
         "phases": {"check": milliseconds * 0.1, "unpack": milliseconds * 0.8, "publish": milliseconds * 0.1},
         "lock_wait_ms": 0.0, "cpu_ms": milliseconds * 1.5, "throttled_ms": 0.0, "files": 10, "size": 1000,
         "workers": 2, "workers_why": "cpus", "fill": "before", "fill_why": None, "target": "/opt/unpackenv/env/abc",
+        "fetched": None,
     }  # fmt: skip
     return {**defaults, **fields}
+
+
+def fetched(megabytes: float = 90.0, wait_ms: float = 300.0, **parts: object) -> dict[str, object]:
+    """Return what a line says of a remote archive."""
+    defaults = {"bytes": round(megabytes * 1e6), "cached": 0, "requests": 12, "retries": 0, "wait_ms": wait_ms}
+    return {**defaults, **parts}
 
 
 def error(reason: str = "no-space", milliseconds: float = 50.0, **fields: object) -> dict[str, object]:
@@ -44,6 +51,7 @@ def filled(milliseconds: float = 1200.0, *longest: tuple[str, float], **fields: 
         "warnings": [], "target": "/opt/unpackenv/env/abc", "milliseconds": milliseconds, "waits": len(longest),
         "waited_ms": float(sum(ms for _, ms in longest)),
         "longest": [{"path": path, "ms": ms} for path, ms in longest], "files": 10, "size": 1000,
+        "fetched": None,
     }  # fmt: skip
     return {**defaults, **fields}
 
