@@ -83,7 +83,7 @@ def events(workers: int = 2, frames: int = 6) -> dict[str, object]:
         found.append({"ph": "M", "name": "thread_name", "pid": 10, "tid": thread, "args": {"name": name}})
     rounds = -(-frames // workers)
     for frame in range(frames):
-        for number, step in enumerate(("read", "verify", "decode", "write")):
+        for number, step in enumerate(("read" if frame < frames - 1 else "fetch", "verify", "decode", "write")):
             add(frame % workers + 1, step, 3000 + frame // workers * 10_000 + number * 2000, 1500, frame=frame)
     add(1, "open", 2000, 1000)
     add(1, "unpack", 3000, rounds * 10_000)

@@ -186,9 +186,9 @@ def test_json_has_what_the_tables_say(log_of_all: Path, tmp_path: Path) -> None:
 def test_a_trace_on_a_terminal(log_of_all: Path, tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text(json.dumps(timing_logs.events()))
     done = timings(log_of_all, "--trace", tmp_path / "trace.json")
-    assert re.search(r"worker +check +fork +open +read +verify +decode +write  all of it, as a bar", done.stdout)
+    assert re.search(r"worker +check +fork +open +read +verify +decode +write +fetch  all of it, as a bar", done.stdout)
     assert re.search(r"start +1\.0 +32\.0 +█{20}", done.stdout)
-    assert re.search(r"worker 1 +4\.5 +4\.5 +4\.5 +4\.5  █{10}", done.stdout)
+    assert re.search(r"worker 1 +3\.0 +4\.5 +4\.5 +4\.5 +1\.5  █{10}", done.stdout)
     assert "The trace lasts 33.0 ms" in done.stdout
 
 

@@ -183,6 +183,7 @@ FETCHED = _by_name(
 STEPS = _by_name(
     [
         Word("read", "read the frame from the archive", "#332288"),
+        Word("fetch", "wait for the frame of a remote archive, from the server or the cache", "#44aa99"),
         Word("verify", "compare its sha256 with the table of contents", "#882255"),
         Word("decode", "decompress it", "#0072b2"),
         Word("write", "write the files that lie in it", "#d55e00"),
