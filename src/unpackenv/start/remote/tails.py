@@ -76,6 +76,7 @@ def _shared(cache: Cache, file: RemoteFile, digest: str, whole: int, settings: S
             # What is for this start only, such as a token, stays out of it.
             known = {"size": found["size"], "blob": found["state"].get("blob", "")}
             fetching.keep(json.dumps(known).encode() + b"\n" + found["tail"])
+            cache.trim()  # a small archive is all in its tail: nothing else will be fetched
     finally:
         fetching.give_up()
     return found
