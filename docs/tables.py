@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from unpackenv.cli.common import default_of, help_of
-from unpackenv.report.timings.words import CAUSES, OUTCOMES, PHASES, STEPS, Word
+from unpackenv.report.timings.words import CAUSES, FETCHED, OUTCOMES, PHASES, STEPS, Word
 from unpackenv.start.settings import TABLE
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -58,6 +58,7 @@ def _signature(text: str) -> str:
 def _timing_log(text: str) -> str:
     text = _with_table(text, "| outcome | what it means |", _meanings(OUTCOMES.values()))
     text = _with_table(text, "| phase | what happens in it |", _meanings(PHASES.values()))
+    text = _with_table(text, "| part | what it counts |", _meanings(FETCHED.values()))
     return _with_table(text, "| step | what happens in it |", _meanings(STEPS.values()))
 
 
@@ -79,6 +80,12 @@ def _schema(text: str) -> str:
             f"Milliseconds by phase, in their order: {', '.join(PHASES)}. "
             "Phases that a start did not reach are missing. Their sum is `milliseconds`, less the writing of the line"
         )
+    for each in start, schema["$defs"]["filled"]["properties"]:
+        each["fetched"]["required"] = list(FETCHED)
+        for word in FETCHED.values():
+            kind = "number" if word.name.endswith("_ms") else "integer"
+            described = {"type": kind, "minimum": 0, "description": word.meaning[:1].upper() + word.meaning[1:]}
+            each["fetched"].setdefault("properties", {})[word.name] = described
     return json.dumps(schema, indent=2) + "\n"
 
 

@@ -46,7 +46,7 @@ if sys.argv[0] in ("-c", "-m"):
 class Held:
     """Starts whose files are filled when `go` is called, and not before; `log` is the file of their log."""
 
-    def __init__(self, folder: Path, archive: Path, target: Path) -> None:
+    def __init__(self, folder: Path, archive: Path | str, target: Path) -> None:
         self.archive = archive
         self.target = target
         self.log = folder / "log"

@@ -38,13 +38,24 @@ def run(
     before: Sequence[str] = (),
     **variables: object,
 ) -> Shown:
-    """Run `BEFORE… unpackenv ARGUMENTS…` at a terminal of its own.
+    """Run `BEFORE… unpackenv ARGUMENTS…` at a terminal of its own, as `run_command` does."""
+    command = [*before, sys.executable, "-m", "unpackenv", *map(str, arguments)]
+    return run_command(command, meanwhile=meanwhile, shows=shows, **variables)
+
+
+def run_command(
+    command: Sequence[str],
+    *,
+    meanwhile: Callable[[subprocess.Popen[str]], None] = lambda process: None,
+    shows: str = "",
+    **variables: object,
+) -> Shown:
+    """Run a command at a terminal of its own.
 
     While it runs, and once it `shows` something, call `meanwhile` with the process.
     """
     leader, follower = pty.openpty()
     env = environment(TERM="xterm", COLUMNS=100, LINES=30, **variables)
-    command = [*before, sys.executable, "-m", "unpackenv", *map(str, arguments)]
     screen: list[bytes] = []
     process = subprocess.Popen(
         command, env=env, cwd="/", stdin=follower, stdout=subprocess.PIPE, stderr=follower, text=True,

@@ -17,8 +17,15 @@ def start(outcome: str = "unpacked", milliseconds: float = 100.0, **fields: obje
         "phases": {"check": milliseconds * 0.1, "unpack": milliseconds * 0.8, "publish": milliseconds * 0.1},
         "lock_wait_ms": 0.0, "cpu_ms": milliseconds * 1.5, "throttled_ms": 0.0, "files": 10, "size": 1000,
         "workers": 2, "workers_why": "cpus", "fill": "before", "fill_why": None, "target": "/opt/unpackenv/env/abc",
+        "fetched": None,
     }  # fmt: skip
     return {**defaults, **fields}
+
+
+def fetched(megabytes: float = 90.0, wait_ms: float = 300.0, **parts: object) -> dict[str, object]:
+    """Return what a line says of a remote archive."""
+    defaults = {"bytes": round(megabytes * 1e6), "cached": 0, "requests": 12, "retries": 0, "wait_ms": wait_ms}
+    return {**defaults, **parts}
 
 
 def error(reason: str = "no-space", milliseconds: float = 50.0, **fields: object) -> dict[str, object]:
@@ -44,6 +51,7 @@ def filled(milliseconds: float = 1200.0, *longest: tuple[str, float], **fields: 
         "warnings": [], "target": "/opt/unpackenv/env/abc", "milliseconds": milliseconds, "waits": len(longest),
         "waited_ms": float(sum(ms for _, ms in longest)),
         "longest": [{"path": path, "ms": ms} for path, ms in longest], "files": 10, "size": 1000,
+        "fetched": None,
     }  # fmt: skip
     return {**defaults, **fields}
 
@@ -75,7 +83,7 @@ def events(workers: int = 2, frames: int = 6) -> dict[str, object]:
         found.append({"ph": "M", "name": "thread_name", "pid": 10, "tid": thread, "args": {"name": name}})
     rounds = -(-frames // workers)
     for frame in range(frames):
-        for number, step in enumerate(("read", "verify", "decode", "write")):
+        for number, step in enumerate(("read" if frame < frames - 1 else "fetch", "verify", "decode", "write")):
             add(frame % workers + 1, step, 3000 + frame // workers * 10_000 + number * 2000, 1500, frame=frame)
     add(1, "open", 2000, 1000)
     add(1, "unpack", 3000, rounds * 10_000)

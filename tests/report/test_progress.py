@@ -8,14 +8,17 @@ import random
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from helpers import terminal
+from helpers.file_server import serving
 from helpers.processes import processes_with, run, wait_for, wrapper
 from rig.environment import environment
 from rig.sites import members_of, pack, pack_tree
+from unpackenv.archive import trailer
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 PERCENT = re.compile(r"\b\d{1,3}%")
@@ -90,6 +93,53 @@ def test_unpack_has_a_bar_that_is_gone_before_the_line(archive: Path, tmp_path: 
     assert "%" not in line
     assert before.count(HIDE_CURSOR) == before.count(SHOW_CURSOR) == 1
     assert processes_with(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_unpack_by_url_has_a_bar(archive: Path, tmp_path: Path, slow: str, with_cache: bool) -> None:
+    """It knows the size as soon as the end of the archive is there; what goes into a cache is no part of the tree."""
+    cache = {"UNPACKENV_CACHE": tmp_path / "cache"} if with_cache else {}
+    with serving(archive.read_bytes()) as server:
+        url = f"{server.url.replace('//', '//user:SECRET@')}/a?SECRET#sha256={trailer.identify(str(archive)).digest}"
+        shown = terminal.run("unpack", url, "-C", tmp_path / "tree", "--workers", 2, PYTHONPATH=slow, **cache)
+    assert shown.returncode == 0, shown.raw
+    seen = [int(percent[:-1]) for percent in PERCENT.findall(shown.text.partition("unpackenv:")[0])]
+    assert len(set(seen)) > 3, shown.text
+    assert max(seen) > 60
+    assert with_cache == (tmp_path / "cache").exists()
+    assert "SECRET" not in shown.raw
+    assert processes_with(str(tmp_path)) == []
+
+
+def test_what_is_written_besides_the_tree_does_not_count(archive: Path, tmp_path: Path) -> None:
+    """A tenth of what is written, by a process that stands still then: the bar is at the rest of it."""
+    code = """
+import os, sys, time
+from unpackenv.pack import progress
+def work():
+    os.write(os.open(os.devnull, os.O_WRONLY), bytes(1000))
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)
+progress.watched("unpack", 1000, work, lambda: 100)
+"""
+    go = tmp_path / "go"
+
+    def end(process: subprocess.Popen[str]) -> None:
+        go.touch()
+
+    command = [sys.executable, "-c", code, str(go)]
+    shown = terminal.run_command(command, meanwhile=end, shows="90%")
+    assert shown.returncode == 0, shown.raw
+    assert "100%" not in PERCENT.findall(shown.text)
+
+
+def test_verify_by_url_has_a_bar(archive: Path) -> None:
+    with serving(archive.read_bytes()) as server:
+        url = f"{server.url.replace('//', '//user:SECRET@')}/a?SECRET#sha256={trailer.identify(str(archive)).digest}"
+        shown = terminal.run("verify", url)
+        assert (shown.returncode, shown.stdout) == (0, f"{server.url}/a: sound\n")
+    assert "100%" in PERCENT.findall(shown.text)
+    assert "SECRET" not in shown.raw
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from helpers.documented import PROJECT
+from helpers.file_server import serving
 from helpers.held_fills import Held, is_awaited
 from helpers.processes import is_waiting, python, run, start, wait_for, without_notices, wrapper
 from rig.environment import PATIENCE, environment
@@ -69,6 +70,7 @@ def shape(line: str, known: dict[str, str]) -> str:
     line = re.sub(r"( ms for) \S+$", r"\1 FILE", line)
     line = re.sub(r"(slowest imports:).*", lambda found: f"{found[1]} {found[0].count(',') + 1} OF THEM", line)
     line = re.sub(r"\b[0-9a-f]{64}\b", "DIGEST", line)
+    line = re.sub(r"\b1 request,", "1 requests,", line)
     return re.sub(r"\d+(\.\d+)?", "N", line)
 
 
@@ -89,10 +91,13 @@ def test_examples_in_text(tmp_path: Path, target: Path, slow: dict[str, str]) ->
     behind = target.with_name("behind")
     written.append(run(wrapper("--archive", archive, "--digest", "0" * 64, "--", "true")).stderr)
     written += lines_of_fills(tmp_path, archive, behind)
+    remote = target.with_name("remote")
+    written += lines_by_url(tmp_path, remote)
     (code,) = (block for block in fenced("python") if "mark" in block)
     env = environment(UNPACKENV_ARCHIVE=archive, UNPACKENV_TARGET=target, UNPACKENV_IMPORTS=3)
     written += python(code, env).stderr.splitlines(keepends=True)[1:]
-    known = {str(other): "TARGET", str(behind): "TARGET", str(target): "TARGET", str(archive): "ARCHIVE"}
+    targets = {str(path): "TARGET" for path in (other, behind, remote, target)}
+    known = {**targets, str(archive): "ARCHIVE"}
     shapes = [shape(line.rstrip("\n"), known) for line in written]
     assert shapes == [shape(line, {}) for block in fenced("text") for line in block.splitlines()]
 
@@ -117,6 +122,22 @@ def lines_of_fills(folder: Path, archive: Path, target: Path) -> list[str]:
     killed = third.communicate(timeout=PATIENCE)[1].splitlines()[-1]
     held.kill_all()
     return [named, joined, filled, killed]
+
+
+def lines_by_url(folder: Path, target: Path) -> list[str]:
+    """Return what starts say of an archive that is fetched: one that unpacks it, and one whose files come later."""
+    tree = write_tree(folder / "far", {f"{number}": os.urandom(150_000).hex() for number in range(9)})
+    digest = pack_tree(folder / "far.tar.zst", tree)
+    with serving((folder / "far.tar.zst").read_bytes()) as server:
+        url = f"{server.url}/far.tar.zst#sha256={digest}"
+        unpacked = run(wrapper("--archive", url, "--target", target, "--workers", 2, "--", "true")).stderr
+        shutil.rmtree(target)
+        held = Held(folder / "fetching", url, target)
+        process = held.named("sleep", 1200, UNPACKENV_WORKERS=2)
+        held.go()
+        wait_for(lambda: held.lines("filled"), "the fill", process)
+        held.kill_all()
+    return [unpacked, *without_notices(held.said[0]).splitlines()]
 
 
 @pytest.mark.parametrize("name", ["log", "log_file", "imports", "trace"])

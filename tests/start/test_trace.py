@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from helpers.containers_by_hand import log_line
+from helpers.file_server import serving
 from helpers.fills import wait_until_filled
 from helpers.processes import is_waiting, python, result_of, start, wait_for
 from helpers.support import TAR_FLAG
@@ -24,7 +25,8 @@ from unpackenv.report.timings import trace as timeline
 from unpackenv.report.timings import words
 from unpackenv.start.unpack import trace as tracing
 
-STEPS = tuple(words.STEPS)
+FETCH = "fetch"  # instead of read, if the archive is elsewhere
+STEPS = tuple(step for step in words.STEPS if step != FETCH)
 
 
 @pytest.fixture
@@ -152,6 +154,30 @@ result = report.fill, list(report.phases), began, time.perf_counter(), at_once
     assert waits
     assert all(ends[number]["ts"] >= event["ts"] for number, event in waits.items())
     assert {"holder 0", "holder 1"} < {*timeline.read(str(trace)).workers}
+
+
+@pytest.mark.parametrize("fill", ["before", "behind"])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_frames_of_a_remote_archive_are_fetched(
+    tree: Path, tmp_path: Path, target: Path, fill: str, ranges: bool
+) -> None:
+    """If the server knows no ranges, they are read from a temporary file."""
+    archive, trace = tmp_path / "a.tar.zst", tmp_path / "trace.json"
+    digest = pack_tree(archive, tree)
+    with reader.open_archive(str(archive)) as opened:
+        frames = range(len(opened.toc.frame_raw))
+    with serving(archive.read_bytes()) as server:
+        server.ranges = ranges
+        url = f"{server.url}/a#sha256={digest}"
+        env = environment(UNPACKENV_TARGET=target, UNPACKENV_FILL=fill)
+        text = f"import os, unpackenv\nunpackenv.bootstrap({url!r}, trace={str(trace)!r})\nos.chdir({str(target)!r})\n"
+        done = python(text + "for name in os.listdir():\n if name[0] != '.': open(name, 'rb').read()", env)
+        assert done.returncode == 0, done.stderr
+        wait_until_filled(target)
+    steps = {(event["name"], event["args"].get("frame")) for event in events_of(trace) if event["ph"] == "X"}
+    used, other = (FETCH, "read") if ranges else ("read", FETCH)
+    assert steps >= {(step, frame) for step in (used, "verify", "decode", "write") for frame in frames}
+    assert not [frame for step, frame in steps if step == other]
 
 
 @pytest.mark.parametrize("option", ["", "--block-size=64KiB"], ids=["one stream", "blocks"])

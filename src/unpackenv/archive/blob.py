@@ -31,6 +31,8 @@ class Blob:
     """How many there are."""
     is_local = False
     """Whether all of them can be read in no time."""
+    step = "fetch"
+    """What a trace calls the time in which a worker reads a frame, or waits for one that is fetched ahead."""
     traffic: Traffic | None = None
     """How much of them was fetched, if they are not here."""
     ahead = 0
@@ -75,6 +77,7 @@ class FileBlob(Blob):
     """The bytes of an open file."""
 
     is_local = True
+    step = "read"
 
     def __init__(self, fd: int, traffic: Traffic | None = None) -> None:
         self.fd = fd

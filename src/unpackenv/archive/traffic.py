@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unpackenv.unpatched import os
+from unpackenv.unpatched import os, time
 
 _FIELD = 8
 _COUNTS = ("bytes", "requests", "retries", "cached")
@@ -26,6 +26,10 @@ class Traffic:
     def add(self, **counted: int) -> None:
         """Count more of some fields."""
         os.write(self.fd, b"".join(counted.get(name, 0).to_bytes(_FIELD, "little") for name in _FIELDS))
+
+    def add_wait(self, began: float) -> None:
+        """Count the time since `began`, in seconds of `time.perf_counter`, as one in which a reader waited."""
+        self.add(wait_us=int((time.perf_counter() - began) * 1e6))
 
     def total(self) -> dict[str, float]:
         """Return the sum of each field so far; the time in milliseconds (`wait_ms`)."""

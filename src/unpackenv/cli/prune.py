@@ -1,10 +1,12 @@
-"""`unpackenv prune`: remove trees that nobody uses."""
+"""`unpackenv prune`: remove trees that nobody uses, and what is old in a cache."""
 
 from __future__ import annotations
 
 import argparse
+import os
 
 from unpackenv.cli.common import duration, path
+from unpackenv.errors import TargetRefused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +17,18 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "prune",
-        help="remove unpacked trees that nobody uses",
-        description="Remove unpacked trees that no process uses and that no start has used for some time.",
+        help="remove unpacked trees that nobody uses, and what is old in a cache",
+        description="Remove unpacked trees that no process uses and that no start has used for some time. The same for "
+        "what a cache has of remote archives.",
     )
     parser.add_argument(
         "directories", type=path, metavar="DIR", nargs="*", help="holds the trees (default: the default places)"
     )
+    parser.add_argument(
+        "--cache", type=path, default="", metavar="DIR",
+        help="a cache of remote archives; no trees are removed unless their DIR is named, too (default: without any "
+        "DIR, UNPACKENV_CACHE)",
+    )  # fmt: skip
     parser.add_argument(
         "--older-than", type=duration, default="30d", metavar="TIME",
         help="unused for that long, such as 12h, 30d or 0 (default: 30d)",
@@ -31,6 +39,14 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
+    if options.cache or not options.directories:
+        _prune_cache(options)
+    if options.directories or not options.cache:
+        _prune_trees(options)
+    return 0
+
+
+def _prune_trees(options: argparse.Namespace) -> None:
     from unpackenv.report import amount
     from unpackenv.start import locations
     from unpackenv.start.tree import prune
@@ -49,4 +65,23 @@ def run(options: argparse.Namespace) -> int:
     if not any_tree:
         places = directories or map(locations.trees_of, locations.roots().values())
         print(f"nothing to remove: there are no trees in {', '.join(places)}")
-    return 0
+
+
+def _prune_cache(options: argparse.Namespace) -> None:
+    """Remove what is old in the cache that is named, by the option or else by the environment."""
+    from unpackenv.report import amount, counted
+    from unpackenv.start.remote import cache
+
+    directory = options.cache or path(os.environ.get("UNPACKENV_CACHE", ""))
+    if not os.path.isdir(directory):
+        if options.cache:
+            raise TargetRefused("is no directory", where=directory)
+        return  # no start has made it yet
+    found = cache.prune(directory, options.older_than, options.dry_run)
+    what = f"{counted(found.count, 'file')}, {amount(found.removed)}"
+    if options.dry_run:
+        print(f"{directory}: {what}, would be removed; {amount(found.left)} would be left")
+    else:
+        print(f"{directory}: removed {what}; {amount(found.left)} left")
+    if found.refused:
+        print(f"{directory}: other files cannot be removed ({found.refused})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from unpackenv.cli.common import add_settings, has
 from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, UnpackenvError
@@ -12,6 +13,9 @@ from unpackenv.start.settings import TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unpackenv.archive.trailer import Identity
     from unpackenv.cli.common import Commands
     from unpackenv.start.report import Report
 
@@ -50,15 +54,20 @@ class _Watched(Unpack):
 
     is_last_word = True
 
-    def provide_tree(self) -> Report:
-        if not has("pack.progress"):
-            return super().provide_tree()
-        from unpackenv.archive import trailer
+    def unpack(self, identity: Identity) -> Report:
+        if not (sys.stderr.isatty() and has("pack.progress")):
+            return super().unpack(identity)
+        from unpackenv.archive import facts
         from unpackenv.pack import progress
 
-        self.attempt.is_announced = sys.stderr.isatty()  # a bar does
-        try:
-            size = trailer.identify(self.settings.archive).facts.get("unpacked-size")
-        except UnpackenvError:  # the start says better what is wrong
-            size = None
-        return progress.watched("unpack", int(size[0]) if size else None, super().provide_tree)
+        self.attempt.is_announced = True  # by a bar
+        size = facts.count(identity.facts, "unpacked-size")
+        return progress.watched("unpack", size or None, partial(super().unpack, identity), self._cached())
+
+    def _cached(self) -> Callable[[], int]:
+        """Return what says how many bytes were fetched since now, and so are written to the cache if there is one."""
+        traffic = self.settings.blob.traffic if self.settings.blob and self.settings.cache else None
+        if traffic is None:
+            return lambda: 0
+        before = traffic.total()["bytes"]
+        return lambda: int(traffic.total()["bytes"] - before)

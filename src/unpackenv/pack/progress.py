@@ -76,11 +76,11 @@ def _in_words(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def watched(name: str, total: int | None, work: Callable[[], T]) -> T:
+def watched(name: str, total: int | None, work: Callable[[], T], besides: Callable[[], int] = lambda: 0) -> T:
     """Return what `work` returns; meanwhile show how many of `total` bytes it and its child processes have written.
 
     A separate process draws: `rich` moves a bar in a thread, and an unpack does not fork in a process with threads.
-    Without a total only the bytes are shown.
+    Without a total only the bytes are shown. `besides` says how many bytes were written so far that do not count.
     """
     progress = _bar(total, auto_refresh=False)
     if progress is None:
@@ -89,7 +89,7 @@ def watched(name: str, total: int | None, work: Callable[[], T]) -> T:
     pid = os.fork()
     if not pid:
         os.close(writer)
-        _draw(progress, name, total, os.getppid(), reader)
+        _draw(progress, name, total, os.getppid(), reader, besides)
     os.close(reader)
     try:
         return work()
@@ -114,7 +114,9 @@ def _bar(total: int | None, *, auto_refresh: bool = True) -> Progress | None:
     return Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=auto_refresh)
 
 
-def _draw(progress: Progress, name: str, total: int | None, watched: int, stop: int) -> NoReturn:
+def _draw(
+    progress: Progress, name: str, total: int | None, watched: int, stop: int, besides: Callable[[], int]
+) -> NoReturn:
     """Draw until there is something to read from `stop`, or its end; then end this process."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watched process says when to stop
@@ -124,7 +126,7 @@ def _draw(progress: Progress, name: str, total: int | None, watched: int, stop: 
                 task = progress.add_task(name, total=total)
                 while not _readable(stop):
                     written.update(_written(watched))
-                    progress.update(task, completed=sum(written.values()), refresh=True)
+                    progress.update(task, completed=max(0, sum(written.values()) - besides()), refresh=True)
     finally:
         os._exit(0)
 

@@ -17,7 +17,7 @@ from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from unpackenv.archive.trailer import Identity
 
@@ -82,7 +82,13 @@ class Start:
 
     def provide_tree(self) -> Report:
         """Find the tree, or unpack it."""
-        return provide_tree(self.settings, self.attempt)
+        return provide_tree(self.settings, self.attempt, self.unpack)
+
+    def unpack(self, identity: Identity) -> Report:
+        """Unpack an archive whose tree is not there."""
+        from unpackenv.start.cold import place
+
+        return place.unpack(self.settings, identity, self.attempt)
 
     def finish(self, report: Report) -> None:
         """Make the tree importable, and log."""
@@ -191,8 +197,8 @@ def log_error(error: UnpackenvError, attempt: Attempt, *, is_last_word: bool) ->
 # --- the tree ------------------------------------------------------------------------------------
 
 
-def provide_tree(settings: Settings, attempt: Attempt) -> Report:
-    """Find the tree, or unpack it."""
+def provide_tree(settings: Settings, attempt: Attempt, unpack: Callable[[Identity], Report]) -> Report:
+    """Find the tree, or `unpack` the archive that has this identity."""
     attempt.warnings += settings.warnings
     if sys.platform != "linux":
         return _on_other_system(settings)
@@ -211,10 +217,10 @@ def provide_tree(settings: Settings, attempt: Attempt) -> Report:
     attempt.candidates = locations.candidates(settings, identity)
     report = published.find_tree(attempt.candidates, identity.key, settings)
     if report is None and settings.is_remote:
-        return _provide_remote_tree(settings, attempt)
-    if report is None:
-        return _unpack(settings, identity, attempt)
+        return _provide_remote_tree(settings, attempt, unpack)
     attempt.end_phase(CHECK)
+    if report is None:
+        return unpack(identity)
     if os.path.lexists(stamp.beside(report.target, "work")):
         from unpackenv.start.cold import place
 
@@ -222,14 +228,7 @@ def provide_tree(settings: Settings, attempt: Attempt) -> Report:
     return report
 
 
-def _unpack(settings: Settings, identity: Identity, attempt: Attempt) -> Report:
-    attempt.end_phase(CHECK)
-    from unpackenv.start.cold import place
-
-    return place.unpack(settings, identity, attempt)
-
-
-def _provide_remote_tree(settings: Settings, attempt: Attempt) -> Report:
+def _provide_remote_tree(settings: Settings, attempt: Attempt, unpack: Callable[[Identity], Report]) -> Report:
     """Ask the server for the end of the archive. Find its tree by that, or unpack it."""
     from unpackenv.start.cold import remote
 
@@ -237,7 +236,9 @@ def _provide_remote_tree(settings: Settings, attempt: Attempt) -> Report:
     try:
         _check_digest(settings.digest, identity.digest, identity.path)
         attempt.candidates = locations.candidates(settings, identity)  # it may have recorded one
-        report = published.find_tree(attempt.candidates, "", settings) or _unpack(settings, identity, attempt)
+        report = published.find_tree(attempt.candidates, "", settings)
+        attempt.end_phase(CHECK)
+        report = report or unpack(identity)
         if settings.blob and settings.blob.traffic:
             report.fetched = settings.blob.traffic.total()
         return report

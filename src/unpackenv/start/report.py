@@ -43,8 +43,9 @@ class Report:
     `fill` says when files are filled ("before" or "behind"), "" if this start did not unpack; `fill_why` why that is
     before the start although it was to be behind it.
 
-    `fetched` counts what came from a remote archive: "bytes", "requests", "retries", "cached" (bytes that a cache had)
-    and "wait_ms" (milliseconds that workers waited for it, all together); it is None for an archive that is here.
+    `fetched` counts what came from a remote archive until now: "bytes", "requests", "retries", "cached" (bytes that a
+    cache had) and "wait_ms" (milliseconds that workers waited for it, all together); it is None for an archive that is
+    here, and for a start that asked for nothing.
 
     `cpu_ms`, `throttled_ms` (held back by a CPU quota) and `peak_rss` (bytes, of the largest process)
     are None if they were not measured: after a warm start without a log in JSON, or if the kernel does not count them.
@@ -188,7 +189,7 @@ class Attempt(Clock):
         report.lock_wait_ms = self.lock_wait_ms
         report.tried = self.tried
         report.warnings = [*report.warnings, *self.warnings]
-        if self.identity:
+        if self.identity and self.identity.path:  # else it is remote, and nobody has asked for it
             report.archive, report.archive_size = self.identity.path, self.identity.size
         if self.usage:
             report.cpu_ms, report.throttled_ms, report.peak_rss = self.usage.so_far()

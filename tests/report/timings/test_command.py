@@ -13,7 +13,7 @@ import pytest
 
 from helpers import terminal, timing_logs
 from helpers.processes import python, run, start, wrapper
-from helpers.timing_logs import error, filled, killed
+from helpers.timing_logs import error, fetched, filled, killed
 from rig.environment import PATIENCE, environment
 from rig.sites import pack_tree, write_tree
 from unpackenv.pack import runtime
@@ -74,6 +74,41 @@ def test_files_behind_the_application(tmp_path: Path) -> None:
     plain = timing_logs.write(tmp_path / "plain.log", [start()])
     assert "filled" not in timings(plain).stdout
     assert json.loads(timings(plain, "--json").stdout)["filled"] is None
+
+
+def test_what_was_fetched(tmp_path: Path) -> None:
+    """Tables and JSON say the same, and say nothing where every archive was there."""
+    start = timing_logs.start
+    records = [start(fetched=fetched(90 + each, 150, retries=each)) for each in range(6)]
+    records += [start("named", fetched=fetched(1, 5)), filled(fetched=fetched(92.25, 700, cached=7_000_000)), start()]
+    before = [start(fetched=fetched(10, 20)) for _ in range(6)]
+    log, earlier = timing_logs.write(tmp_path / "x.log", records), timing_logs.write(tmp_path / "y.log", before)
+    shown = timings(log, "--compare", earlier).stdout
+    for row in (
+        "unpacked  MB that were fetched +6 +92\\.0 +95\\.0",
+        "unpacked  requests +6 +12 +12",
+        "unpacked  requests that were tried again +6 +2 +5",
+        "unpacked  how long workers waited for it together, ms +6 +150 +150",
+        "named +MB that were fetched +1 +1\\.0 +1\\.0",
+        "filled +MB from the cache +1 +7\\.0 +7\\.0",
+        r"unpacked  MB that were fetched +6, 6 +10\.0 \(10\.0–10\.0\) +92\.0 \(90\.0–95\.0\) +\+82\.0 +\+820% +more",
+        r"unpacked  how long workers .* ms +6, 6 +20\.0 \(20\.0–20\.0\) +150 \(150–150\) +\+130 +\+650% +more",
+    ):
+        assert re.search(rf"^  {row}", shown, re.MULTILINE), (row, shown)
+    assert not re.search("^  (unpacked|named) +MB from the cache", shown, re.MULTILINE)
+    assert shown.count("the network: 75 ms (75%), for 9") == 6
+    found = json.loads(timings(log, "--compare", earlier, "--json").stdout)
+    assert found["outcomes"]["unpacked"]["fetched"]["bytes"]["p50"] == 92_000_000
+    assert found["outcomes"]["unpacked"]["fetched"]["retries"]["largest"] == 5
+    assert found["filled"]["fetched"]["cached"]["count"] == 1
+    assert sorted(each["fetched"]["requests"] for each in found["slowest"] if each["fetched"]) == [12] * 7
+    assert {each["part"]: each["verdict"] for each in found["fetched_changes"]}["bytes"] == "more"
+    assert [each["phase"] for each in found["changes"]] == [None, "check", "unpack", "publish"]
+    plain = timing_logs.write(tmp_path / "plain.log", [start(), filled()])
+    assert "What was fetched" not in timings(plain, "--compare", plain).stdout
+    found = json.loads(timings(plain, "--compare", plain, "--json").stdout)
+    assert (found["outcomes"]["unpacked"]["fetched"], found["filled"]["fetched"]) == ({}, {})
+    assert found["fetched_changes"] == []
 
 
 def test_a_terminal_that_knows_no_blocks(log_of_all: Path) -> None:
@@ -151,9 +186,9 @@ def test_json_has_what_the_tables_say(log_of_all: Path, tmp_path: Path) -> None:
 def test_a_trace_on_a_terminal(log_of_all: Path, tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text(json.dumps(timing_logs.events()))
     done = timings(log_of_all, "--trace", tmp_path / "trace.json")
-    assert re.search(r"worker +check +fork +open +read +verify +decode +write  all of it, as a bar", done.stdout)
+    assert re.search(r"worker +check +fork +open +read +verify +decode +write +fetch  all of it, as a bar", done.stdout)
     assert re.search(r"start +1\.0 +32\.0 +█{20}", done.stdout)
-    assert re.search(r"worker 1 +4\.5 +4\.5 +4\.5 +4\.5  █{10}", done.stdout)
+    assert re.search(r"worker 1 +3\.0 +4\.5 +4\.5 +4\.5 +1\.5  █{10}", done.stdout)
     assert "The trace lasts 33.0 ms" in done.stdout
 
 

@@ -9,9 +9,20 @@ from pathlib import Path
 import pytest
 
 from helpers import timing_logs
-from helpers.timing_logs import start
+from helpers.timing_logs import fetched, start
 from unpackenv.report.timings import log
-from unpackenv.report.timings.comparison import FASTER, NOISE, SLOWER, TOO_FEW, Change, Median, compare
+from unpackenv.report.timings.comparison import (
+    FASTER,
+    LESS,
+    MORE,
+    NOISE,
+    SLOWER,
+    TOO_FEW,
+    Change,
+    FetchedChange,
+    Median,
+    compare,
+)
 from unpackenv.report.timings.summary import Summary, summarize
 
 
@@ -87,3 +98,17 @@ def test_outcomes_and_phases_of_both(tmp_path: Path) -> None:
         ("unpacked", "", 100, SLOWER), ("unpacked", "check", 0, NOISE), ("unpacked", "unpack", 100, SLOWER),
     ]  # fmt: skip
     assert compare(summary_of(tmp_path / "x", start("waited")), after) == []
+
+
+def test_what_was_fetched_before_and_after(tmp_path: Path) -> None:
+    """With a cache, say; where one side has fetched nothing, there is nothing to compare."""
+    before = summary_of(tmp_path / "before", *(start(fetched=fetched(90 + each, 300)) for each in range(9)))
+    after = summary_of(tmp_path / "after", *(start(fetched=fetched(9, 300, cached=81_000_000)) for _ in range(9)))
+    found = [each for each in compare(before, after) if isinstance(each, FetchedChange)]
+    assert [(each.outcome, each.phase, each.verdict) for each in found] == [
+        ("unpacked", "bytes", LESS), ("unpacked", "cached", MORE), ("unpacked", "requests", NOISE),
+        ("unpacked", "retries", NOISE), ("unpacked", "wait_ms", NOISE),
+    ]  # fmt: skip
+    assert found[0].difference == -85_000_000
+    local = summary_of(tmp_path / "local", *(start() for _ in range(9)))
+    assert not any(isinstance(each, FetchedChange) for each in [*compare(before, local), *compare(local, after)])

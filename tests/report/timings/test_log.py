@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import timing_logs
-from helpers.timing_logs import error, filled, killed, mark, start
+from helpers.timing_logs import error, fetched, filled, killed, mark, start
 from unpackenv.errors import TimingLogUnreadable
 from unpackenv.report.timings import export, log, tables
 from unpackenv.report.timings.comparison import compare
@@ -68,7 +68,8 @@ def test_a_line_in_the_middle_of_which_another_process_wrote(tmp_path: Path) -> 
         {"milliseconds": float("nan")}, {"milliseconds": float("inf")}, {"milliseconds": 10**20},
         {"phases": None}, {"phases": []}, {"phases": {"check": "1"}}, {"phases": {"check": float("nan")}},
         {"outcome": 3}, {"outcome": None}, {"time": -1}, {"time": 1e12}, {"cpu_ms": "much"}, {"workers": "two"},
-        {"target": ["/a"]}, {"workers_why": 7},
+        {"target": ["/a"]}, {"workers_why": 7}, {"fetched": 90}, {"fetched": ["bytes"]}, {"fetched": {"bytes": 90}},
+        {"fetched": fetched(bytes="many")}, {"fetched": fetched(wait_ms=None)}, {"fetched": fetched(retries=-1)},
     ],
     ids=str,
 )  # fmt: skip
@@ -107,7 +108,7 @@ def test_what_became_of_files_behind_the_application(tmp_path: Path) -> None:
     assert found.filled == [
         log.FilledLine(
             f"{where}:2", timing_logs.TIME, 700, 2, 34.5, [log.Wait("a.so", 30.5), log.Wait("b.py", 4)], 10, 1000,
-            "/opt/unpackenv/env/abc",
+            "/opt/unpackenv/env/abc", None,
         )
     ]  # fmt: skip
     assert [(each.where, each.error.reason, each.error.what) for each in found.killed] == [
@@ -115,6 +116,15 @@ def test_what_became_of_files_behind_the_application(tmp_path: Path) -> None:
     ]
     assert [each.fill_why for each in found.starts] == ["", "leases are not to be had"]
     assert found.unclear == 1
+
+
+def test_what_was_fetched(tmp_path: Path) -> None:
+    """Lines of archives that were there have null; those of earlier versions have no such field."""
+    earlier = {name: value for name, value in start().items() if name != "fetched"}
+    lines = start(fetched=fetched(1.5, 20.5, retries=2)), start(), earlier, filled(fetched=fetched(2, cached=7))
+    found = read(tmp_path, b"".join(map(line, lines)))
+    assert [each.fetched for each in found.starts] == [log.Fetched(1_500_000, 0, 12, 2, 20.5), None, None]
+    assert [each.fetched for each in found.filled] == [log.Fetched(2_000_000, 7, 12, 0, 300)]
 
 
 def test_phases_of_less_than_nothing(tmp_path: Path) -> None:
@@ -186,7 +196,9 @@ fields = st.sampled_from([*start(), *error(), *mark(), *filled(), *killed(), "ot
 
 
 @given(
-    base=st.sampled_from([start(), error(), mark(), filled(9, ("a", 1)), killed()]),
+    base=st.sampled_from(
+        [start(), start(fetched=fetched()), error(), mark(), filled(9, ("a", 1), fetched=fetched()), killed()]
+    ),
     changes=st.dictionaries(fields, values, max_size=4),
     noise=st.binary(max_size=30),
     cut=st.integers(0, 1000),

@@ -12,7 +12,7 @@ import pytest
 from helpers import timing_logs
 from helpers.browser import ask, look
 from helpers.processes import python, result_of
-from helpers.timing_logs import TIME, error, filled, killed, start
+from helpers.timing_logs import TIME, error, fetched, filled, killed, start
 from unpackenv.report.timings import comparison, log, page, summary, trace
 from unpackenv.report.timings.words import OUTCOMES, STEPS, UNPACK, phase_colours
 
@@ -179,6 +179,19 @@ def test_files_behind_the_application_are_on_it(tmp_path: Path) -> None:
         assert text in texts
     only_before = timing_logs.write(tmp_path / "log", [start(fill_why="too few files may be open")])
     assert "too few files may be open" in Elements(write(tmp_path / "page.html", only_before)).texts
+
+
+def test_what_was_fetched_is_on_it(tmp_path: Path) -> None:
+    heading, compared = "What was fetched of remote archives", "how long workers waited for it together, ms"
+    records = [start(fetched=fetched(91.25, 300, retries=4)), filled(fetched=fetched(93))]
+    remote = timing_logs.write(tmp_path / "remote.log", records)
+    texts = Elements(write(tmp_path / "page.html", remote, before=remote)).texts
+    assert heading in texts
+    assert texts.count("91.2") + texts.count("91.3") == 4  # p50 and largest, before and after
+    assert texts.count(compared) == 3
+    assert any("; fetched 91.2 MB in 12 requests, 4 of them tried again; target /opt" in text for text in texts)
+    plain = timing_logs.write(tmp_path / "plain.log", [start(), filled()])
+    assert heading not in Elements(write(tmp_path / "page.html", plain, before=plain)).texts
 
 
 def test_the_same_log_makes_the_same_page(tmp_path: Path, log_of_all: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import timing_logs
-from helpers.timing_logs import TIME, error, filled, killed, mark, start
+from helpers.timing_logs import TIME, error, fetched, filled, killed, mark, start
 from unpackenv.report.timings import log
 from unpackenv.report.timings.causes import waited_for
 from unpackenv.report.timings.summary import Distribution, Summary, nearest_rank, summarize
@@ -101,6 +101,24 @@ def test_files_that_were_filled_behind_applications(tmp_path: Path) -> None:
     assert summary_of(tmp_path, start()).filled is None
 
 
+def test_what_was_fetched(tmp_path: Path) -> None:
+    """By outcome, of the starts that fetched something; and until trees were filled."""
+    found = summary_of(
+        tmp_path,
+        start(fetched=fetched(90, 400)), start(fetched=fetched(10, 20, cached=80_000_000, retries=3)), start(),
+        start("reused"), start("named", fetched=fetched(1, 5)), filled(fetched=fetched(92, 700)), filled(),
+    )  # fmt: skip
+    unpacked, named, reused = found.groups
+    assert unpacked.fetched["bytes"] == Distribution(2, 10_000_000, 90_000_000, 90_000_000, 90_000_000)
+    assert [unpacked.fetched[part].largest for part in ("cached", "retries", "wait_ms")] == [80_000_000, 3, 400]
+    assert (named.fetched["wait_ms"].largest, reused.fetched) == (5, {})
+    assert found.filled
+    assert found.filled.fetched["bytes"] == Distribution(1, 92_000_000, 92_000_000, 92_000_000, 92_000_000)
+    alone = summary_of(tmp_path, start(), filled())
+    assert alone.filled
+    assert (alone.groups[0].fetched, alone.filled.fetched) == ({}, {})
+
+
 def test_the_summary_says_from_when_to_when(tmp_path: Path) -> None:
     found = summary_of(tmp_path, start(time=TIME + 5), start(time=None), error(time=TIME))
     assert (found.first, found.last) == (TIME, TIME + 5)
@@ -144,6 +162,24 @@ UNPACK = {"check": 10.0, "unpack": 90.0}
         (error(milliseconds=600), "until it failed: 540 ms (90%)"),
         (start(phases={"unpack": 0}), "unpack: 0 ms (0%)"),
         (start("off", 0, phases={}), ""),
+        (
+            start(phases=UNPACK, fetched=fetched(90, 100.0)),  # by two workers
+            "the network: 50 ms (50%), for 90.0 MB in 12 requests",
+        ),
+        (start(phases=UNPACK, cpu_ms=90.0, fetched=fetched(90, 98.0)), "unpack: 90 ms (90%)"),
+        (
+            start(phases={"check": 70.0, "unpack": 30.0}, fetched=fetched(1, 80.0)),  # both waited all of the unpack
+            "the network: 50 ms (50%), for 1.0 MB in 12 requests",
+        ),
+        (start(phases={"check": 70.0, "unpack": 30.0}, fetched=fetched(1, 79.0)), "check: 70 ms (70%)"),
+        (
+            start("named", phases={"names": 100}, workers=0, fetched=fetched(1, 60.0, retries=2, cached=5000)),
+            "the network: 60 ms (60%), for 1.0 MB in 12 requests, 2 of them tried again, and 5.0 kB from the cache",
+        ),
+        (
+            start(phases={"lock": 60, "unpack": 40}, lock_wait_ms=60.0, fetched=fetched(1, 120.0)),
+            "another start, which held the lock: 60 ms (60%)",
+        ),
     ],
 )  # fmt: skip
 def test_what_a_start_waited_for(tmp_path: Path, record: dict[str, object], expected: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import unpackenv
 from helpers.documented import PROJECT
+from unpackenv.archive.traffic import Traffic
 from unpackenv.report.timings import comparison, words
 from unpackenv.start import report
 from unpackenv.start.bootstrap import Start
@@ -79,9 +80,17 @@ def test_phases_are_in_the_order_of_a_start() -> None:
 
 
 def test_every_word_says_what_it_means() -> None:
-    for word in (*words.OUTCOMES.values(), *words.PHASES.values(), *words.STEPS.values(), *words.CAUSES, words.BEFORE):
+    tables = words.OUTCOMES, words.PHASES, words.STEPS, words.FETCHED
+    for word in (*(word for table in tables for word in table.values()), *words.CAUSES, words.BEFORE):
         assert word.meaning, word
         assert "`" not in words.phase_meaning(word.name), "a terminal shows it as it is"
+
+
+def test_what_is_fetched_is_counted_so() -> None:
+    traffic = Traffic()
+    assert set(words.FETCHED) == set(traffic.total())
+    traffic.close()
+    assert all(word.label for word in words.FETCHED.values())
 
 
 @pytest.mark.parametrize("table", [words.PHASES, words.STEPS], ids=["phases", "steps"])

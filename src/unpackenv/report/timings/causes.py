@@ -5,16 +5,19 @@ The rules, in their order; "the whole" is `milliseconds`:
 1. The lock, if it took half of the whole or more: another start was unpacking the same target.
 2. The CPU quota, if it held the start back for a quarter of the whole or more. The kernel counts throttling
    for each CPU, so two workers may add up to more than the whole.
-3. Else the largest phase. If that is the unpack, and its workers used their CPUs for less than half of it,
+3. The network, if it took half of the whole or more. The log has how long the workers waited together. They may have
+   waited at the same time, so what counts is the shortest time in which they could have waited for so long.
+4. Else the largest phase. If that is the unpack, and its workers used their CPUs for less than half of it,
    the start waited for the disk, or for other processes on these CPUs.
 """
 
 from __future__ import annotations
 
-from unpackenv.report.timings.log import StartLine
-from unpackenv.report.timings.words import ANOTHER_START, CPU_QUOTA, IDLE_CPUS, LOCK, UNPACK
+from unpackenv.report import amount, counted
+from unpackenv.report.timings.log import Fetched, StartLine
+from unpackenv.report.timings.words import ANOTHER_START, CPU_QUOTA, IDLE_CPUS, LOCK, NAMES, NETWORK, UNPACK
 
-_LOCK_SHARE, _QUOTA_SHARE, _IDLE_SHARE = 0.5, 0.25, 0.5
+_LOCK_SHARE, _QUOTA_SHARE, _NETWORK_SHARE, _IDLE_SHARE = 0.5, 0.25, 0.5, 0.5
 
 
 def waited_for(start: StartLine) -> str:
@@ -27,6 +30,9 @@ def waited_for(start: StartLine) -> str:
         return f"{ANOTHER_START.name}: {_part(start.lock_wait_ms, whole)}"
     if throttled >= _QUOTA_SHARE * whole:
         return f"{CPU_QUOTA.name} for {throttled:,.0f} ms, summed over CPUs"
+    network_ms = _network_ms(start)
+    if start.fetched and network_ms >= _NETWORK_SHARE * whole:
+        return f"{NETWORK.name}: {_part(network_ms, whole)}, for {fetched_text(start.fetched)}"
     name = max(steps, key=lambda phase: steps[phase])
     text = f"{name}: {_part(steps[name], whole)}"
     if name == LOCK.name and start.lock_wait_ms:
@@ -37,6 +43,21 @@ def waited_for(start: StartLine) -> str:
         if used < _IDLE_SHARE:
             text += f", {IDLE_CPUS.name.replace('…', f'{used:.0%}')}"
     return text
+
+
+def _network_ms(start: StartLine) -> float:
+    """Return for how many milliseconds a start waited for the network, at least."""
+    together = start.fetched.wait_ms if start.fetched else 0.0
+    workers = max(1, start.workers)
+    while_all_work = sum(start.steps.get(phase.name, 0.0) for phase in (NAMES, UNPACK))
+    return max(together / workers, together - (workers - 1) * while_all_work)
+
+
+def fetched_text(fetched: Fetched) -> str:
+    """Return how much was fetched, in a few words."""
+    text = f"{amount(fetched.bytes)} in {counted(fetched.requests, 'request')}"
+    text += f", {fetched.retries:,} of them tried again" if fetched.retries else ""
+    return text + (f", and {amount(fetched.cached)} from the cache" if fetched.cached else "")
 
 
 def _part(milliseconds: float, whole: float) -> str:

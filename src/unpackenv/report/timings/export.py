@@ -1,4 +1,4 @@
-"""The figures as JSON, for programs: all durations are in milliseconds, unknown values are null."""
+"""The figures as JSON, for programs: durations are in milliseconds, sizes in bytes, unknown values are null."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from unpackenv.report.timings.causes import waited_for
-from unpackenv.report.timings.comparison import Change
+from unpackenv.report.timings.comparison import Change, FetchedChange
 from unpackenv.report.timings.log import KilledLine, StartLine
 from unpackenv.report.timings.summary import Summary
 from unpackenv.report.timings.trace import Timeline
@@ -30,6 +30,7 @@ def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Ti
             group.outcome: {
                 **asdict(group.whole),
                 "phases": {name: asdict(spread) for name, spread in group.phases.items()},
+                "fetched": {name: asdict(spread) for name, spread in group.fetched.items()},
             }
             for group in summary.groups
         },
@@ -44,7 +45,9 @@ def to_json(summary: Summary, changes: Sequence[Change] | None = None, trace: Ti
         "imports": [asdict(each) for each in summary.imports],
     }  # fmt: skip
     if changes is not None:
-        figures["changes"] = [_change(change) for change in changes]
+        of_fetched = [change for change in changes if isinstance(change, FetchedChange)]
+        figures["changes"] = [_change(change) for change in changes if change not in of_fetched]
+        figures["fetched_changes"] = [{**_change(change), "phase": None, "part": change.phase} for change in of_fetched]
     if trace is not None:
         figures["trace"] = {worker: [asdict(span) for span in spans] for worker, spans in trace.workers.items()}
     return json.dumps(figures, indent=2)

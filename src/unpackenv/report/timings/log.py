@@ -36,12 +36,24 @@ class Error:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """What was fetched of a remote archive, by the names of words.FETCHED: bytes, counts, and milliseconds."""
+
+    bytes: int
+    cached: int
+    requests: int
+    retries: int
+    wait_ms: float
+
+
+@dataclass(frozen=True)
 class StartLine:
     """One start. Durations are in milliseconds, `time` is in seconds since 1970; None is unknown.
 
-    `fill_why` says why files were filled before the application although they were to be filled behind it, "" for all
-    other starts. `phases` are in their order; if the start did not fail, their sum is `milliseconds`. `process_ms` is
-    the time from the start of the process to the end of the bootstrap. `where` names file and line of the log.
+    `fetched` is None unless something of a remote archive was fetched. `fill_why` says why files were filled before the
+    application although they were to be filled behind it, "" for all other starts. `phases` are in their order; if the
+    start did not fail, their sum is `milliseconds`. `process_ms` is the time from the start of the process to the end
+    of the bootstrap. `where` names file and line of the log.
     """
 
     where: str
@@ -58,6 +70,7 @@ class StartLine:
     files: int
     size: int
     target: str
+    fetched: Fetched | None
     fill_why: str
     error: Error | None
 
@@ -81,6 +94,7 @@ class FilledLine:
     """A tree that was filled behind its application: milliseconds until that, and the opens that waited.
 
     `waits` is their number, `waited_ms` how long they waited together; `longest` are those that waited longest.
+    `fetched` is what the start and those that filled the tree fetched together, None for an archive that was there.
     """
 
     where: str
@@ -92,6 +106,7 @@ class FilledLine:
     files: int
     size: int
     target: str
+    fetched: Fetched | None
 
 
 @dataclass(frozen=True)
@@ -229,6 +244,7 @@ def _start(record: Mapping[str, Any], where: str) -> StartLine:
         files=int(_number(record.get("files") or 0)),
         size=int(_number(record.get("size") or 0)),
         target=_text(record, "target"),
+        fetched=_fetched(record),
         fill_why=_text(record, "fill_why"),
         error=_error(record) if record["unpackenv"] == "error" else None,
     )
@@ -249,7 +265,16 @@ def _filled(record: Mapping[str, Any], where: str) -> FilledLine:
         files=int(_number(record.get("files") or 0)),
         size=int(_number(record.get("size") or 0)),
         target=_text(record, "target"),
+        fetched=_fetched(record),
     )
+
+
+def _fetched(record: Mapping[str, Any]) -> Fetched | None:
+    parts = record.get("fetched")  # lines of earlier versions have none
+    if parts is None:
+        return None
+    counts = {name: int(_number(parts[name])) for name in words.FETCHED if name != "wait_ms"}
+    return Fetched(**counts, wait_ms=_number(parts["wait_ms"]))
 
 
 def _mark(record: Mapping[str, Any], start: StartLine | None) -> Mark:

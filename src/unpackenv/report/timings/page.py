@@ -10,7 +10,7 @@ from unpackenv.errors import ExtraMissing
 from unpackenv.report import amount, counted
 from unpackenv.report.terminal import Bar
 from unpackenv.report.timings import tables
-from unpackenv.report.timings.causes import waited_for
+from unpackenv.report.timings.causes import fetched_text, waited_for
 from unpackenv.report.timings.comparison import Change
 from unpackenv.report.timings.log import StartLine
 from unpackenv.report.timings.summary import Summary
@@ -50,6 +50,8 @@ def _content(summary: Summary, changes: Sequence[Change] | None, trace: Timeline
         "phases": tables.phases(summary),
         "slowest": tables.slowest(summary),
         "failures": tables.failures(summary),
+        "fetched": tables.fetched(summary),
+        "fetched_comparison": tables.comparison_of_fetched(changes or ()),
         "filled": tables.filled(summary),
         "slowest_files": tables.slowest_files(summary),
         "filled_before": tables.filled_before(summary),
@@ -75,6 +77,7 @@ def _facts(start: StartLine) -> str:
         f"{counted(start.workers, 'worker')} (decided by {start.workers_why})" if start.workers else "",
         f"{start.cpu_ms:,.0f} ms of CPU time" if start.cpu_ms is not None else "",
         f"throttled for {start.throttled_ms:,.0f} ms" if start.throttled_ms else "",
+        f"fetched {fetched_text(start.fetched)}" if start.fetched else "",
         f"filled before the start, and not behind: {start.fill_why}" if start.fill_why else "",
         f"target {start.target}" if start.target else "",
     ]

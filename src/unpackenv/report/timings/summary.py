@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 from unpackenv.report.timings.log import FilledLine, Import, KilledLine, Mark, StartLine, TimingLog
-from unpackenv.report.timings.words import OUTCOMES
+from unpackenv.report.timings.words import FETCHED, OUTCOMES
 
 PERCENTILES = (50, 90, 99)
 # The smallest number of starts for each percentile; with fewer it is just the slowest.
@@ -76,6 +76,11 @@ class Group:
         return {name: Distribution.of(durations) for name, durations in by_phase.items()}
 
     @property
+    def fetched(self) -> dict[str, Distribution]:
+        """What they fetched of remote archives, by the names of words.FETCHED; nothing if no start fetched any."""
+        return _fetched(self.starts)
+
+    @property
     def examples(self) -> dict[str, StartLine]:
         """The starts at the percentiles that are worth showing, and the slowest one, unless p99 is among them."""
         count = len(self.starts)
@@ -109,12 +114,14 @@ class Fills:
     """The trees that were filled behind their applications.
 
     Of each: milliseconds until it was filled, how many opens waited, and how many milliseconds they waited together.
+    `fetched` is what was fetched for those of remote archives, by the names of words.FETCHED.
     """
 
     milliseconds: Distribution
     waits: Distribution
     waited_ms: Distribution
     longest: list[SlowFile]
+    fetched: dict[str, Distribution]
 
 
 @dataclass(frozen=True)
@@ -218,7 +225,13 @@ def _filled(lines: list[FilledLine]) -> Fills | None:
         waits=Distribution.of(line.waits for line in lines),
         waited_ms=Distribution.of(line.waited_ms for line in lines),
         longest=sorted(files, key=lambda each: -each.ms)[:_TOP],
+        fetched=_fetched(lines),
     )
+
+
+def _fetched(lines: Iterable[StartLine | FilledLine]) -> dict[str, Distribution]:
+    found = [line.fetched for line in lines if line.fetched]
+    return {name: Distribution.of(getattr(each, name) for each in found) for name in FETCHED} if found else {}
 
 
 def _filled_before(starts: list[StartLine]) -> list[FilledBefore]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 
 from unpackenv.report import counted
 from unpackenv.report.terminal import BOLD_GREEN, BOLD_RED, Bar, Cell, Table
 from unpackenv.report.timings.causes import waited_for
-from unpackenv.report.timings.comparison import FASTER, SLOWER, Change, Median
+from unpackenv.report.timings.comparison import FASTER, SLOWER, Change, FetchedChange, Median
 from unpackenv.report.timings.summary import Distribution, Group, Summary, telling
 from unpackenv.report.timings.trace import Timeline
-from unpackenv.report.timings.words import outcome, outcome_label, outcome_styles, phase_meaning
+from unpackenv.report.timings.words import FETCHED, outcome, outcome_label, outcome_styles, phase_meaning
 
 _FIGURES = frozenset({"starts", "p50", "p90", "p99", "slowest", "ms"})
 _STYLES = {**outcome_styles(), SLOWER: BOLD_RED, FASTER: BOLD_GREEN}
+_RARE = ("cached", "retries")  # of words.FETCHED: no row says that there are none
 PERCENTILES_NOTE = (
     "p50: half of the starts took no longer. p90: nine of ten, if there are 10 or more. p99: 99 of 100, if there are "
     "100 or more. Each is the time of a real start (nearest rank)."
@@ -62,6 +63,7 @@ def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace:
         phases(summary),
         slowest(summary),
         failures(summary),
+        fetched(summary),
         filled(summary),
         slowest_files(summary),
         filled_before(summary),
@@ -70,6 +72,8 @@ def all_tables(summary: Summary, changes: Sequence[Change] | None = None, trace:
     ]
     if trace is not None:
         tables.append(workers(trace))
+    if changes is not None:
+        tables.append(comparison_of_fetched(changes))
     tables = [table for table in tables if table.rows]
     return tables if changes is None else [*tables, comparison(changes)]
 
@@ -115,7 +119,7 @@ def slowest(summary: Summary) -> Table:
         (when(each.time), outcome_label(each.outcome), milliseconds(each.milliseconds), waited_for(each), each.where)
         for each in summary.slowest
     ]
-    note = "The largest phase, unless the lock took half of the start or the CPU quota a quarter of it."
+    note = "The largest phase, unless the lock or the network took half of the start, or the CPU quota a quarter of it."
     columns = ("time (UTC)", "outcome", "ms", "what it waited for", "line of the log")
     return Table("The slowest starts", columns, rows, note, _FIGURES, _STYLES)
 
@@ -133,6 +137,38 @@ def failures(summary: Summary) -> Table:
         rows,
         numbers=_FIGURES,
     )
+
+
+def fetched(summary: Summary) -> Table:
+    """Return what was fetched of remote archives, by outcome; nothing if all archives were there."""
+    found = [(outcome_label(group.outcome), group.fetched) for group in summary.groups]
+    found.append(("filled", summary.filled.fetched if summary.filled else {}))
+    shown = _shown(spread for _, parts in found for spread in parts.values())
+    rows: list[Sequence[Cell]] = []
+    for name, parts in found:
+        for part, spread in parts.items():
+            if spread.largest or part not in _RARE:
+                show = _shows(part)
+                figures = (*_percentiles(spread, shown, show), show(spread.largest))
+                rows.append((name, FETCHED[part].label, f"{spread.count:,}", *figures))
+    columns = ("outcome", "what", "starts", *_names(shown), "largest")
+    note = (
+        "Until the end of the start; in the rows of filled, until the files behind the application were filled, with "
+        "what their starts had fetched. Workers wait at the same time, so they may wait longer together than a start "
+        "takes."
+    )
+    return Table("What was fetched of remote archives", columns, rows, note, frozenset(columns[2:]), _STYLES)
+
+
+def _shows(part: str) -> Callable[[float], str]:
+    """Return what writes the figures of a part as its label says: bytes as MB."""
+    if part in ("bytes", "cached"):
+        return _megabytes
+    return milliseconds if part == "wait_ms" else _whole
+
+
+def _megabytes(value: float) -> str:
+    return f"{value / 1e6:,.1f}"
 
 
 def filled(summary: Summary) -> Table:
@@ -219,12 +255,12 @@ def comparison(changes: Sequence[Change]) -> Table:
             _median(change.before),
             _median(change.after),
             f"{change.difference:+,.1f}",
-            f"{change.difference / change.before.value:+.0%}" if change.before.value else "",
-            change.verdict,
+            *_in_percent_and_verdict(change),
         )
         for change in changes
+        if not isinstance(change, FetchedChange)
     ]
-    columns = ("outcome", "phase", "starts", "before", "after", "difference", "in %", "verdict")
+    columns = ("outcome", "phase", "starts", "before", "after", *_ENDS_OF_CHANGES)
     note = (
         "Medians in milliseconds, each with the range that holds the true one with 95 % probability. The verdict is "
         "slower or faster only if the two ranges are apart. It says nothing about the cause: another machine, or a "
@@ -235,9 +271,39 @@ def comparison(changes: Sequence[Change]) -> Table:
     return Table("Before and after", columns, rows, note, frozenset(columns[2:7]), _STYLES)
 
 
-def _median(median: Median) -> str:
-    spread = f" ({milliseconds(median.range[0])}–{milliseconds(median.range[1])})" if median.range else ""
-    return milliseconds(median.value) + spread
+_ENDS_OF_CHANGES = ("difference", "in %", "verdict")
+
+
+def comparison_of_fetched(changes: Sequence[Change]) -> Table:
+    """Return the medians of what was fetched of remote archives before and after, and what became of them."""
+    rows = []
+    for change in changes:
+        if isinstance(change, FetchedChange) and (change.before.value or change.after.value):
+            show = _shows(change.phase)
+            rows.append(
+                (
+                    outcome_label(change.outcome),
+                    FETCHED[change.phase].label,
+                    f"{change.before.count:,}, {change.after.count:,}",
+                    _median(change.before, show),
+                    _median(change.after, show),
+                    ("-" if change.difference < 0 else "+") + show(abs(change.difference)),
+                    *_in_percent_and_verdict(change),
+                )
+            )
+    columns = ("outcome", "what", "starts", "before", "after", *_ENDS_OF_CHANGES)
+    note = "As in the table of durations; more or less only if the two ranges are apart."
+    return Table("What was fetched, before and after", columns, rows, note, frozenset(columns[2:7]), _STYLES)
+
+
+def _in_percent_and_verdict(change: Change) -> tuple[str, str]:
+    percent = f"{change.difference / change.before.value:+.0%}" if change.before.value else ""
+    return percent, change.verdict
+
+
+def _median(median: Median, show: Callable[[float], str] = milliseconds) -> str:
+    spread = f" ({show(median.range[0])}–{show(median.range[1])})" if median.range else ""
+    return show(median.value) + spread
 
 
 def workers(trace: Timeline) -> Table:
@@ -264,9 +330,11 @@ def _names(percentiles: Iterable[int]) -> list[str]:
     return [f"p{percent}" for percent in percentiles]
 
 
-def _percentiles(spread: Distribution | None, shown: Iterable[int]) -> list[str]:
+def _percentiles(
+    spread: Distribution | None, shown: Iterable[int], show: Callable[[float], str] = milliseconds
+) -> list[str]:
     values = spread.telling() if spread else {}
-    return [milliseconds(values[percent]) if percent in values else "" for percent in shown]
+    return [show(values[percent]) if percent in values else "" for percent in shown]
 
 
 def _bar(value: float, longest: float) -> Bar:

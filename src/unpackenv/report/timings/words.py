@@ -101,9 +101,16 @@ LOCK = Word(
     "10 to 30 ms",
     "a machine that is less busy",
 )
+NAMES = Word(
+    "names",
+    "check room and memory; make all directories and the names of all files, and verify the archive",
+    "#117733",
+    "0.3 s for 30,000 files",
+    "fewer files (`pack --exclude`), more CPUs",
+)
 UNPACK = Word(
     "unpack",
-    "check room and memory; read, verify, decode and write all files, with their modes and times",
+    "check room and memory; read or fetch, verify, decode and write all files, with their modes and times",
     "#0072b2",
     "most of the start",
     "fewer files (`pack --exclude`), more CPUs",
@@ -117,7 +124,8 @@ PHASES = _by_name(
     [
         Word(
             "check",
-            "find the archive and look for a tree that is already there; wait if it must be whole and is not yet",
+            "find the archive, fetch the end of a remote one, and look for a tree that is already there; wait if it "
+            "must be whole and is not yet",
             "#56b4e9",
             "a few ms",
             "a target on a local disk",
@@ -130,13 +138,7 @@ PHASES = _by_name(
             "10 to 30 ms",
             "a machine that is less busy",
         ),
-        Word(
-            "names",
-            "check room and memory; make all directories and the names of all files, and verify the archive",
-            "#117733",
-            "0.3 s for 30,000 files",
-            "fewer files (`pack --exclude`), more CPUs",
-        ),
+        NAMES,
         UNPACK,
         Word(
             "publish",
@@ -163,9 +165,25 @@ PHASES = _by_name(
 )
 """The phases of a start, in their order in the log. All but `fork` follow each other in time."""
 
+FETCHED = _by_name(
+    [
+        Word("bytes", "bytes of the archive that the server sent", label="MB that were fetched"),
+        Word("cached", "bytes of the archive that the cache had", label="MB from the cache"),
+        Word("requests", "requests to servers, with attempts after one that failed", label="requests"),
+        Word("retries", "attempts after one that failed", label="requests that were tried again"),
+        Word(
+            "wait_ms",
+            "milliseconds that workers waited for all of this, summed over workers",
+            label="how long workers waited for it together, ms",
+        ),
+    ]
+)
+"""What a log says of fetching a remote archive."""
+
 STEPS = _by_name(
     [
         Word("read", "read the frame from the archive", "#332288"),
+        Word("fetch", "wait for the frame of a remote archive, from the server or the cache", "#44aa99"),
         Word("verify", "compare its sha256 with the table of contents", "#882255"),
         Word("decode", "decompress it", "#0072b2"),
         Word("write", "write the files that lie in it", "#d55e00"),
@@ -190,7 +208,14 @@ IDLE_CPUS = Word(
     helps="a faster disk or a tmpfs as target; more CPUs, or fewer neighbours",
 )
 
-CAUSES = (ANOTHER_START, CPU_QUOTA, *PHASES.values(), IDLE_CPUS, UNTIL_FAILED)
+NETWORK = Word(
+    "the network",
+    "half of the time or more went into waiting for parts of a remote archive, or for the cache that has them",
+    helps="a server that is nearer, `UNPACKENV_CACHE`, or the archive in the image; `unpackenv doctor` looks at the "
+    "way to the server",
+)
+
+CAUSES = (ANOTHER_START, CPU_QUOTA, NETWORK, *PHASES.values(), IDLE_CPUS, UNTIL_FAILED)
 """The things that a start may have waited for."""
 
 _SHOWN_AS_PHASES = {**PHASES, **_by_name([UNTIL_FAILED, BEFORE])}

@@ -234,7 +234,7 @@ class Family:
 
     def _statistics(self) -> dict[str, object]:
         count, seconds, longest = self.board.waits()
-        toc = self.plan.toc
+        toc, traffic = self.plan.toc, self.archive.blob.traffic
         return {
             "milliseconds": (time.perf_counter() - self.began) * 1e3,
             "waits": count,
@@ -242,6 +242,7 @@ class Family:
             "longest": [(os.fsdecode(self._path(row)), each * 1e3) for each, row in longest],
             "files": len(toc.file_size),
             "size": toc.unpacked_size,
+            "fetched": traffic.total() if traffic else None,  # by all processes of the start, from its beginning
         }
 
     def fail(self) -> None:

@@ -58,7 +58,7 @@ class Filling:
         self.forget()
         out = memory(toc.frame_raw[frame])
         stored = self.archive.read_stored(frame, memory(toc.frame_stored[frame]))
-        observer.end_step("read")
+        observer.end_step(self.archive.blob.step)
         self.archive.check_frame(frame, stored)
         observer.end_step("verify")
         self.archive.decoder()(stored, out)

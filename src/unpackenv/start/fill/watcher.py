@@ -14,7 +14,7 @@ from unpackenv.errors import TreeUnfilled
 from unpackenv.start import stamp
 from unpackenv.start.machine import child, workers
 from unpackenv.start.process import write_line
-from unpackenv.start.report import counted_files
+from unpackenv.start.report import counted_files, fetched_text
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -184,6 +184,11 @@ def write_filled(log: Log, application: int, target: str, statistics: dict[str, 
 
 def filled_text(target: str, statistics: dict[str, Any]) -> str:
     """Return the line for people that a tree is filled."""
+    fetched = statistics["fetched"]
+    return _filled_text(target, statistics) + (f"; fetched {fetched_text(fetched)}" if fetched else "")
+
+
+def _filled_text(target: str, statistics: dict[str, Any]) -> str:
     what = f"{counted_files(statistics['files'])}, {statistics['size'] / 1e6:.1f} MB, at {target}"
     line = f"unpackenv: filled {what} in {statistics['milliseconds']:.1f} ms"
     waits, waited = statistics["waits"], statistics["waited_ms"]

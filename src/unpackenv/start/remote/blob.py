@@ -45,7 +45,7 @@ class RemoteBlob(Blob):
             raise ArchiveCorrupt("it is truncated")
         began = time.perf_counter()
         self._read([buffer], offset)
-        self._count_wait(began)
+        self.traffic.add_wait(began)
 
     def _read(self, buffers: list[memoryview], offset: int) -> None:
         """Fill buffers, one after the other: fetch what is not in the tail."""
@@ -69,7 +69,7 @@ class RemoteBlob(Blob):
             self._fetch([piece])
         else:
             buffer[:] = found
-        self._count_wait(began)
+        self.traffic.add_wait(began)
 
     def expect(self, places: list[Place]) -> None:
         reader = ahead.reader()
@@ -88,9 +88,6 @@ class RemoteBlob(Blob):
             cache = open_cache(self._settings)
             if cache:
                 cache.trim()
-
-    def _count_wait(self, began: float) -> None:
-        self.traffic.add(wait_us=int((time.perf_counter() - began) * 1e6))
 
     def _file(self) -> RemoteFile:
         pid = os.getpid()

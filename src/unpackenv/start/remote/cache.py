@@ -11,6 +11,7 @@ Nothing in it is trusted: bytes that do not have their hash are fetched again. A
 from __future__ import annotations
 
 import fcntl
+import sys
 from hashlib import sha256
 
 from unpackenv.start.remote.remotefile import write_at
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FRAME, TAIL, MANIFEST = ".frame", ".tail", ".manifest"
 _FETCHING = ".fetching"
+_DIGITS = 64
 _LOOK = 0.01
 """Seconds between two looks at what another start is fetching."""
 _ABANDONED = 3600.0
@@ -118,7 +120,7 @@ class Cache:
 
     def trim(self) -> int:
         """Remove what was not used for longest, until the rest fits the limit; return the bytes that are left."""
-        return trim(self._directory, self._limit)
+        return trim(self._directory, self._limit).left
 
 
 def _open_used(path: str) -> int:
@@ -182,17 +184,32 @@ class CacheEntry:
         self.used = used
 
 
+class Trimmed:
+    """What became of a cache: how many entries went, their bytes, the bytes that are left, and why others stayed."""
+
+    __slots__ = ("count", "left", "refused", "removed")
+
+    def __init__(self, left: int) -> None:
+        self.count = 0
+        self.removed = 0
+        self.left = left
+        self.refused = ""
+
+
 def entries(directory: str) -> Iterator[CacheEntry]:
     """Yield what is in a cache: what is there to be used, or was left by killed starts."""
     for folder in _scan(directory):
         if len(folder.name) == 2 and folder.is_dir(follow_symlinks=False):
             for each in _scan(folder.path):
+                name, _, kind = each.name.partition(".")
+                if name[:2] != folder.name or len(name) != _DIGITS or name.strip("0123456789abcdef"):
+                    continue  # of another program
                 try:
                     status = each.stat(follow_symlinks=False)
                 except OSError:  # another start has removed it
                     continue
-                is_left = each.name.endswith(_FETCHING) and status.st_mtime < time.time() - _ABANDONED
-                if is_left or each.name.endswith((FRAME, TAIL, MANIFEST)):
+                is_left = kind.endswith(_FETCHING) and status.st_mtime < time.time() - _ABANDONED
+                if is_left or f".{kind}" in (FRAME, TAIL, MANIFEST):
                     yield CacheEntry(each.path, status.st_size, 0.0 if is_left else status.st_mtime)
 
 
@@ -203,19 +220,31 @@ def _scan(directory: str) -> list[os.DirEntry[str]]:
         return []
 
 
-def trim(directory: str, limit: int, unused_since: float = 0.0) -> int:
+def trim(directory: str, limit: int, unused_since: float = 0.0, *, dry_run: bool = False) -> Trimmed:
     """Remove entries that were last used before `unused_since`, and the oldest ones until the rest fits `limit` bytes.
 
-    Returns the bytes that are left.
+    With `dry_run` nothing is removed, and the result is what would become of them.
     """
     found = sorted(entries(directory), key=lambda entry: entry.used)
-    left = sum(entry.size for entry in found)
+    trimmed = Trimmed(sum(entry.size for entry in found))
     for entry in found:
-        if left <= limit and entry.used >= max(unused_since, 1.0):
+        if trimmed.left <= limit and entry.used >= max(unused_since, 1.0):
             break
         try:
-            os.unlink(entry.path)
-        except OSError:
+            if not dry_run:
+                os.unlink(entry.path)
+        except FileNotFoundError:  # another start has removed it
+            trimmed.left -= entry.size
             continue
-        left -= entry.size
-    return left
+        except OSError as error:
+            trimmed.refused = error.strerror or str(error)
+            continue
+        trimmed.count += 1
+        trimmed.removed += entry.size
+        trimmed.left -= entry.size
+    return trimmed
+
+
+def prune(directory: str, unused_for: float, dry_run: bool) -> Trimmed:
+    """Remove what no start has used in the last `unused_for` seconds, however much there is."""
+    return trim(directory, sys.maxsize, time.time() - unused_for, dry_run=dry_run)

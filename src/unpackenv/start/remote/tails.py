@@ -9,6 +9,7 @@ from unpackenv.archive import trailer
 from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported, SettingError
 from unpackenv.start.remote.blob import open_cache, open_file
 from unpackenv.start.remote.cache import TAIL
+from unpackenv.unpatched import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def look(settings: Settings, traffic: Traffic, whole: int) -> dict[str, Any]:
     Raises `UnpackenvError`.
     """
     file = open_file(settings, traffic, {})
+    began = time.perf_counter()
     digest = settings.digest.lower() or file.resolve()
     if not digest:
         raise SettingError(
@@ -36,6 +38,7 @@ def look(settings: Settings, traffic: Traffic, whole: int) -> dict[str, Any]:
         )
     cache = open_cache(settings)
     found = _shared(cache, file, digest, whole, settings) if cache else _fetched(file, whole)
+    traffic.add_wait(began)
     return {**found, "digest": digest}
 
 
@@ -73,6 +76,7 @@ def _shared(cache: Cache, file: RemoteFile, digest: str, whole: int, settings: S
             # What is for this start only, such as a token, stays out of it.
             known = {"size": found["size"], "blob": found["state"].get("blob", "")}
             fetching.keep(json.dumps(known).encode() + b"\n" + found["tail"])
+            cache.trim()  # a small archive is all in its tail: nothing else will be fetched
     finally:
         fetching.give_up()
     return found

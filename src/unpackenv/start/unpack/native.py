@@ -236,7 +236,7 @@ class _Plan:
             observer.begin_step(frame)
             try:
                 stored = archive.read_stored(frame, stored_buffer)
-                observer.end_step("read")
+                observer.end_step(archive.blob.step)
                 archive.check_frame(frame, stored)
                 observer.end_step("verify")
                 decode(stored, out)
