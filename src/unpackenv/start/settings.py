@@ -72,9 +72,13 @@ def _seconds(value: str) -> float:
 def _digest(value: str) -> str:
     if value == "any":
         return ""
-    if len(value) != 64 or value.strip("0123456789abcdefABCDEF"):
+    if not _is_sha256(value):
         raise ValueError("a sha256 in hex, 64 digits, or any")
     return value
+
+
+def _is_sha256(value: str) -> bool:
+    return len(value) == 64 and not value.strip("0123456789abcdefABCDEF")
 
 
 def _choice(*choices: str) -> Callable[[str], str]:
@@ -307,6 +311,8 @@ class Settings:
         self.archive, _, fragment = self.archive.partition("#")
         if self.archive.startswith("oci://"):
             self.pin = self.archive.partition("@sha256:")[2]
+            if self.pin and not _is_sha256(self.pin):
+                raise SettingError(f"{self.pin!r} is no sha256 in hex, 64 digits", where="UNPACKENV_ARCHIVE")
         if fragment:
             kind, _, value = fragment.partition("=")
             if kind != "sha256":
