@@ -27,9 +27,13 @@ EACH_INTERPRETER = (
     "start/test_foreign.py::test_a_tar_is_recognised_in_each_container_alike",
     "start/test_hook.py", "start/test_import_paths.py", "start/test_imports.py", "start/test_interpreters.py",
     "start/test_launchers.py", "start/test_limits.py", "start/test_log.py", "start/test_parallel.py",
-    "start/test_process.py", "start/test_refused_processes.py", "start/test_relocate.py",
-    "start/test_replaced_functions.py", "start/test_signals.py", "start/test_trace.py",
-    "start/test_zstd_stdlib.py",
+    "start/test_process.py", "start/test_registry.py::test_a_start_by_a_tag",
+    "start/test_remote.py::test_a_start_by_url", "start/test_remote.py::test_names_first",
+    "start/test_remote.py::test_the_application_has_no_modules", "start/test_remote.py::test_what_stays_wrong",
+    "start/test_remote.py::test_a_proxy", "start/test_remote.py::test_https",
+    "start/test_remote.py::test_an_application_that_has_replaced_sockets",
+    "start/test_refused_processes.py", "start/test_relocate.py", "start/test_replaced_functions.py",
+    "start/test_signals.py", "start/test_trace.py", "start/test_zstd_stdlib.py",
 )  # fmt: skip
 
 # Of these files, what no interpreter changes.
@@ -59,6 +63,6 @@ NEWEST = (
     "start/test_cli.py", "start/test_entrypoint.py", "start/test_errors.py", "start/test_fill.py",
     "start/test_foreign.py", "start/test_hook.py::test_a_published", "start/test_hook.py::test_the_first_interpreter",
     "start/test_import_paths.py", "start/test_imports.py", "start/test_launchers.py", "start/test_process.py",
-    "start/test_replaced_functions.py", "start/test_signals.py::test_the_library_stops", "start/test_trace.py",
-    "start/test_zstd_stdlib.py",
+    "start/test_remote.py", "start/test_replaced_functions.py", "start/test_signals.py::test_the_library_stops",
+    "start/test_trace.py", "start/test_zstd_stdlib.py",
 )  # fmt: skip

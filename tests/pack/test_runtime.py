@@ -64,10 +64,15 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     }  # fmt: skip
     looks = {str(path.relative_to(package)) for room in ("", "doctor/") for path in package.glob(f"report/{room}*.py")}
     looks |= {f"archive/{name}.py" for name in ("compare", "frames", "pooled", "refusals", "verify")}
-    looks |= {f"cli/{name}.py" for name in ("doctor", "hook", "inspect", "prune", "verify")}
-    looks |= {"start/log/import_times.py", "start/tree/prune.py", "start/unpack/trace.py"}
-    looks |= {f"start/python/{name}.py" for name in ("hook_file", "notfound")}
-    looks |= {f"start/{room}/__init__.py" for room in ("cold", "log", "machine", "python", "tree", "unpack")}
+    looks |= {f"cli/{name}.py" for name in ("common", "doctor", "fill", "hook", "inspect", "prune", "trace", "verify")}
+    looks |= {"start/fill/left.py", "start/log/import_times.py", "start/tree/prune.py", "start/unpack/trace.py"}
+    looks |= {
+        f"start/python/{name}.py" for name in ("conda_unpack", "hook_file", "notfound", "relocation", "treepython")
+    }
+    looks |= {f"start/remote/{name}.py" for name in ("cache", "credentials", "registry", "shared", "stored")}
+    looks |= {f"start/{each.parent.name}/__init__.py" for each in package.glob("start/*/__init__.py")} - {
+        "start/shim/__init__.py"
+    }
     looks |= {f"archive/codecs/{name}.py" for name in ("xz", "xz_format", "zstd_stdlib")}  # it is for zstd archives
     assert sources - cached == {f"unpackenv/{name}" for name in looks}
 
