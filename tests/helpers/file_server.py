@@ -5,7 +5,9 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,8 +18,9 @@ from typing import Any
 class FileServer(ThreadingHTTPServer):
     """Serves `data` at every path, in ranges if `ranges` is set.
 
-    `requests` are the requests so far: path, and headers by name. `fault(handler, number)` may answer the request with
-    that number in another way, and then returns true.
+    `requests` are the requests so far: path, and headers by name; `heads` are those for headers only. `ahead` is by how
+    many seconds its clock is ahead. `fault(handler, number)` may answer the request with that number in another way,
+    and then returns true.
     """
 
     daemon_threads = True
@@ -29,6 +32,8 @@ class FileServer(ThreadingHTTPServer):
         self.ranges = True
         self.version = '"one"'
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.heads: list[tuple[str, dict[str, str]]] = []
+        self.ahead = 0.0
         self.sent = 0
         self.fault: Callable[[Any, int], bool] = lambda handler, number: False
         self.lock = threading.Lock()
@@ -50,6 +55,14 @@ class _Handler(BaseHTTPRequestHandler):
             number = len(self.server.requests)
         if not self.server.fault(self, number):
             self.serve()
+
+    def do_HEAD(self) -> None:
+        with self.server.lock:
+            self.server.heads.append((self.path, dict(self.headers)))
+        self.answer(200)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(timestamp or time.time() + self.server.ahead)
 
     def serve(self, version: str = "", cut: int = 0, flip: bool = False, more: int = 0) -> None:
         """Send what is asked for; without its last `cut` bytes, with `more` bytes, or with a flipped bit."""
@@ -76,13 +89,14 @@ class _Handler(BaseHTTPRequestHandler):
         if cut:
             self.close_connection = True
 
-    def answer(self, status: int, **headers: str) -> bool:
-        """Send an answer without content."""
+    def answer(self, status: int, content: bytes = b"", **headers: str) -> bool:
+        """Send an answer, without content unless there is some."""
         self.send_response(status)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        for name, value in {"Content-Length": "0", **named}.items():
+        for name, value in {"Content-Length": str(len(content)), **named}.items():
             self.send_header(name, value)
         self.end_headers()
+        self.wfile.write(content)
         return True
 
     def log_message(self, *arguments: object) -> None:
@@ -107,6 +121,16 @@ class _Tunnel(_Handler):
                         self.close_connection = True
                         return
                     ends[end].sendall(data)
+
+
+def make_certificate(folder: Path) -> Path:
+    """Make a certificate for 127.0.0.1 for two days; return it with its key, in one file. `public.pem` is without."""
+    path, public = folder / "certificate.pem", folder / "public.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", public]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    path.write_text(path.read_text() + public.read_text())
+    return path
 
 
 @contextmanager

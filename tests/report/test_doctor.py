@@ -12,12 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from helpers import containers_by_hand
 from helpers.containers_by_hand import MB, Container
+from helpers.diagnoses import Diagnosis, doctor, start
 from helpers.environments import Environment
 from helpers.processes import IMPORT_ALL, IS_ROOT, result_of, run, wrapper
 from rig.environment import environment
@@ -29,39 +29,6 @@ Mount = Callable[..., None]
 README = Path(__file__).parents[2] / "README.md"
 # What lies below the standard library, and is not counted with it.
 NO_MODULES_OF_IT = ("site-packages", "dist-packages", "test")
-
-
-class Diagnosis:
-    """The doctor's output and exit code."""
-
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        assert done.stderr == "", done.stderr
-        self.returncode = done.returncode
-        self.found: dict[str, Any] = json.loads(done.stdout)
-
-    def of(self, topic: str, level: str = "") -> list[dict[str, Any]]:
-        return [one for one in self.found["findings"] if one["topic"] == topic and level in ("", one["level"])]
-
-    def only(self, topic: str, level: str = "") -> dict[str, Any]:
-        (one,) = self.of(topic, level)
-        return dict(one)
-
-    @property
-    def problems(self) -> list[str]:
-        """The reason codes of what makes a start fail."""
-        return [one["reason"] for one in self.found["findings"] if one["level"] == "problem"]
-
-
-def doctor(*arguments: object, **variables: object) -> Diagnosis:
-    return Diagnosis(run(wrapper("doctor", "--json", *arguments), environment(**variables)))
-
-
-def start(*arguments: object, **variables: object) -> str:
-    """Start for real; return the reason code of the failure, or "" if it succeeds."""
-    done = run(wrapper("--log", "json", *arguments, "--", "true"), environment(**variables))
-    line = json.loads(done.stderr.splitlines()[-1])
-    assert (done.returncode == 125) == (line["unpackenv"] == "error")
-    return str(line.get("reason", ""))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from helpers.file_server import FileServer, serving, tunneling
+from helpers.file_server import FileServer, make_certificate, serving, tunneling
 from helpers.fills import content, family, kill, make_site, pack_site, wait_until_filled, wrong_files
 from helpers.processes import PATHS, python, result_of, run, wrapper
 from helpers.starts import boot_code
@@ -444,12 +444,7 @@ def test_a_proxy(server: FileServer, digest: str, target: Path, sizes: dict[str,
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A certificate for 127.0.0.1, and its key, in one file."""
-    path = tmp_path / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", tmp_path / "public.pem"]
-    subprocess.run([*command, *names], check=True, capture_output=True)
-    path.write_text(path.read_text() + (tmp_path / "public.pem").read_text())
-    return path
+    return make_certificate(tmp_path)
 
 
 def test_a_proxy_for_https(

@@ -398,4 +398,5 @@ def _parsed(setting: Setting, text: str, name: str) -> object:
     try:
         return setting.parse(text)
     except ValueError as error:
-        raise SettingError(f"{text!r} is not {error}", where=name, hint=f"It means: {setting.meaning}") from None
+        shown = "the URL" if "://" in text else repr(text)  # it may have a password
+        raise SettingError(f"{shown} is not {error}", where=name, hint=f"It means: {setting.meaning}") from None

@@ -23,10 +23,12 @@ from unpackenv.archive.codecs import zstd_extension, zstd_stdlib
 from unpackenv.archive.facts import first, is_environment
 from unpackenv.errors import ArchiveNotFound, ArchiveUnsupported, DigestMismatch, UnpackenvError
 from unpackenv.report import amount, counted
+from unpackenv.report.doctor import cache as doctor_cache
 from unpackenv.report.doctor import files as doctor_files
 from unpackenv.report.doctor import limits as doctor_limits
 from unpackenv.report.doctor import places as doctor_places
 from unpackenv.report.doctor import python as doctor_python
+from unpackenv.report.doctor import remote as doctor_remote
 from unpackenv.report.doctor import tree as doctor_tree
 from unpackenv.report.doctor.findings import NOTE, OK, PROBLEM, WARNING, Diagnosis, Finding, of_error
 from unpackenv.start import locations
@@ -137,18 +139,22 @@ def _start(settings: Settings, findings: list[Finding]) -> str:
     except ArchiveNotFound as error:
         return _without_archive(settings, error, findings)
     try:
-        identity = remote.identify(settings) if settings.is_remote else trailer.identify(path)
+        identity = _identify_remote(settings, findings) if settings.is_remote else trailer.identify(path)
     except UnpackenvError as error:
         findings.append(of_error("archive", error))
-        return "would fail"
+        identity = None
+    if identity is None:
+        return _without_server(settings, findings) if settings.is_remote else "would fail"
     findings.append(_archive(identity))
     if settings.digest and identity.digest and settings.digest.lower() != identity.digest:
-        findings.append(of_error("archive", DigestMismatch(f"its digest is {identity.digest}", where=path)))
+        findings.append(of_error("archive", DigestMismatch(f"its digest is {identity.digest}", where=identity.path)))
+    elif settings.is_remote:
+        findings.append(_pinned(identity))
     findings += _backend(identity)
     findings += _match(identity, settings)
     candidates = locations.candidates(settings, identity)
     source = _open(identity, settings, findings)
-    tree_findings, report = doctor_tree.examine(candidates, identity.key, settings, path)
+    tree_findings, report = doctor_tree.examine(candidates, identity.key, settings, "" if settings.is_remote else path)
     tree = report.target if report else ""
     import_paths = report.import_paths if report else []
     tree_findings += doctor_python.bytecode_used(first(identity.facts, "bytecode"), import_paths)
@@ -159,8 +165,8 @@ def _start(settings: Settings, findings: list[Finding]) -> str:
         place_findings = [finding for finding in place_findings if not finding.reason or finding.reason not in reasons]
         if isinstance(source, NativeSource) and is_environment(identity.facts) and (tree or target):
             tree_findings += doctor_python.environment(source.archive, tree or target, settings.relocate)
-        if tree:  # then nothing has to be read or written
-            findings[:] = [replace(one, level=WARNING) if one.level == PROBLEM else one for one in findings]
+        if tree:
+            _nothing_is_needed(findings)
             findings += [*tree_findings, *(finding for finding in place_findings if finding.level != PROBLEM)]
             return f"{_TAKES}{tree}"
         findings += [*tree_findings, *place_findings]
@@ -170,6 +176,46 @@ def _start(settings: Settings, findings: list[Finding]) -> str:
         if source:
             source.close()
     return f"unpacks to {target}"
+
+
+def _nothing_is_needed(findings: list[Finding]) -> None:
+    """Make warnings of problems: there is a tree, so nothing has to be fetched, read or written."""
+    findings[:] = [replace(one, level=WARNING) if one.level == PROBLEM else one for one in findings]
+
+
+def _identify_remote(settings: Settings, findings: list[Finding]) -> Identity | None:
+    """Add what is found out on the way to a remote archive; return its identity, None after a problem.
+
+    The server is asked, and not a cache: that would hide what is wrong with the server, and would be changed. Raises
+    `UnpackenvError`.
+    """
+    directory, settings.cache = settings.cache, ""
+    found = list(doctor_remote.examine(settings))
+    findings += found
+    has_failed = any(one.level == PROBLEM for one in found)
+    if directory:
+        size = next((one.facts["size"] for one in found if "size" in one.facts), None)
+        findings += doctor_cache.examine(directory, settings.cache_size, size or 0, is_needed=has_failed)
+    return None if has_failed else remote.identify(settings)
+
+
+def _without_server(settings: Settings, findings: list[Finding]) -> str:
+    """Return what a start would do that cannot fetch its archive: it asks nobody if there is a tree."""
+    identity = locations.identify(settings.archive, settings)
+    tree_findings, report = doctor_tree.examine(locations.candidates(settings, identity), identity.key, settings)
+    if not report:
+        findings += tree_findings
+        return "would fail"
+    _nothing_is_needed(findings)
+    findings += tree_findings
+    return f"{_TAKES}{report.target}"
+
+
+def _pinned(identity: Identity) -> Finding:
+    """Return that the archive of a server is the one that was pinned; for one of plain tar, when that is known."""
+    if identity.footer:
+        return Finding("digest", OK, "is the one that was pinned")
+    return Finding("digest", NOTE, "is compared when all of the archive is there: plain tar made it")
 
 
 def _without_archive(settings: Settings, error: ArchiveNotFound, findings: list[Finding]) -> str:

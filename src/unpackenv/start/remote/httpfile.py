@@ -40,6 +40,23 @@ class HttpFile(RemoteFile):
     def close(self) -> None:
         self._requests.connections.close()
 
+    def ask(self) -> tuple[int | None, bool]:
+        """Ask for the last byte; return the size of the file, None if that is not said, and whether ranges are known.
+
+        Raises `UnpackenvError`.
+        """
+        return self._requests.retried(self._ask)
+
+    def _ask(self) -> tuple[int | None, bool]:
+        response = self._requests.get({"Range": "bytes=-1"}, 1)
+        try:
+            if response.status == 206:
+                return self._range_of(response)[1], True
+            text = response.getheader("Content-Length", "")
+            return int(text) if text.isdecimal() else None, False
+        finally:
+            self._requests.connections.drop()  # all of the file may follow
+
     def _look(self, whole: int) -> dict[str, Any]:
         response = self._requests.get({"Range": f"bytes=-{TAIL}"}, TAIL)
         found: dict[str, Any] = {"version": response.getheader("ETag", ""), "tail": b"", "state": {}}

@@ -261,6 +261,17 @@ class OciFile(RemoteFile):
     def close(self) -> None:
         self._connections.close()
 
+    def ask(self) -> tuple[int | None, bool]:
+        """Ask for the last byte, as `HttpFile.ask` does."""
+        if not self._blob:
+            self.resolve()
+        return self._file.ask()
+
+    @property
+    def is_authorized(self) -> bool:
+        """Whether the registry has wanted credentials or a token so far, and has got them."""
+        return bool(self._authorization.value)
+
     @cached_property
     def _file(self) -> HttpFile:
         return HttpFile(self._requests("blobs", self._blob))
