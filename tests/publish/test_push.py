@@ -527,7 +527,7 @@ PERMANENT = {
     "too large": (
         "PUT",
         answer(413),
-        "refuses it (413 Request Entity Too Large). The server, or a proxy before it, limits",
+        "). The server, or a proxy before it, limits how much may be sent; raise that limit\n",
     ),
     "says why": (
         "PUT",
