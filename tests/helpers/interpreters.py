@@ -27,7 +27,7 @@ EACH_INTERPRETER = (
     "start/test_foreign.py::test_a_tar_is_recognised_in_each_container_alike",
     "start/test_hook.py", "start/test_import_paths.py", "start/test_imports.py", "start/test_interpreters.py",
     "start/test_launchers.py", "start/test_limits.py", "start/test_log.py", "start/test_parallel.py",
-    "start/test_process.py", "start/test_registry.py::test_a_start_by_a_tag",
+    "start/test_process.py", "start/test_registry.py::test_a_start_that_finds",
     "start/test_remote.py::test_a_start_by_url", "start/test_remote.py::test_names_first",
     "start/test_remote.py::test_the_application_has_no_modules", "start/test_remote.py::test_what_stays_wrong",
     "start/test_remote.py::test_a_proxy", "start/test_remote.py::test_https",

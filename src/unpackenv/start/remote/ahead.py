@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread as threads
+import sys
 
 from unpackenv.unpatched import is_built_in, new_instance, os
 
@@ -13,15 +14,18 @@ if TYPE_CHECKING:
 
     from unpackenv.archive.blob import Place
 
-if not is_built_in(threads.start_new_thread):
-    threads = new_instance("_thread")  # the application's own wait for an event loop
-
 THREADS = 2
 """Connections for each worker."""
 DEPTH = 4
 """How many frames are fetched ahead, for each worker."""
 _MERGED = 4 << 20
 """About how many bytes one request is for, at most; neighbouring frames are fetched together."""
+
+if not is_built_in(threads.start_new_thread):  # the application's own wait for an event loop
+    if sys.version_info >= (3, 10):
+        threads = new_instance("_thread")
+    else:  # there, a new instance would put the interpreter's functions back into the application's
+        DEPTH = 0
 
 
 class Piece:
