@@ -20,8 +20,9 @@ WRITTEN, FREE = 1, 2
 """States of a file: its content is whole; and its lease has been given up. 0: neither."""
 LONGEST = 10
 """How many of the opens that waited longest are told."""
-_TOO_LATE = 0.6
-"""Which part of the kernel's time for a lease may pass before the applications are ended."""
+_TOO_LATE, _LET_IN = 0.6, 0.9
+"""Which part of the kernel's time for a lease may pass before the applications are ended; and before somebody may have
+been let in."""
 _REASON = 2048
 _STATISTICS = struct.Struct("<Qd")
 _WAIT = struct.Struct("<Id")
@@ -161,16 +162,24 @@ class Board:
 
     # --- the clock ---
 
-    def unanswered(self, shard: int) -> float:
-        """Return the seconds for which somebody may have waited for a shard; 0 if it is not too late to do something.
+    def overdue(self, shard: int, archive: str) -> str:
+        """Return why a shard cannot be waited for any longer: reads of the archive take too long; "" if it can.
 
-        After that, the kernel is about to let them in by force.
+        Soon, or by now, the kernel lets those in by force who wait.
         """
         waited = leases.now() - self.quiet[shard]
-        return waited if waited >= leases.break_time() * _TOO_LATE else 0.0
+        if waited >= leases.break_time() * _LET_IN:
+            return _let_in(waited)
+        if waited >= leases.break_time() * _TOO_LATE:
+            return f"somebody waits for a file, and {archive} could not be read for {waited:.0f} s"
+        return ""
 
     def check_in_time(self) -> None:
         """Raise `TimeoutError` if somebody may have waited for so long that the kernel let them in by force."""
         waited = leases.now() - min(self.quiet)
-        if waited >= leases.break_time() * 0.9:
-            raise TimeoutError(f"somebody may have waited for a file for {waited:.0f} s, and was let in by force")
+        if waited >= leases.break_time() * _LET_IN:
+            raise TimeoutError(_let_in(waited))
+
+
+def _let_in(waited: float) -> str:
+    return f"somebody may have waited for a file for {waited:.0f} s, and was let in by force"

@@ -91,9 +91,8 @@ class Guardian(Offspring):
                     break
             elif not board.is_expecting or leases.now() - board.alive[holder.shard] < 2 * self._interval:
                 silent = 0
-            elif (waited := board.unanswered(holder.shard)) and not board.failure:  # its reads take too long
-                archive = holder.filling.archive.path
-                board.fail(f"somebody waits for a file, and {archive} could not be read for {waited:.0f} s")
+            elif (overdue := board.overdue(holder.shard, holder.filling.archive.path)) and not board.failure:
+                board.fail(overdue)
                 holder.family.fail()
             else:
                 silent += 1
