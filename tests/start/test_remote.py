@@ -21,7 +21,7 @@ import zstandard
 from helpers.file_server import FileServer, make_certificate, serving, tunneling
 from helpers.fills import content, family, kill, make_site, pack_site, wait_until_filled, wrong_files
 from helpers.processes import PATHS, python, result_of, run, wrapper
-from helpers.starts import boot_code
+from helpers.starts import SOCKETS_REPLACED, boot_code
 from rig.environment import PATIENCE, SOURCE, environment
 from unpackenv.archive import trailer
 
@@ -180,16 +180,9 @@ def wrong_files_of_a_start(env: dict[str, str], target: Path, sizes: dict[str, i
     return result_of(boot_code(rest=rest), {**env, "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], *PATHS])})
 
 
-REPLACED = {
-    "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
-    "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch(os=True)",
-    "a test's": "import socket\nclass Refuse:\n  def __init__(*_): raise OSError('no network')\nsocket.socket = Refuse",
-}
-
-
 @pytest.mark.parametrize("fill", ["before", "behind"])
 @pytest.mark.parametrize("threaded", [False, True])
-@pytest.mark.parametrize("replaced", REPLACED)
+@pytest.mark.parametrize("replaced", SOCKETS_REPLACED)
 def test_an_application_that_has_replaced_sockets(
     server: FileServer, digest: str, target: Path, sizes: dict[str, int], replaced: str, threaded: bool, fill: str
 ) -> None:
@@ -199,7 +192,7 @@ assert socket.socket is mine
 from helpers.fills import wrong_files
 assert wrong_files({str(target)!r}, {sizes!r}) == []
 print('right')"""
-    before = f"{thread if threaded else ''}\n{REPLACED[replaced]}\nimport socket; mine = socket.socket\n"
+    before = f"{thread if threaded else ''}\n{SOCKETS_REPLACED[replaced]}\nimport socket; mine = socket.socket\n"
     env = settings(server, digest, target, UNPACKENV_FILL=fill)
     env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], *PATHS])
     done = python(before + boot_code(rest=rest), env)
