@@ -1,6 +1,6 @@
-"""What the recipes name and this project does not have: a server of S3, its client, the client of AWS Lambda.
+"""What the recipes name and this project does not have: nginx, a server of S3, its client, that of AWS Lambda.
 
-Their packages are in a directory of their own, for processes that are to have them.
+Their packages are in directories of their own, for processes that are to have them.
 """
 
 from __future__ import annotations
@@ -8,22 +8,26 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from helpers.offline import PIP
 from helpers.processes import wait_for
 from rig import kept
 from rig.environment import PATIENCE, environment
 
-_REQUIREMENTS = ("awslambdaric>=3", "flask>=3", "flask-cors>=4", "moto[s3]>=5", "s3fs>=2024.2")
+LAMBDA = ("awslambdaric>=3",)
+_STORES = ("flask>=3", "flask-cors>=4", "moto[s3]>=5", "s3fs>=2024.2")
 BUCKET, KEY = "bucket", "environments/app.tar.zst"
 
-# Two users, of whom one may read; an object; a URL that is valid for an hour.
+# Two users, of whom one may read, and an object.
 _SET_UP = """
 import boto3, json, sys
 endpoint, bucket, key, archive = sys.argv[1:]
@@ -42,30 +46,34 @@ users.put_user_policy(UserName="reader", PolicyName="reads", PolicyDocument=poli
 store.create_bucket(Bucket=bucket)
 with open(archive, "rb") as file:
     store.put_object(Bucket=bucket, Key=key, Body=file)
-url = client("s3", *reader).generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key})
-print(json.dumps([reader, other, url]))
+print(json.dumps([reader, other]))
 """
 
 
-def packages() -> Path:
-    """Return a directory with the packages, for this interpreter; raises `NotMade`."""
-    made_of = "\n".join([sys.version, *_REQUIREMENTS])
-    return kept.made("services", made_of, lambda to: kept.run(*PIP, "install", "--target", to, *_REQUIREMENTS) and None)
+def packages(requirements: Sequence[str] = _STORES) -> Path:
+    """Return a directory with packages for this interpreter; raises `NotMade`."""
+
+    def install(to: Path) -> None:
+        kept.run(*PIP, "install", "--target", to, *requirements)
+
+    return kept.made("services", "\n".join([sys.version, *requirements]), install)
 
 
 def with_packages(**variables: object) -> dict[str, str]:
-    """Return an environment in which they can be imported, and nothing of the user's is configured."""
+    """Return an environment in which those for S3 can be imported, and nothing of the user's is configured."""
     env = environment(
         HOME="/nonexistent", AWS_EC2_METADATA_DISABLED="true", AWS_DEFAULT_REGION="us-east-1", NO_PROXY="*", **variables
     )
     return {**env, "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], str(packages())])}
 
 
+# --- S3 -------------------------------------------------------------------------------------------
+
+
 class Store:
     """A server of S3 at `url`, with an archive at `BUCKET`/`KEY`.
 
-    `reader` may read it and `other` may not: access key and secret of each. `signed` is a URL for whoever has it, which
-    the server does not take while it checks users.
+    `reader` may read it and `other` may not: access key and secret of each.
     """
 
     def __init__(self, url: str, archive: Path) -> None:
@@ -75,10 +83,10 @@ class Store:
             env=with_packages(), text=True, capture_output=True, timeout=PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        self.reader, self.other, self.signed = json.loads(done.stdout)
+        self.reader, self.other = json.loads(done.stdout)
 
     def check_users(self, check: bool) -> None:
-        """Have the server refuse, or take, every user from now on."""
+        """Have the server check users from now on, or take any. It takes no presigned URL while it checks them."""
         unchecked = b"0" if check else b"1e9"
         headers = {"Content-Type": "application/octet-stream"}
         request = urllib.request.Request(f"{self.url}/moto-api/reset-auth", unchecked, headers)
@@ -98,6 +106,45 @@ def store(archive: Path, folder: Path) -> Iterator[Store]:
         found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
         assert found, log.read_text()
         yield Store(found[0], archive)
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+# --- nginx ---------------------------------------------------------------------------------------
+
+_NGINX = """
+{user}
+worker_processes 1;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    log_format asked "$status $http_range";
+    access_log {folder}/access.log asked;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {site}
+}}
+"""
+
+
+@contextmanager
+def nginx(site: str, folder: Path) -> Iterator[Path]:
+    """Run nginx with a section `server` until the context ends; yield a file of what it was asked: status and range."""
+    program = shutil.which("nginx", path=f"{os.defpath}:/usr/sbin:/sbin") or pytest.skip("nginx is not installed")
+    user = "user root;" if os.geteuid() == 0 else ""  # others may not look into the directories of tests
+    (folder / "nginx.conf").write_text(_NGINX.format(user=user, folder=folder, site=site))
+    command = [program, "-p", folder, "-c", folder / "nginx.conf", "-g", "daemon off;"]
+    with (folder / "said").open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+    try:
+        wait_for(lambda: (folder / "pid").exists() or process.poll() is not None, "nginx")
+        assert process.poll() is None, (folder / "said").read_text() + (folder / "error.log").read_text()
+        yield folder / "access.log"
     finally:
         process.terminate()
         process.wait(PATIENCE)

@@ -440,6 +440,38 @@ def certificate(tmp_path: Path) -> Path:
     return make_certificate(tmp_path)
 
 
+def test_a_proxy_that_wants_a_password(server: FileServer, digest: str, target: Path) -> None:
+    """It is told user and password; if it refuses them, no other attempt is made, and nobody sees them."""
+    said = f"Basic {base64.b64encode(b'user:SECRET').decode()}"
+    server.fault = lambda handler, number: handler.headers.get("Proxy-Authorization") != said and handler.answer(407)
+    env = settings(server, digest, target, UNPACKENV_INSECURE="yes", NO_PROXY="")
+    env["UNPACKENV_ARCHIVE"] = f"http://elsewhere.invalid/a#sha256={digest}"
+    env["http_proxy"] = server.url.replace("//", "//user:SECRET2@")
+    done = start(env)
+    check_error(done, target, "http://elsewhere.invalid/a: the proxy refuses it (407")
+    assert ("SECRET" in done.stderr, len(server.requests)) == (False, 1)
+    env["http_proxy"] = server.url.replace("//", "//user:SECRET@")
+    assert start(env).returncode == 0
+
+
+def test_a_proxy_that_lets_nobody_through(server: FileServer, digest: str, target: Path) -> None:
+    with tunneling() as proxy:
+        proxy.fault = lambda handler, number: handler.answer(407)
+        env = settings(server, digest, target, NO_PROXY="", https_proxy=proxy.url.replace("//", "//user:SECRET@"))
+        env["UNPACKENV_ARCHIVE"] = f"https://elsewhere.invalid/a#sha256={digest}"
+        done = start(env)
+        check_error(done, target, "https://elsewhere.invalid/a: the proxy refuses it (407")
+        assert ("SECRET" in done.stderr, len(proxy.requests)) == (False, 1)
+
+
+def test_a_proxy_of_another_kind(server: FileServer, digest: str, target: Path) -> None:
+    env = settings(server, digest, target, NO_PROXY="", https_proxy="socks5://user:SECRET@127.0.0.1:1")
+    env["UNPACKENV_ARCHIVE"] = f"https://elsewhere.invalid/a#sha256={digest}"
+    done = start(env)
+    check_error(done, target, "https_proxy: is no https:// or http:// with a server")
+    assert "SECRET" not in done.stderr
+
+
 def test_a_proxy_for_https(
     archive: Path, digest: str, target: Path, tmp_path: Path, certificate: Path, sizes: dict[str, int]
 ) -> None:

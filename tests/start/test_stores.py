@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from helpers import services
+from helpers import documented, services, snippets
+from helpers.documented import REMOTE_RECIPES, adapted, block
 from helpers.fills import family, kill, make_site, pack_site, wait_until_filled, wrong_files
 from helpers.processes import PATHS, python, result_of, run, wrapper
 from helpers.services import BUCKET, KEY, Store
@@ -173,16 +174,32 @@ def test_without_its_library(digest: str, target: Path) -> None:
     assert "archives by s3:// need s3fs (No module named 'fsspec'). pip install 'unpackenv[s3]'" in line
 
 
-# --- by a presigned URL --------------------------------------------------------------------------
+# --- recipes -------------------------------------------------------------------------------------
+
+HEADING = "S3, and stores that speak its protocol"
+
+
+def test_the_recipe(store: Store, digest: str, target: Path, tmp_path: Path) -> None:
+    text = adapted(
+        block(REMOTE_RECIPES, HEADING, "export "), {"bucket/app.tar.zst": f"{BUCKET}/{KEY}", "DIGEST": digest}
+    )
+    (tmp_path / "app.py").write_text("import module; print(module.VALUE)\n")
+    env = settings(store, "", target, PATH=snippets.PATH)
+    done = run(["sh", "-e", "-c", text], env, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
 
 
 def test_a_presigned_url(store: Store, digest: str, target: Path, sizes: dict[str, int], tmp_path: Path) -> None:
     """It needs no library, and nobody sees its signature."""
-    signature = store.signed.partition("?")[2]
+    sign = adapted(documented.file(REMOTE_RECIPES, "sign.py"), {"app.tar.zst": KEY, "DIGEST": digest})
+    printed = python(sign, settings(store, "", target))
+    assert printed.returncode == 0, printed.stderr
+    name, _, archive = printed.stdout.strip().partition("=")
+    signature = archive.partition("?")[2].partition("#")[0]
     assert "Signature=" in signature
     store.check_users(False)
     env = environment(
-        UNPACKENV_ARCHIVE=f"{store.signed}#sha256={digest}",
+        **{name: archive},
         UNPACKENV_TARGET=target,
         UNPACKENV_LOG_FILE=tmp_path / "log",
         UNPACKENV_TRACE=tmp_path / "trace",
@@ -192,11 +209,11 @@ def test_a_presigned_url(store: Store, digest: str, target: Path, sizes: dict[st
     done = [run(wrapper("--", "true"), env)]
     assert done[0].returncode == 0, done[0].stderr
     assert wrong_files(target, sizes) == []
-    done += [run(wrapper(command, env["UNPACKENV_ARCHIVE"]), env) for command in ("verify", "inspect")]
+    done += [run(wrapper(command, archive), env) for command in ("verify", "inspect")]
     done.append(python("import unpackenv; unpackenv.bootstrap()", env))
     assert [each.returncode for each in done] == [0, 0, 0, 0]
     shutil.rmtree(target)
-    store.check_users(True)  # which the server cannot do for such a URL: it answers 500
+    store.check_users(True)  # then it answers such a URL with 500
     done.append(run(wrapper("--", "true"), {**env, "UNPACKENV_FETCH_TIMEOUT": "1"}))
     assert f"{store.url}/{BUCKET}/{KEY}: cannot be fetched within 1 s" in done[-1].stderr
     said = [text for each in done for text in (each.stdout, each.stderr)]
