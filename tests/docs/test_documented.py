@@ -10,6 +10,7 @@ import pytest
 from helpers import documented, snippets
 from helpers.documented import ELSEWHERE, NOT_RUN, PROJECT, SHOWN
 
+USED = ("dockerfile", "nginx")
 NEWCOMER = ("five-minutes.md", "recipes.md")  # from an empty directory, in test_snippets.py
 BLOCKS = [snippet for document in documented.documents() for snippet in documented.snippets(document)]
 COMMANDS = [snippet for snippet in BLOCKS if snippet.language == "sh"]
@@ -20,7 +21,7 @@ RUN = sorted(
 
 
 def test_every_block_says_what_it_is() -> None:
-    assert {snippet.language for snippet in BLOCKS} <= {"sh", "python", "dockerfile", *SHOWN}
+    assert {snippet.language for snippet in BLOCKS} <= {"sh", "python", *USED, *SHOWN}
     for document in documented.documents():
         fences = len(re.findall(r"^\s*```", document.read_text(), re.MULTILINE))
         assert fences == 2 * sum(snippet.fenced for snippet in BLOCKS if snippet.document == document), document
@@ -34,8 +35,8 @@ def test_what_is_shown_has_no_commands() -> None:
             assert not first & {*programs, "$", "#"}, snippet
 
 
-def test_lines_of_a_dockerfile_are_built_elsewhere() -> None:
-    assert [snippet.text for snippet in BLOCKS if snippet.language == "dockerfile" and snippet.runs] == []
+def test_what_other_programs_read_is_used_elsewhere() -> None:
+    assert [snippet.text for snippet in BLOCKS if snippet.language in USED and snippet.runs] == []
 
 
 @pytest.mark.parametrize(("name", "beginning"), [*ELSEWHERE, *NOT_RUN])

@@ -11,7 +11,7 @@ import re
 import shlex
 import subprocess
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rig.environment import PATIENCE
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCKER_MD = PROJECT / "docs" / "docker.md"
+REMOTE_RECIPES = PROJECT / "docs" / "remote-recipes.md"
 
 SHOWN = ("", "text", "json")  # what commands print, formats, diagrams
 
@@ -33,6 +34,17 @@ ELSEWHERE = {
     ("docker.md", "docker build "): "tests/containers/test_documents.py",
     ("format.md", "import hashlib"): "tests/archive/test_format_document.py",
     ("remote.md", "unpackenv push "): "tests/publish/test_push.py",
+    ("remote-recipes.md", "FROM python"): "tests/containers/test_elsewhere.py",
+    ("remote-recipes.md", "docker run "): "tests/containers/test_elsewhere.py",
+    ("remote-recipes.md", "server {"): "tests/docs/test_remote_recipes.py",
+    ("remote-recipes.md", "export UNPACKENV_ARCHIVE=https:"): "tests/docs/test_remote_recipes.py",
+    ("remote-recipes.md", "export UNPACKENV_ARCHIVE=s3:"): "tests/start/test_stores.py",
+    ("remote-recipes.md", "python -m unpackenv -- "): "tests/docs/test_remote_recipes.py",
+    ("remote-recipes.md", "import boto3"): "tests/start/test_stores.py",
+    ("remote-recipes.md", "import unpackenv"): "tests/start/test_lambda.py",
+    ("remote-recipes.md", "UNPACKENV_ARCHIVE=http://archives/"): "tests/containers/test_deploy.py",
+    ("remote-recipes.md", "unpackenv push "): "tests/containers/test_deploy.py",
+    ("remote-recipes.md", "export https_proxy="): "tests/docs/test_remote_recipes.py",
     ("timing-log.md", "import unpackenv"): "tests/start/test_log_document.py",
     ("timings.md", "docker compose logs app |"): "tests/containers/test_deploy.py",
 }
@@ -42,6 +54,7 @@ NOT_RUN = {
     ("README.md", "unpackenv prune "): "it would clear the default places of the machine; test_prune.py has its own",
     ("docker.md", "docker buildx "): "needs a builder, a registry and emulation of another architecture",
     ("names-first.md", "RUN unpackenv pack "): "the recipe of recipes.md has these commands, and runs",
+    ("remote-recipes.md", "kubectl create secret "): "needs a cluster; test_deploy.py makes what it makes",
     ("performance.md", "perf record "): "needs perf, and a kernel that lets it look",
 }
 
@@ -170,3 +183,24 @@ def line_of(document: Path, beginning: str) -> str:
     lines = [line for snippet in snippets(document) for line in snippet.lines if line.startswith(beginning)]
     (line,) = lines
     return line
+
+
+def file(document: Path, title: str) -> str:
+    """Return the block of a document that is the file with this name."""
+    (text,) = [snippet.text for snippet in snippets(document) if snippet.title == title]
+    return text
+
+
+def block(document: Path, heading: str, beginning: str) -> str:
+    """Return the only block of a section that begins like this."""
+    found = [snippet.text for snippet in snippets(document) if snippet.heading == heading]
+    (text,) = [text for text in found if text.startswith(beginning)]
+    return text
+
+
+def adapted(text: str, replaced: Mapping[str, object]) -> str:
+    """Return a block for this machine: with other words in the place of some, all of which it has."""
+    for old, new in replaced.items():
+        assert old in text, old
+        text = text.replace(old, str(new))
+    return text

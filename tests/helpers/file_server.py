@@ -18,9 +18,9 @@ from typing import Any
 class FileServer(ThreadingHTTPServer):
     """Serves `data` at every path, in ranges if `ranges` is set.
 
-    `requests` are the requests so far: path, and headers by name; `heads` are those for headers only. `ahead` is by how
-    many seconds its clock is ahead. `fault(handler, number)` may answer the request with that number in another way,
-    and then returns true.
+    `requests` are those for content so far: path, and headers by name; `heads` are those for headers only. `ahead` is
+    by how many seconds its clock is ahead. `fault(handler, number)` may answer the request with that number in another
+    way, and then returns true.
     """
 
     daemon_threads = True
@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         with self.server.lock:
             self.server.heads.append((self.path, dict(self.headers)))
-        self.answer(200)
+        self.answer(200, ETag=self.server.version, Content_Length=str(len(self.server.data)))
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         return super().date_time_string(timestamp or time.time() + self.server.ahead)
@@ -108,6 +108,8 @@ class _Tunnel(_Handler):
 
     def do_CONNECT(self) -> None:
         self.server.requests.append((self.path, dict(self.headers)))
+        if self.server.fault(self, len(self.server.requests)):
+            return
         host, _, port = self.path.rpartition(":")
         with socket.create_connection((host, int(port))) as other:
             self.send_response(200)

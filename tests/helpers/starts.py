@@ -10,6 +10,13 @@ from typing import Any, NamedTuple
 
 from helpers.processes import run
 
+# What applications, or their tests, do to sockets before a start.
+SOCKETS_REPLACED = {
+    "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
+    "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch(os=True)",
+    "a test's": "import socket\nclass Refuse:\n  def __init__(*_): raise OSError('no network')\nsocket.socket = Refuse",
+}
+
 
 class End(NamedTuple):
     """How a start ended: the outcome, or the name of the error, with what it says and its place; and the facts.

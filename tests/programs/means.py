@@ -15,7 +15,7 @@ from typing import NamedTuple
 from renderer import install
 from rig import kept
 
-MEGABYTES = {"virtual environment": 600, "cache": 1000}
+MEGABYTES = {"virtual environment": 600, "cache": 1150}
 MINUTES, FIRST_MINUTES = 10, 10
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _NOTHING = "nothing runs"
@@ -47,6 +47,7 @@ TOOLS = (
     Tool("docker-registry", "docker-registry", "archives in a registry"),
     Tool("openssl", "openssl", "servers with certificates, and tokens"),
     Tool("chromium", "chromium", "the page of `timings` in a browser"),
+    Tool("nginx", "nginx-light", "archives by URL from that server"),
     Tool("dockerd", "docker.io", _CONTAINERS),
     Tool("mmdebstrap", "mmdebstrap", _CONTAINERS),
     Tool("docker-compose", "docker-compose", "the Compose file"),

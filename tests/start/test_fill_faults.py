@@ -393,6 +393,11 @@ def test_files_are_filled_before_where_they_cannot_be_behind(
     assert not family(target)
 
 
+def test_nothing_is_said_of_it_where_they_are_to_be_filled_before(archive: Path, target: Path) -> None:
+    end = end_of(archive, target, before=THREAD)
+    assert (end.facts["fill"], end.facts["fill_why"]) == ("before", "")
+
+
 def test_an_archive_of_plain_tar_and_a_target_in_use(archive: Path, tmp_path: Path) -> None:
     subprocess.run(["tar", "-C", archive.parent / "site", "-cf", tmp_path / "plain.tar", "."], check=True)
     end = end_of(tmp_path / "plain.tar", tmp_path / "tree", fill=BEHIND)

@@ -21,7 +21,7 @@ import zstandard
 from helpers.file_server import FileServer, make_certificate, serving, tunneling
 from helpers.fills import content, family, kill, make_site, pack_site, wait_until_filled, wrong_files
 from helpers.processes import PATHS, python, result_of, run, wrapper
-from helpers.starts import boot_code
+from helpers.starts import SOCKETS_REPLACED, boot_code
 from rig.environment import PATIENCE, SOURCE, environment
 from unpackenv.archive import trailer
 
@@ -180,16 +180,9 @@ def wrong_files_of_a_start(env: dict[str, str], target: Path, sizes: dict[str, i
     return result_of(boot_code(rest=rest), {**env, "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], *PATHS])})
 
 
-REPLACED = {
-    "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
-    "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch(os=True)",
-    "a test's": "import socket\nclass Refuse:\n  def __init__(*_): raise OSError('no network')\nsocket.socket = Refuse",
-}
-
-
 @pytest.mark.parametrize("fill", ["before", "behind"])
 @pytest.mark.parametrize("threaded", [False, True])
-@pytest.mark.parametrize("replaced", REPLACED)
+@pytest.mark.parametrize("replaced", SOCKETS_REPLACED)
 def test_an_application_that_has_replaced_sockets(
     server: FileServer, digest: str, target: Path, sizes: dict[str, int], replaced: str, threaded: bool, fill: str
 ) -> None:
@@ -199,7 +192,7 @@ assert socket.socket is mine
 from helpers.fills import wrong_files
 assert wrong_files({str(target)!r}, {sizes!r}) == []
 print('right')"""
-    before = f"{thread if threaded else ''}\n{REPLACED[replaced]}\nimport socket; mine = socket.socket\n"
+    before = f"{thread if threaded else ''}\n{SOCKETS_REPLACED[replaced]}\nimport socket; mine = socket.socket\n"
     env = settings(server, digest, target, UNPACKENV_FILL=fill)
     env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], *PATHS])
     done = python(before + boot_code(rest=rest), env)
@@ -445,6 +438,38 @@ def test_a_proxy(server: FileServer, digest: str, target: Path, sizes: dict[str,
 def certificate(tmp_path: Path) -> Path:
     """A certificate for 127.0.0.1, and its key, in one file."""
     return make_certificate(tmp_path)
+
+
+def test_a_proxy_that_wants_a_password(server: FileServer, digest: str, target: Path) -> None:
+    """It is told user and password; if it refuses them, no other attempt is made, and nobody sees them."""
+    said = f"Basic {base64.b64encode(b'user:SECRET').decode()}"
+    server.fault = lambda handler, number: handler.headers.get("Proxy-Authorization") != said and handler.answer(407)
+    env = settings(server, digest, target, UNPACKENV_INSECURE="yes", NO_PROXY="")
+    env["UNPACKENV_ARCHIVE"] = f"http://elsewhere.invalid/a#sha256={digest}"
+    env["http_proxy"] = server.url.replace("//", "//user:SECRET2@")
+    done = start(env)
+    check_error(done, target, "http://elsewhere.invalid/a: the proxy refuses it (407")
+    assert ("SECRET" in done.stderr, len(server.requests)) == (False, 1)
+    env["http_proxy"] = server.url.replace("//", "//user:SECRET@")
+    assert start(env).returncode == 0
+
+
+def test_a_proxy_that_lets_nobody_through(server: FileServer, digest: str, target: Path) -> None:
+    with tunneling() as proxy:
+        proxy.fault = lambda handler, number: handler.answer(407)
+        env = settings(server, digest, target, NO_PROXY="", https_proxy=proxy.url.replace("//", "//user:SECRET@"))
+        env["UNPACKENV_ARCHIVE"] = f"https://elsewhere.invalid/a#sha256={digest}"
+        done = start(env)
+        check_error(done, target, "https://elsewhere.invalid/a: the proxy refuses it (407")
+        assert ("SECRET" in done.stderr, len(proxy.requests)) == (False, 1)
+
+
+def test_a_proxy_of_another_kind(server: FileServer, digest: str, target: Path) -> None:
+    env = settings(server, digest, target, NO_PROXY="", https_proxy="socks5://user:SECRET@127.0.0.1:1")
+    env["UNPACKENV_ARCHIVE"] = f"https://elsewhere.invalid/a#sha256={digest}"
+    done = start(env)
+    check_error(done, target, "https_proxy: is no https:// or http:// with a server")
+    assert "SECRET" not in done.stderr
 
 
 def test_a_proxy_for_https(

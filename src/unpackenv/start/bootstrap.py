@@ -232,8 +232,8 @@ def _provide_remote_tree(settings: Settings, attempt: Attempt, unpack: Callable[
     """Ask the server for the end of the archive. Find its tree by that, or unpack it."""
     from unpackenv.start.cold import remote
 
-    attempt.identity = identity = remote.identify(settings)
     try:
+        attempt.identity = identity = remote.identify(settings)
         _check_digest(settings.digest, identity.digest, identity.path)
         attempt.candidates = locations.candidates(settings, identity)  # it may have recorded one
         report = published.find_tree(attempt.candidates, "", settings)
@@ -243,8 +243,7 @@ def _provide_remote_tree(settings: Settings, attempt: Attempt, unpack: Callable[
             report.fetched = settings.blob.traffic.total()
         return report
     finally:
-        if settings.blob:
-            settings.blob.close()
+        remote.end(settings)
 
 
 def _find_tree_without_archive(settings: Settings) -> Report | None:

@@ -76,7 +76,8 @@ def _run(job: Job, attempt: Attempt) -> dict[str, Any]:
         except child.ForkRefused as refused:
             attempt.warnings.append(f"no process could be started ({refused}): this one unpacked by itself")
     job.isolated = False
-    job.why_not = job.why_not or "the application has several threads, or may start no process"
+    if job.fills_behind:
+        job.why_not = job.why_not or "the application has several threads, or may start no process"
     return work()
 
 

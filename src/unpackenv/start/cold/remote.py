@@ -5,6 +5,8 @@ A child fetches them, where that is possible: the application has none of the mo
 
 from __future__ import annotations
 
+import sys
+
 from unpackenv.archive import trailer
 from unpackenv.archive.blob import FileBlob
 from unpackenv.archive.traffic import Traffic
@@ -53,18 +55,28 @@ def identify(settings: Settings) -> Identity:
     return identity
 
 
+def end(settings: Settings) -> None:
+    """Close the archive, and leave nothing of what has fetched it in this process."""
+    if settings.blob:
+        settings.blob.end_reading()
+        settings.blob.close()
+    stored = sys.modules.get("unpackenv.start.remote.stored")
+    if stored:
+        stored.forget()
+
+
 def _look(settings: Settings, traffic: Traffic, whole: int) -> dict[str, Any]:
-    def look() -> dict[str, Any]:
+    def look(isolated: bool) -> dict[str, Any]:
         from unpackenv.start.remote import tails
 
-        return tails.look(settings, traffic, whole)
+        return tails.look(settings, traffic, whole, isolated=isolated)
 
     if child.is_single_threaded():
         try:
-            return child.run(look)
+            return child.run(lambda: look(True))
         except child.ForkRefused:
             pass
-    return look()
+    return look(False)
 
 
 def _unnamed_file() -> int:

@@ -24,7 +24,9 @@ def check(url: str, insecure: bool) -> str:
     if scheme not in SCHEMES:
         known = ", ".join(f"{each}://" for each in SCHEMES)
         raise SettingError(f"an archive is fetched by one of {known}, not by {scheme}://", where="UNPACKENV_ARCHIVE")
-    return f"{scheme}://{rest.partition('?')[0]}"
+    place, slash, path = rest.partition("?")[0].partition("/")
+    user, _, bucket = place.rpartition("@")
+    return f"{scheme}://{bucket if ':' in user else place}{slash}{path}"
 
 
 class Address:

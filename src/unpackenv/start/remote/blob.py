@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class RemoteBlob(Blob):
-    """The archive of the settings, of which `found` is known (see `RemoteFile.look`)."""
+    """The archive of the settings, of which `found` is known (see `RemoteFile.look`).
+
+    The process that makes it is that of the application.
+    """
 
     ahead = ahead.DEPTH
 
@@ -35,6 +38,7 @@ class RemoteBlob(Blob):
         self._tail: bytes = found["tail"]
         self._version: str = found["version"]
         self._state: dict[str, str] = found["state"]
+        self._application = os.getpid()
         self._files: dict[int, RemoteFile] = {}  # by process
         self._aheads: dict[tuple[int, int], Ahead] = {}  # by process and thread
 
@@ -92,7 +96,8 @@ class RemoteBlob(Blob):
     def _file(self) -> RemoteFile:
         pid = os.getpid()
         if pid not in self._files:
-            self._files[pid] = open_file(self._settings, self.traffic, self._state)
+            isolated = pid != self._application
+            self._files[pid] = open_file(self._settings, self.traffic, self._state, isolated=isolated)
         return self._files[pid]
 
     # --- fetching ---
@@ -122,10 +127,15 @@ def open_cache(settings: Settings) -> Cache | None:
     return Cache(settings.cache, settings.cache_size)
 
 
-def open_file(settings: Settings, traffic: Traffic, state: dict[str, str]) -> RemoteFile:
-    """Return what is at the URL of the settings; `state` is what another process has found out about it."""
+def open_file(settings: Settings, traffic: Traffic, state: dict[str, str], *, isolated: bool) -> RemoteFile:
+    """Return what is at the URL of the settings.
+
+    `state` is what another process has found out about it; `isolated` says whether this one is not the application's.
+    """
     scheme = settings.archive.partition("://")[0]
     if scheme in STORES:
+        if isolated:
+            unpatched_network.undo()
         from unpackenv.start.remote.stored import StoredFile
 
         return StoredFile(settings.archive, settings.fetch_timeout, traffic)

@@ -22,13 +22,22 @@ if TYPE_CHECKING:
     from unpackenv.start.settings import Settings
 
 
-def look(settings: Settings, traffic: Traffic, whole: int) -> dict[str, Any]:
+def look(settings: Settings, traffic: Traffic, whole: int, *, isolated: bool) -> dict[str, Any]:
     """Return what is known of an archive when its tail is there (see `RemoteFile.look`), and its `digest`.
 
-    Raises `UnpackenvError`.
+    `isolated` says whether this process is not the application's. Raises `UnpackenvError`.
     """
-    file = open_file(settings, traffic, {})
-    began = time.perf_counter()
+    file = open_file(settings, traffic, {}, isolated=isolated)
+    try:
+        began = time.perf_counter()
+        found = _look(file, settings, whole)
+        traffic.add_wait(began)
+        return found
+    finally:
+        file.close()
+
+
+def _look(file: RemoteFile, settings: Settings, whole: int) -> dict[str, Any]:
     digest = settings.digest.lower() or file.resolve()
     if not digest:
         raise SettingError(
@@ -38,7 +47,6 @@ def look(settings: Settings, traffic: Traffic, whole: int) -> dict[str, Any]:
         )
     cache = open_cache(settings)
     found = _shared(cache, file, digest, whole, settings) if cache else _fetched(file, whole)
-    traffic.add_wait(began)
     return {**found, "digest": digest}
 
 

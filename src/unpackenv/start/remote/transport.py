@@ -9,12 +9,13 @@ from __future__ import annotations
 import _thread
 import http.client
 import io
+import re
 import socket
 import ssl
 from base64 import b64encode
 from email.utils import parsedate_to_datetime
 
-from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, UnpackenvError
+from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, SettingError, UnpackenvError
 from unpackenv.start.remote.address import Address
 from unpackenv.unpatched import os, time
 
@@ -39,6 +40,9 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _REDIRECTS = 5
 _REDIRECTING = (301, 302, 303, 307, 308)
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
+# How `http.client` says that a proxy opens no way to a server.
+_NO_TUNNEL = re.compile(r"Tunnel connection failed: ((?:403|407)\b.*)")
+_PROXY = "Check user and password in http_proxy or https_proxy; no_proxy names servers that need none"
 
 
 class TryAgain(Exception):
@@ -180,8 +184,11 @@ class Requests:
         authorization = self._authorization.header(address) if is_own else ""
         if authorization:
             said["Authorization"] = authorization
-        by_proxy = address.scheme == "http" and (connection.host, connection.port) != (address.host, address.port)
-        target = address.origin + address.target if by_proxy else address.target
+        target = address.target
+        if connection.proxy and address.scheme == "http":
+            target = address.origin + target
+            if connection.proxy.user:
+                said["Proxy-Authorization"] = basic(connection.proxy.user)
         connection.deadline = time.monotonic() + self._timeout * (1 + size / _PART)
         if self._traffic:
             self._traffic.add(requests=1)
@@ -190,6 +197,11 @@ class Requests:
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
             if is_kept and body is None:
                 raise _AtOnce("the server has closed the connection") from error
+            raise
+        except OSError as error:
+            refused = _NO_TUNNEL.fullmatch(str(error))
+            if refused:
+                raise self.refusal(f"the proxy refuses it ({refused[1]})", _PROXY) from None
             raise
         # Where a redirect leads to is nobody to ask for credentials.
         if is_own and response.status == 401:
@@ -213,7 +225,9 @@ class Requests:
         if response.status in (404, 410):
             what, hint = self._purpose.what, self._purpose.absent
             return ArchiveNotFound(f"there is no {what} ({status})", where=self.shown, hint=hint)
-        if response.status in (401, 403, 407):
+        if response.status == 407:
+            return self.refusal(f"the proxy refuses it ({status})", _PROXY)
+        if response.status in (401, 403):
             return self.refusal(f"the server refuses it ({status})", self._authorization.hint)
         if response.status == 413:
             hint = "The server, or a proxy before it, limits how much may be sent; raise that limit"
@@ -304,9 +318,10 @@ class _Timed(io.RawIOBase):
 
 
 class _Kept(http.client.HTTPConnection):
-    """A connection whose answers have a deadline."""
+    """A connection whose answers have a deadline; `proxy` is where it leads through."""
 
     deadline = 0.0
+    proxy: Address | None = None
 
     def response_class(self, sock: Any, *arguments: Any, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override]
         response = http.client.HTTPResponse(sock, *arguments, **options)
@@ -326,24 +341,31 @@ class _Encrypted(_Kept, http.client.HTTPSConnection):
 def _connect(address: Address, stalled: float) -> Connection:
     """Return a connection, through a proxy if the environment names one; it is opened with the first request."""
     proxy = _proxy_for(address)
-    via = Address(proxy if "://" in proxy else f"http://{proxy}") if proxy else address
+    via = proxy or address
+    connection: Connection
     if address.scheme == "http":
-        return _Plain(via.host, via.port, timeout=stalled)
-    context = ssl.create_default_context()
-    connection = _Encrypted(via.host, via.port, timeout=stalled, context=context)
-    if proxy:
-        headers = {"Proxy-Authorization": basic(via.user)} if via.user else {}
-        connection.set_tunnel(address.host, address.port, headers)
+        connection = _Plain(via.host, via.port, timeout=stalled)
+    else:
+        context = ssl.create_default_context()
+        connection = _Encrypted(via.host, via.port, timeout=stalled, context=context)
+        if proxy:
+            headers = {"Proxy-Authorization": basic(proxy.user)} if proxy.user else {}
+            connection.set_tunnel(address.host, address.port, headers)
+    connection.proxy = proxy
     return connection
 
 
-def _proxy_for(address: Address) -> str:
-    """Return the URL of the proxy that the environment names for a server; "" for none."""
+def _proxy_for(address: Address) -> Address | None:
+    """Return the proxy that the environment names for a server, if it does; raises `SettingError` for no URL."""
     if not any(name.lower().endswith("_proxy") for name in os.environ):
-        return ""
+        return None
     from urllib.request import getproxies, proxy_bypass  # heavy
 
-    return "" if proxy_bypass(address.host) else getproxies().get(address.scheme, "")
+    named = "" if proxy_bypass(address.host) else getproxies().get(address.scheme, "")
+    try:
+        return Address(named if "://" in named else f"http://{named}") if named else None
+    except SettingError as error:
+        raise SettingError(error.what, where=f"{address.scheme}_proxy") from None
 
 
 def jittered(delay: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from unpackenv.unpatched import is_built_in
+from unpackenv.unpatched import is_built_in, new_instance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 # What is built on sockets; their submodules, too.
 _NETWORK = ("http", "select", "selectors", "socket", "ssl", "urllib")
+# What libraries for object stores are built on besides; and they themselves.
+_BUILT_IN = ("_thread", "time")
+_THREADS = (*_BUILT_IN, "asyncio", "concurrent", "logging", "queue", "signal", "subprocess", "threading")
+LIBRARIES = (
+    "adlfs", "aiobotocore", "aiohttp", "aioitertools", "aiosignal", "attr", "attrs", "botocore", "dateutil",
+    "frozenlist", "fsspec", "gcsfs", "idna", "jmespath", "multidict", "propcache", "requests", "s3fs", "six",
+    "urllib3", "wrapt", "yarl",
+)  # fmt: skip
 
 
 def load(name: str) -> ModuleType:
@@ -30,6 +38,18 @@ def load(name: str) -> ModuleType:
             if each.partition(".")[0] in _NETWORK:
                 del sys.modules[each]
         sys.modules.update(replaced)
+
+
+def undo() -> None:
+    """Have this process import the interpreter's own modules for sockets and threads from now on.
+
+    For a process that runs nothing of the application.
+    """
+    if _is_replaced():
+        for each in list(sys.modules):
+            if each.partition(".")[0] in (*_NETWORK, *_THREADS, *LIBRARIES):
+                del sys.modules[each]
+        sys.modules.update({name: new_instance(name) for name in _BUILT_IN})
 
 
 def _is_replaced() -> bool:
