@@ -18,8 +18,8 @@ PATIENCE = 0.01
 """Seconds in which a filler that somebody waits for must have used the CPU; else the holder takes its place."""
 
 
-_AHEAD = 2
-"""How many frames of a remote archive are fetched ahead."""
+_AHEAD = 1
+"""How many frames of a remote archive are fetched ahead: they are fetched again if the filler is killed."""
 
 
 class Filler(Offspring):
