@@ -1,4 +1,4 @@
-"""A Docker engine for the run, its base images, and the images of docs/docker.md built on them."""
+"""A Docker engine for the run, its base images, and the images of the documents built on them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 
 from helpers import docker_client, documented, offline
 from helpers.docker_client import Docker
+from helpers.documented import REMOTE_RECIPES
 from rig import base_image, kept
 from rig import engine as engines
 from rig.engine import Engine
 from rig.kept import NotMade
-from rig.sites import TAG, members_of, pack
+from rig.sites import TAG, members_of, pack, pack_tree
 
 HERE = Path(__file__).parent
 
@@ -53,21 +54,36 @@ def python_images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> N
 
 
 @pytest.fixture(scope="session")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages of the application. Shared: never write to it."""
+    path = tmp_path_factory.mktemp("plain") / "site-packages"
+    kept.run(*offline.PIP, "install", "--target", path, "-r", HERE / "requirements.txt")
+    return path
+
+
+@pytest.fixture(scope="session")
+def packed(site: Path) -> Path:
+    """An archive of them."""
+    path = site.parent / "app.tar.zst"
+    pack_tree(path, site)
+    return path
+
+
+@pytest.fixture(scope="session")
+def context(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Path:
     """What lies beside the Dockerfiles of the documentation."""
     path = tmp_path_factory.mktemp("context")
     for name in ("app.py", "requirements.txt"):
         shutil.copy(HERE / name, path)
-    site = tmp_path_factory.mktemp("plain") / "site-packages"
-    kept.run(*offline.PIP, "install", "--target", site, "-r", HERE / "requirements.txt")
+    (path / "handler.py").write_text(documented.file(REMOTE_RECIPES, "handler.py"))
     subprocess.run(["tar", "-C", site.parent, "-Jcf", path / "packages.tar.xz", site.name], check=True)
     return path
 
 
 @pytest.fixture(scope="session")
 def image(engine: Engine, python_images: None, context: Path) -> Callable[[str], str]:
-    """A function that returns the image of a section of docs/docker.md, built when it is first asked for."""
-    recipes = documented.recipes()
+    """A function that returns the image of a section of a document, built when it is first asked for."""
+    recipes = {**documented.recipes(), **documented.recipes(REMOTE_RECIPES)}
     built: dict[str, str | NotMade] = {}
 
     def build(heading: str) -> str:

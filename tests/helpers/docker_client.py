@@ -79,7 +79,7 @@ class Container:
 
 
 class Docker:
-    """What a test does with the engine. Nothing has a network; `close` removes all that was made."""
+    """What a test does with the engine. Nothing has a network unless it asks; `close` removes all that was made."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -103,7 +103,8 @@ class Docker:
 
     def _command(self, image: str, command: Sequence[object], options: Sequence[object]) -> list[object]:
         self._containers.append(f"test-{next(_NUMBERS)}")
-        return ["run", "--name", self._containers[-1], "--network=none", *options, image, *command]
+        own = [] if any(str(each).startswith("--network=") for each in options) else ["--network=none"]
+        return ["run", "--name", self._containers[-1], *own, *options, image, *command]
 
     def volume(self) -> str:
         """Return the name of a new volume."""

@@ -20,7 +20,8 @@ printf '[global]\\nno-index = true\\nfind-links = {PLACE}/wheels\\nno-compile = 
 rm -rf /etc/apt/sources.list.d/* && \
 echo 'deb [trusted=yes] file:{PLACE}/debian ./' > /etc/apt/sources.list"""
 
-_DEBIAN = ("binutils", "tini")
+_DEBIAN = ("binutils", "nginx-light", "tini")
+_OTHERS = ("awslambdaric", "hatchling>=1.26")
 
 
 def fill(directory: Path, requirements: Path) -> None:
@@ -42,10 +43,10 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 def _wheels(requirements: Path) -> Path:
     """Return a directory with the wheels of all that is not ours."""
     python = f"{sys.version}\n"
-    key = f"{python}with hatchling\n" + requirements.read_text() + (PROJECT / "pyproject.toml").read_text()
+    key = f"{python}with {_OTHERS}\n" + requirements.read_text() + (PROJECT / "pyproject.toml").read_text()
 
     def download(to: Path) -> None:
-        wanted = [f"{PROJECT}[build]", "hatchling>=1.26", "--requirement", requirements]
+        wanted = [f"{PROJECT}[build]", *_OTHERS, "--requirement", requirements]
         kept.run(*PIP, "wheel", "--wheel-dir", to, *wanted)
         for own in to.glob("unpackenv-*"):
             own.unlink()

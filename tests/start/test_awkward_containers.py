@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from helpers.containers_by_hand import FINGERPRINT, MB, SOMEBODY, Container, cpu_group, log_line, memory_group
+from helpers.file_server import serving
 from helpers.processes import run, wrapper
 from helpers.support import MTIME, fingerprint, make_tree
 from rig import kept
 from rig.environment import environment
 from rig.sites import TAG, members_of, pack, pack_tree, write_tree
+from unpackenv.archive import trailer
 
 ARCHIVE = "/app/site-packages.tar.zst"
 
@@ -112,6 +114,24 @@ def test_no_place_can_be_written_but_the_tree_is_there(
     env = environment(HOME="/", UNPACKENV_LOG="json")
     line = check(container.run(command("--target", "/volume"), env, user=SOMEBODY), tree)
     assert line["outcome"] == "reused"
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_archive_by_url_and_no_temporary_directory(
+    container: Container, archive: Path, tree: Path, ranges: bool
+) -> None:
+    """It is needed only for a server that sends a file as a whole."""
+    container.tmpfs("/volume")
+    with serving(archive.read_bytes()) as server:
+        server.ranges = ranges
+        url = f"{server.url}/a#sha256={trailer.identify(str(archive)).digest}"
+        env = environment(HOME="/", UNPACKENV_LOG="json", NO_PROXY="*")
+        done = container.run(command("--archive", url, "--target", "/volume/env"), env, user=SOMEBODY)
+    if ranges:
+        check(done, tree)
+    else:
+        error = log_line(done.stderr)
+        assert (done.returncode, error["reason"], error["where"]) == (125, "no-space", "the temporary directory")
 
 
 def test_shared_memory_of_64_mb_as_the_only_place(container: Container, tree: Path, tmp_path: Path) -> None:

@@ -80,7 +80,10 @@ def _look(settings: Settings, traffic: Traffic, whole: int) -> dict[str, Any]:
 
 
 def _unnamed_file() -> int:
-    """Return an open file without a name, for an archive that cannot be read in parts."""
+    """Return an open file without a name, for an archive that cannot be read in parts.
+
+    Where no such file can be, it is one that has no room.
+    """
     directory = os.environ.get("TMPDIR") or "/tmp"
     try:
         return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -88,5 +91,8 @@ def _unnamed_file() -> int:
         pass
     import tempfile  # heavy, for the application
 
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+    try:
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+    except OSError:
+        return os.memfd_create("unpackenv-whole")
