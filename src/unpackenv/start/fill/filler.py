@@ -18,8 +18,8 @@ PATIENCE = 0.01
 """Seconds in which a filler that somebody waits for must have used the CPU; else the holder takes its place."""
 
 
-_AHEAD = 1
-"""How many frames of a remote archive are fetched ahead: they are fetched again if the filler is killed."""
+_AHEAD = 2
+"""How many frames of a remote archive are fetched ahead."""
 
 
 class Filler(Offspring):
@@ -67,16 +67,17 @@ class Filler(Offspring):
         with_programs = {frame for row in holder.plan.programs for frame in holder.frames_of(row)}
         frames = iter([frame for frame in holder.frames_to_fill() if frame not in with_programs])
         board, archive = holder.board, holder.filling.archive
-        ahead = min(archive.blob.ahead, _AHEAD)
         expected: list[int] = []
         while True:
+            # While somebody waits, it may be killed, and what it has fetched is lost.
+            ahead = 0 if 1 in bytes(board.urgent) else min(archive.blob.ahead, _AHEAD)
             while len(expected) <= ahead and (frame := next(frames, -1)) >= 0:
                 if not (board.frames[frame] or board.urgent[frame] or board.expected[frame]):
                     board.expected[frame] = holder.shard + 1
                     expected.append(frame)
             if not expected:
                 return
-            if ahead:
+            if archive.blob.ahead:
                 archive.expect(expected)
             frame = next((each for each in expected if board.urgent[each]), expected[0])
             board.at_frame[holder.shard] = frame
