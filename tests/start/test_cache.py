@@ -216,18 +216,6 @@ def test_its_size_has_a_limit(server: FileServer, variables: Variables, tmp_path
     assert 0 < sum(path.stat().st_size for path in kept) <= limit
 
 
-def test_what_was_not_used_for_longest_goes_first(server: FileServer, variables: Variables, tmp_path: Path) -> None:
-    start(variables("one"))
-    frames = entries(tmp_path / "cache", ".frame")
-    for path in frames:
-        os.utime(path, (1_000_000, 1_000_000))
-    used = frames[len(frames) // 2]
-    os.utime(used)
-    frames[0].unlink()
-    start(variables("two", UNPACKENV_CACHE_SIZE=len(server.data)))
-    assert used.exists()
-
-
 def test_one_that_cannot_be_written_is_read(
     server: FileServer, variables: Variables, tmp_path: Path, mount: Callable[..., None]
 ) -> None:

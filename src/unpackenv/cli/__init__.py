@@ -88,7 +88,7 @@ def _parsed(parser: Parser, arguments: list[str]) -> argparse.Namespace:
     command.check_options(arguments[1:])
     options, rest = parser.parse_known_args(arguments)
     if rest:
-        command.error(f"one argument too many: {rest[0]}")
+        command.error(f"one argument too many: {'a URL' if '://' in rest[0] else rest[0]}")
     return options
 
 
