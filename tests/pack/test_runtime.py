@@ -64,8 +64,12 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     }  # fmt: skip
     looks = {str(path.relative_to(package)) for room in ("", "doctor/") for path in package.glob(f"report/{room}*.py")}
     looks |= {f"archive/{name}.py" for name in ("compare", "frames", "pooled", "refusals", "verify")}
-    looks |= {f"cli/{name}.py" for name in ("common", "doctor", "fill", "hook", "inspect", "prune", "trace", "verify")}
-    looks |= {"start/fill/left.py", "start/log/import_times.py", "start/tree/prune.py", "start/unpack/trace.py"}
+    looks |= {
+        f"cli/{name}.py"
+        for name in ("common", "doctor", "fill", "hook", "inspect", "prune", "trace", "unpack", "verify")
+    }
+    looks |= {"start/fill/left.py", "start/log/import_times.py", "start/tree/prune.py"}
+    looks |= {f"start/unpack/{name}.py" for name in ("decode_ahead", "foreign", "trace")}
     looks |= {
         f"start/python/{name}.py" for name in ("conda_unpack", "hook_file", "notfound", "relocation", "treepython")
     }

@@ -34,14 +34,14 @@ _LEFT_OUT = (
     "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/pack.py", "cli/push.py",
     "cli/runtime.py", "cli/timings.py", "pack", "publish", "py.typed", "report/analyze", "report/timings",
 )  # fmt: skip
-# Empty modules, and modules that a usual start does not import: for failures, extra settings, environments, registries
-# and other commands. They are compiled when they are imported.
+# Empty modules, and modules that a usual start does not import: for failures, extra settings, environments, registries,
+# archives of plain tar, and other commands. They are compiled when they are imported.
 _WITHOUT_BYTECODE = (
     r"report/|archive/(compare|frames|pooled|refusals|verify|codecs/zstd_stdlib)\.py|"
-    r"cli/(common|doctor|fill|hook|inspect|prune|trace|verify)\.py|"
+    r"cli/(common|doctor|fill|hook|inspect|prune|trace|unpack|verify)\.py|"
     r"start/(cold|fill|log|machine|python|remote|tree|unpack)/__init__\.py|"
     r"start/(fill/left|log/import_times|python/(conda_unpack|hook_file|notfound|relocation|treepython)|tree/prune)\.py|"
-    r"start/(remote/(cache|credentials|registry|shared|stored)|unpack/trace)\.py"
+    r"start/(remote/(cache|credentials|registry|shared|stored)|unpack/(decode_ahead|foreign|trace))\.py"
 )
 # Other interpreters, perhaps older ones, run these files: they stay as they were written.
 _FOR_OTHERS = ("archive/interpreter.py", "start/shim/*")
