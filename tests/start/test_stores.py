@@ -18,6 +18,7 @@ from helpers.processes import PATHS, python, result_of, run, wrapper
 from helpers.services import BUCKET, KEY, Store
 from helpers.starts import SOCKETS_REPLACED, boot_code
 from rig.environment import PATIENCE, environment
+from rig.sites import write_tree
 from unpackenv.archive import trailer
 
 pytestmark = pytest.mark.xdist_group("stores")
@@ -166,12 +167,14 @@ def test_what_is_wrong_is_said_in_one_line(store: Store, digest: str, target: Pa
     assert not target.exists()
 
 
-def test_without_its_library(digest: str, target: Path) -> None:
-    env = environment(UNPACKENV_ARCHIVE=f"{URL}#sha256={digest}", UNPACKENV_TARGET=target)
-    done = run(wrapper("--", "true"), env)
-    assert done.returncode == 125
-    (line,) = done.stderr.splitlines()
-    assert "archives by s3:// need s3fs (No module named 'fsspec'). pip install 'unpackenv[s3]'" in line
+@pytest.mark.parametrize("missing", ["fsspec", "s3fs"])
+def test_without_its_library(store: Store, digest: str, target: Path, tmp_path: Path, missing: str) -> None:
+    write_tree(tmp_path / "without", {f"{missing}.py": f"raise ModuleNotFoundError('No module named {missing}')\n"})
+    env = settings(store, f"{URL}#sha256={digest}", target)
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "without"), env["PYTHONPATH"]])
+    line = refused(run(wrapper("--", "true"), env), store)
+    assert "archives by s3:// need s3fs (" in line
+    assert "pip install 'unpackenv[s3]'" in line
 
 
 # --- recipes -------------------------------------------------------------------------------------
