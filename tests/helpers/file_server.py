@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 
 class FileServer(ThreadingHTTPServer):
@@ -135,6 +135,22 @@ def make_certificate(folder: Path) -> Path:
     return path
 
 
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
+
+
+@contextmanager
+def listening(server: Server) -> Iterator[Server]:
+    """Have a server answer until the context ends."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @contextmanager
 def tunneling() -> Iterator[FileServer]:
     """Run a proxy for TLS until the context ends."""
@@ -152,11 +168,5 @@ def serving(
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with listening(server):
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

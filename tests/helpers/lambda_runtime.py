@@ -9,12 +9,13 @@ POST /2018-06-01/runtime/init/error                why it could not be loaded
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from helpers.file_server import listening
 
 _ROOT = "/2018-06-01/runtime/"
 
@@ -83,12 +84,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def runtime_api(*events: object) -> Iterator[RuntimeApi]:
     """Run it until the context ends."""
-    server = RuntimeApi(list(events))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with listening(RuntimeApi(list(events))) as server:
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from helpers import terminal
+from helpers.file_server import listening
 from helpers.processes import run, wrapper
-from helpers.registries import HTPASSWD, Key, Pretended, TokenService, basic, check_there, docker_config, listening
+from helpers.registries import HTPASSWD, Key, Pretended, TokenService, basic, check_there, docker_config
 from rig import registry
 from rig.environment import environment
 from rig.sites import TAG, pack_tree, write_tree

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from helpers import documented, services
 from helpers.containers_by_hand import Container
@@ -20,7 +21,7 @@ from rig.environment import SOURCE, environment
 from rig.sites import pack_tree, write_tree
 
 USER = 993  # as the users of Lambda's sandboxes, it has no name and no home
-TASK, PACKAGES, OWN = "/var/task", "/opt/packages", "/opt/own"
+TASK, PACKAGES, OWN, NEEDED = "/var/task", "/opt/packages", "/opt/own", "/opt/needed"
 FLASK = {"flask/__init__.py": "", "flask/data.txt": "much\n" * 2000}
 
 
@@ -41,6 +42,7 @@ def sandbox(tmp_path: Path) -> Container:
     made.bind("/dev/null", "/dev/null")
     made.tmpfs("/tmp")
     made.bind(SOURCE, OWN, read_only=True)
+    made.bind(Path(zstandard.__file__).parents[1], NEEDED, read_only=True)
     return made
 
 
@@ -50,8 +52,9 @@ def run(
     """Run the function until there are no more events."""
     own = {"UNPACKENV_ARCHIVE": f"{server.url}/app.tar.zst?SECRET#sha256={digest}", "NO_PROXY": "*"}
     env = environment(**{**own, **api.variables, **more})
-    env["PYTHONPATH"] = f"{OWN}:{PACKAGES}"
-    client = [sys.executable, "-m", "awslambdaric", "handler.handler"]
+    env["PYTHONPATH"] = f"{OWN}:{PACKAGES}:{NEEDED}"
+    python = Path(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])  # this one may be below /tmp
+    client = [python, "-m", "awslambdaric", "handler.handler"]
     return sandbox.run(["sh", "-c", f'cd {TASK}; exec "$@"', "sh", *client], env, user=USER)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers.file_server import FileServer, serving
+from helpers.file_server import FileServer, listening, serving
 from helpers.fills import ON_DEMAND, Running, family, kill, make_site, pack_site, wait_until_filled, wrong_files
 from helpers.processes import run, wrapper
 from helpers.registries import (
@@ -25,7 +25,6 @@ from helpers.registries import (
     basic,
     check_there,
     docker_config,
-    listening,
 )
 from rig import registry
 from rig.environment import environment
