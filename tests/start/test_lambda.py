@@ -53,7 +53,7 @@ def run(
     own = {"UNPACKENV_ARCHIVE": f"{server.url}/app.tar.zst?SECRET#sha256={digest}", "NO_PROXY": "*"}
     env = environment(**{**own, **api.variables, **more})
     env["PYTHONPATH"] = f"{OWN}:{PACKAGES}:{NEEDED}"
-    python = Path(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])  # this one may be below /tmp
+    python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")  # this one may be below /tmp
     client = [python, "-m", "awslambdaric", "handler.handler"]
     return sandbox.run(["sh", "-c", f'cd {TASK}; exec "$@"', "sh", *client], env, user=USER)
 
