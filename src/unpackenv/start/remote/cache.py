@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 FRAME, TAIL, MANIFEST = ".frame", ".tail", ".manifest"
 _FETCHING = ".fetching"
 _DIGITS = 64
-_LOOK = 0.01
-"""Seconds between two looks at what another start is fetching."""
+_LOOK, _LONGEST_LOOK = 0.01, 0.16
+"""Seconds between two looks at what another start is fetching: few at first, but many starts may look."""
 _ABANDONED = 3600.0
 """Seconds after which what a killed start was fetching is removed."""
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -103,7 +103,7 @@ class Cache:
 
         If that start ended without it, or takes more than `timeout` seconds, return the right to fetch it.
         """
-        deadline = time.monotonic() + timeout
+        deadline, pause = time.monotonic() + timeout, _LOOK
         while not read():
             fetching = self.lock(name, suffix)
             if fetching and read():  # just now
@@ -113,7 +113,8 @@ class Cache:
                 return fetching
             if time.monotonic() > deadline:
                 return Fetching(self._path(name, suffix), -1)
-            time.sleep(_LOOK)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_LOOK)
         return None
 
     # --- size ---
