@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -115,9 +116,32 @@ def test_without_it(site: Path) -> None:
 
 
 def test_without_the_library(site: Path) -> None:
-    hidden = write_tree(site.parent / "hidden", {"cyclonedx/__init__.py": "raise ImportError\n"})
-    done = packed(site, PYTHONPATH=f"{hidden}:{environment()['PYTHONPATH']}")
+    hides = write_tree(site.parent / "hides", {"sitecustomize.py": "import sys; sys.modules['cyclonedx'] = None\n"})
+    done = packed(site, PYTHONPATH=f"{hides}:{environment()['PYTHONPATH']}")
     assert "  no SBOM: that takes the extra unpackenv[build]\n" in done.stdout
+
+
+def test_a_library_that_does_not_work(site: Path) -> None:
+    """It is no reason to write none without a word: it was asked for."""
+    broken = write_tree(site.parent / "broken", {"cyclonedx/__init__.py": "raise ImportError('half installed')\n"})
+    done = packed(site, code=125, PYTHONPATH=f"{broken}:{environment()['PYTHONPATH']}")
+    assert "half installed" in done.stderr
+    assert "--no-sbom" in done.stderr
+    assert list(site.parent.glob("packages*")) == []
+
+
+def test_a_stop_signal_that_the_library_catches(site: Path) -> None:
+    """Some modules catch every error while they are imported."""
+    text = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except BaseException:
+    raise ImportError
+"""
+    catches = write_tree(site.parent / "catches", {"cyclonedx/__init__.py": text})
+    packed(site, code=128 + signal.SIGTERM, PYTHONPATH=f"{catches}:{environment()['PYTHONPATH']}")
+    assert list(site.parent.glob("packages*")) == []
 
 
 # --- metadata ------------------------------------------------------------------------------------

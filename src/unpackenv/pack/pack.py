@@ -117,6 +117,7 @@ def pack(directory: str, output: str, options: Options, warn: Callable[[str], No
         _check_output(each)
     if options.metadata_to:
         sbom.check_empty(options.metadata_to)
+    with_sbom = options.sbom and sbom.is_available()
     lists = [first.read(file) for file in options.first]
     workers = options.workers or len(os.sched_getaffinity(0))
     source = recognise(directory, options.python)
@@ -171,7 +172,7 @@ def pack(directory: str, output: str, options: Options, warn: Callable[[str], No
         seconds = time.monotonic() - began
     left_out = _left_out(tree, compiled.tree)
     try:
-        listed = sbom.write(path, written.digest, source, compiled.tree) if options.sbom and sbom.is_available() else ""
+        listed = sbom.write(path, written.digest, source, compiled.tree) if with_sbom else ""
         if options.sources_to:
             _write_sources(left_out, tree, source, options, workers)
         if options.metadata_to:

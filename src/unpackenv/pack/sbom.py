@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from email.message import Message
 from importlib.metadata import Distribution
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import unpackenv
@@ -32,11 +33,17 @@ _LONGEST_NAME = 64  # of a licence; some packages have its whole text there
 
 
 def is_available() -> bool:
-    """Whether the library is installed."""
-    try:
-        import cyclonedx.model.bom  # noqa: F401
-    except ImportError:
+    """Whether the library is installed; raises `PackError` if it does not work."""
+    if find_spec("cyclonedx") is None:
         return False
+    try:
+        import cyclonedx.output.json  # noqa: F401
+    except ImportError as error:
+        raise PackError(
+            f"cannot be imported, and writes the SBOM: {error}",
+            where="cyclonedx",
+            hint="Install unpackenv[build] anew, or pack with --no-sbom",
+        ) from error
     return True
 
 

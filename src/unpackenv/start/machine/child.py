@@ -98,13 +98,13 @@ def with_stop_signals(work: Callable[[], T]) -> T:
     after a signal between its entry and its block, nothing would restore the handlers.
     """
     previous: dict[int, object] = {}
+    stopped: list[BaseException] = []
 
     def stop(signum: int, _frame: object) -> None:
         for each in previous:
             _signal.signal(each, _signal.SIG_IGN)
-        if signum == _signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + signum)
+        stopped.append(KeyboardInterrupt() if signum == _signal.SIGINT else SystemExit(128 + signum))
+        raise stopped[0]
 
     try:
         for signum in _STOP:
@@ -117,6 +117,10 @@ def with_stop_signals(work: Callable[[], T]) -> T:
                     previous.clear()
                     break
         return work()
+    except Exception:
+        if stopped:  # some library has caught it, and went on with what was half done
+            raise stopped[0] from None
+        raise
     finally:
         try:
             for signum in previous:
