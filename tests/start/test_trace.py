@@ -116,9 +116,10 @@ def test_files_that_are_filled_behind_the_application_are_added(
         frames = range(len(opened.toc.frame_raw))
     before = """
 import json
-from unpackenv.start.fill import filler
-fill_frame = filler.Filler._fill_frame
+from unpackenv.start.fill import filler, filling
+fill_frame, end_frame = filler.Filler._fill_frame, filling.Filling.end_frame
 filler.Filler._fill_frame = lambda *arguments: time.sleep(0.3) or fill_frame(*arguments)  # so that an open waits
+filling.Filling.end_frame = lambda *arguments: time.sleep(0.1) or end_frame(*arguments)  # all is filled before
 """
     env = environment(UNPACKENV_FILL=fill, UNPACKENV_TARGET=target, UNPACKENV_ARCHIVE=archive, UNPACKENV_WORKERS=2)
     rest = f"""

@@ -72,7 +72,9 @@ class Filler(Offspring):
             # While somebody waits, it may be killed, and what it has fetched is lost.
             ahead = 0 if 1 in bytes(board.urgent) else min(archive.blob.ahead, _AHEAD)
             while len(expected) <= ahead and (frame := next(frames, -1)) >= 0:
-                if not (board.frames[frame] or board.urgent[frame] or board.expected[frame]):
+                # Of a remote archive, the holder has fetched what somebody waits for.
+                is_served = board.urgent[frame] and not archive.blob.is_local
+                if not (board.frames[frame] or board.expected[frame] or is_served):
                     board.expected[frame] = holder.shard + 1
                     expected.append(frame)
             if not expected:

@@ -30,9 +30,9 @@ class Offspring:
         """Do the work of the child."""
         raise NotImplementedError
 
-    def has_ended(self) -> bool:
-        """Whether it has ended."""
-        return child.wait_for_end(self.pidfd, 0)
+    def has_ended(self, within: float = 0.0) -> bool:
+        """Whether it has ended, or does so within so many seconds."""
+        return child.wait_for_end(self.pidfd, within)
 
     def kill(self) -> None:
         """Kill the child, and wait until it has ended."""
