@@ -70,7 +70,8 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     looks |= {
         f"start/python/{name}.py" for name in ("conda_unpack", "hook_file", "notfound", "relocation", "treepython")
     }
-    looks |= {f"start/remote/{name}.py" for name in ("cache", "credentials", "registry", "shared", "stored")}
+    elsewhere = ("cache", "credentials", "reference", "registry", "shared", "stored", "tokens")
+    looks |= {f"start/remote/{name}.py" for name in elsewhere}
     looks |= {f"start/{each.parent.name}/__init__.py" for each in package.glob("start/*/__init__.py")} - {
         "start/shim/__init__.py"
     }

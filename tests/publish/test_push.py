@@ -29,7 +29,7 @@ from unpackenv.archive import trailer
 from unpackenv.errors import ArchiveUnreachable
 from unpackenv.publish import repository
 from unpackenv.publish.repository import Repository
-from unpackenv.start.remote.registry import Reference
+from unpackenv.start.remote.reference import Reference
 
 TRIED = 4  # seconds; enough for some attempts
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "s390x": "s390x", "riscv64": "riscv64", "ppc64le": "ppc64le"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.fills import make_site, pack_site
+from helpers.file_server import FileServer, serving
+from helpers.fills import family, kill, make_site, pack_site
 from helpers.held_fills import Held
 from helpers.processes import IS_ROOT
 from rig.environment import PATIENCE, environment
@@ -44,6 +46,14 @@ def target(tmp_path: Path) -> Path:
     """A directory that is not there yet, in one of its own."""
     (tmp_path / "trees").mkdir()
     return tmp_path / "trees" / "tree"
+
+
+@pytest.fixture
+def no_fill_left(target: Path) -> Iterator[None]:
+    """Nothing fills the tree any more when the test has ended."""
+    yield
+    for how in (signal.SIGCONT, signal.SIGKILL):
+        kill(list(family(target)), how)
 
 
 # Stands still at a step of a start until it may go on, so that it is in that phase when something happens to it.
@@ -104,9 +114,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]
     return folder / "archive", sizes
 
 
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """As `made`, for starts by URL: its end is not all of it. Shared: never write to it."""
+    folder = tmp_path_factory.mktemp("large")
+    sizes = make_site(folder / "site")
+    (folder / "site/zzz").write_bytes(os.urandom(1_500_000))
+    pack_site(folder / "archive.tar.zst", folder / "site")
+    return folder / "archive.tar.zst", sizes
+
+
 @pytest.fixture
 def sizes(made: tuple[Path, dict[str, int]]) -> dict[str, int]:
     return made[1]
+
+
+@pytest.fixture
+def server(archive: Path) -> Iterator[FileServer]:
+    """A server of the archive."""
+    with serving(archive.read_bytes()) as running:
+        yield running
 
 
 @pytest.fixture

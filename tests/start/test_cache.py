@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.file_server import FileServer, serving
-from helpers.fills import family, kill, make_site, pack_site, wait_until_filled, wrong_files
+from helpers.file_server import FileServer
+from helpers.fills import family, kill, wait_until_filled, wrong_files
 from helpers.processes import PATHS, python, result_of, run, wait_for, wrapper
 from helpers.processes import start as begin
 from helpers.starts import boot_code
@@ -24,25 +24,14 @@ STARTS = 12
 Variables = Callable[..., dict[str, str]]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """An archive whose end is not all of it, and the sizes of its files. Shared: never write to it."""
-    folder = tmp_path_factory.mktemp("cache")
-    sizes = make_site(folder / "site")
-    (folder / "site/zzz").write_bytes(os.urandom(1_500_000))
-    pack_site(folder / "archive", folder / "site")
-    return folder / "archive", sizes
+@pytest.fixture(scope="session")
+def made(large: tuple[Path, dict[str, int]]) -> tuple[Path, dict[str, int]]:
+    return large
 
 
 @pytest.fixture
-def sizes(made: tuple[Path, dict[str, int]]) -> dict[str, int]:
-    return made[1]
-
-
-@pytest.fixture
-def server(made: tuple[Path, dict[str, int]]) -> Iterator[FileServer]:
-    with serving(made[0].read_bytes()) as running:
-        yield running
+def archive(made: tuple[Path, dict[str, int]]) -> Path:
+    return made[0]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +13,31 @@ import pytest
 
 from helpers.documented import PROJECT
 from helpers.file_server import FileServer, serving
-from helpers.fills import family, kill, make_site, pack_site, wait_until_filled
+from helpers.fills import wait_until_filled
 from helpers.processes import python, run, start, wait_for, wrapper
 from helpers.starts import boot_code
 from rig.environment import environment
+from rig.sites import pack_tree
 from unpackenv.archive import trailer
+
+pytestmark = pytest.mark.usefixtures("no_fill_left")
 
 SCHEMA = json.loads((PROJECT / "docs" / "timing-log.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive of many frames, which is larger than its end that is fetched first. Shared: never write to it."""
-    folder = tmp_path_factory.mktemp("packed")
-    make_site(folder / "site")
-    noise = b"".join(number.to_bytes(4, "little") for number in range(400_000))
-    (folder / "site/zzz").write_bytes(noise)
-    pack_site(folder / "archive", folder / "site")
-    return folder / "archive"
-
-
 @pytest.fixture
-def server(packed: Path) -> Iterator[FileServer]:
-    with serving(packed.read_bytes()) as running:
-        yield running
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tree"
-    yield place
-    kill(list(family(place)))
+def archive(large: tuple[Path, dict[str, int]]) -> Path:
+    return large[0]
 
 
 class Starts:
     """Starts by URL, whose log is a file; the URL has a password and a signature."""
 
-    def __init__(self, server: FileServer, packed: Path, target: Path) -> None:
+    def __init__(self, server: FileServer, archive: Path, target: Path) -> None:
         self.server = server
         self.log = target.parent / "log"
-        digest = trailer.identify(str(packed)).digest
+        digest = trailer.identify(str(archive)).digest
         secret = server.url.replace("//", "//user:SECRET@")
         self.env = environment(
             UNPACKENV_ARCHIVE=f"{secret}/a?signature=SECRET#sha256={digest}",
@@ -83,11 +66,11 @@ class Starts:
 
 
 @pytest.fixture
-def starts(server: FileServer, packed: Path, target: Path) -> Starts:
-    return Starts(server, packed, target)
+def starts(server: FileServer, archive: Path, target: Path) -> Starts:
+    return Starts(server, archive, target)
 
 
-def test_what_a_start_has_fetched(starts: Starts, packed: Path) -> None:
+def test_what_a_start_has_fetched(starts: Starts, archive: Path) -> None:
     """A start that finds the tree asks nobody, so it does not know the size of the archive either."""
     said = starts.run("true")
     fetched = starts.lines[0]["fetched"]
@@ -100,21 +83,23 @@ def test_what_a_start_has_fetched(starts: Starts, packed: Path) -> None:
     assert re.search(shown, said), said
     assert (starts.lines[0]["archive"], starts.lines[0]["archive_size"]) == (
         f"{starts.server.url}/a",
-        packed.stat().st_size,
+        archive.stat().st_size,
     )
     assert "; fetched" not in starts.run("true")
     warm = starts.lines[1]
     assert (warm["outcome"], warm["fetched"], warm["archive"], warm["archive_size"]) == ("reused", None, None, None)
 
 
-def test_an_archive_that_is_here(starts: Starts, packed: Path) -> None:
-    assert "; fetched" not in starts.run("true", UNPACKENV_ARCHIVE=packed)
+def test_an_archive_that_is_here(starts: Starts, archive: Path) -> None:
+    assert "; fetched" not in starts.run("true", UNPACKENV_ARCHIVE=archive)
     assert starts.lines[0]["fetched"] is None
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_what_is_tried_again_is_waited_for(archive: Path, target: Path, ranges: bool) -> None:
+def test_what_is_tried_again_is_waited_for(site: Path, tmp_path: Path, target: Path, ranges: bool) -> None:
     """Before the end of the archive is there, which has all of this one; also if the server knows no ranges."""
+    archive = tmp_path / "small.tar.zst"
+    pack_tree(archive, site)
     with serving(archive.read_bytes()) as server:
         starts = Starts(server, archive, target)
         server.ranges = ranges
@@ -170,9 +155,9 @@ def test_what_was_fetched_until_all_was_filled(starts: Starts, target: Path, fil
     assert "SECRET" not in said
 
 
-def test_files_that_are_here_are_filled_without_fetching(starts: Starts, packed: Path, target: Path) -> None:
+def test_files_that_are_here_are_filled_without_fetching(starts: Starts, archive: Path, target: Path) -> None:
     process = start(
-        wrapper("--fill", "behind", "--", "sleep", "1200"), {**starts.env, "UNPACKENV_ARCHIVE": str(packed)}
+        wrapper("--fill", "behind", "--", "sleep", "1200"), {**starts.env, "UNPACKENV_ARCHIVE": str(archive)}
     )
     wait_for(lambda: len(starts.lines) == 2, "the fill", process)
     wait_until_filled(target)

@@ -32,6 +32,8 @@ from helpers.starts import boot_code
 from helpers.support import describe
 from rig.environment import environment
 
+pytestmark = pytest.mark.usefixtures("no_fill_left")
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> dict[str, int]:
@@ -42,13 +44,6 @@ def site(tmp_path: Path) -> dict[str, int]:
 def archive(tmp_path: Path, site: dict[str, int], request: pytest.FixtureRequest) -> Path:
     pack_site(tmp_path / "archive", tmp_path / "site", request.param)
     return tmp_path / "archive"
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tree"
-    yield place
-    kill(list(family(place)))
 
 
 @pytest.fixture

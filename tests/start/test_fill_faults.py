@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from helpers.starts import boot_code, end_of
 from helpers.support import Tally
 from rig.environment import PATIENCE, environment
 
+pytestmark = pytest.mark.usefixtures("no_fill_left")
+
 BEHIND, ON_DEMAND = "behind", "on-demand"
 # Until it is killed.
 WAITS = f"print('started', flush=True)\nimport time; time.sleep({PATIENCE})"
@@ -28,14 +30,6 @@ WAITS = f"print('started', flush=True)\nimport time; time.sleep({PATIENCE})"
 @pytest.fixture
 def archive(made: tuple[Path, dict[str, int]]) -> Path:
     return made[0]
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tree"
-    yield place
-    kill(list(family(place)), signal.SIGCONT)
-    kill(list(family(place)))
 
 
 def variables(archive: Path, target: Path, fill: str, **more: object) -> dict[str, str]:

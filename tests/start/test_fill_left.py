@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,8 @@ from helpers.starts import boot_code, end_of
 from rig.environment import environment
 from unpackenv.start import stamp
 
+pytestmark = pytest.mark.usefixtures("no_fill_left")
+
 READ, SPANS = "package_1/data_13.bin", "large/spans.bin"
 NOTE = "note.txt"
 
@@ -39,13 +41,6 @@ NOTE = "note.txt"
 @pytest.fixture
 def archive(made: tuple[Path, dict[str, int]]) -> Path:
     return made[0]
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tree"
-    yield place
-    kill(list(family(place)))
 
 
 def kill_all(process: subprocess.Popen[str], target: Path) -> None:

@@ -22,7 +22,6 @@ from helpers.fills import (
     end_all,
     family,
     is_unfilled,
-    kill,
     wait_until_filled,
     wrong_files,
 )
@@ -31,6 +30,8 @@ from helpers.starts import boot_code, end_of
 from rig import freshfs
 from rig.environment import environment
 
+pytestmark = pytest.mark.usefixtures("no_fill_left")
+
 SPANS = "large/spans.bin"
 KINDS = [kind for kind in freshfs.KINDS if kind.name in ("ext4", "xfs", "tmpfs", "overlayfs")]
 
@@ -38,13 +39,6 @@ KINDS = [kind for kind in freshfs.KINDS if kind.name in ("ext4", "xfs", "tmpfs",
 @pytest.fixture
 def archive(made: tuple[Path, dict[str, int]]) -> Path:
     return made[0]
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tree"
-    yield place
-    kill(list(family(place)))
 
 
 # --- file systems --------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from helpers.file_server import FileServer, serving
+from helpers.file_server import FileServer
 from helpers.processes import IS_ROOT, run, wrapper
 from rig.environment import environment
 from unpackenv.archive import trailer
@@ -36,12 +36,6 @@ def entry(cache: Path, name: str, size: int = 1000, days: float = 0.0, suffix: s
 def cache(tmp_path: Path) -> Path:
     (tmp_path / "cache").mkdir()
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def server(archive: Path) -> Iterator[FileServer]:
-    with serving(archive.read_bytes()) as running:
-        yield running
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.file_server import serving
 from helpers.processes import IMPORT_ALL, IS_ROOT, run
 from rig.environment import environment
 from rig.sites import TAG, members_of, pack
@@ -30,6 +31,9 @@ import app
 print(report.outcome, report.workers, report.workers_why, app.VERSION)
 print(len(os.listdir("/proc/self/task")))
 """
+
+# What a start by URL imports besides.
+BY_URL = "import _queue, urllib.request, unpackenv.start.remote.httpfile, unpackenv.start.remote.tails"
 
 
 @pytest.fixture(params=["native", "foreign"])
@@ -71,10 +75,28 @@ def test_a_limit_on_processes(any_archive: Path, open_path: Path, limit: int, pa
     assert os.listdir(open_path / "tree")
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_an_archive_by_url(site: Path, open_path: Path, limit: int) -> None:
+    """What fetches ahead are threads, which count as processes."""
+    (site / "noise").write_bytes(os.urandom(600_000))
+    made = pack(open_path / "archive.tar.zst", members_of(site), facts={"python": [TAG]})
+    with serving((open_path / "archive.tar.zst").read_bytes()) as server:
+        code = BOOT.format(
+            import_all=f"{IMPORT_ALL}{BY_URL}",
+            folder=str(open_path), uid=_UID, limit=limit,
+            archive=f"{server.url}/a#sha256={made.digest}", target=str(open_path / "tree"), parallel="auto",
+        )  # fmt: skip
+        done = run([sys.executable, "-c", code], environment(NO_PROXY="*"), cwd=open_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("unpacked ")
+    assert server.sent == len(server.data)
+    assert (open_path / "tree/noise").read_bytes() == (site / "noise").read_bytes()
+
+
 PACK = """
 import locale, os, resource, sys
 import encodings.ascii
-import unpackenv.cli, unpackenv.pack.pack
+import cyclonedx.output.json, unpackenv.cli, unpackenv.pack.pack
 os.chmod({folder!r}, 0o777)
 os.setuid({uid})
 resource.setrlimit(resource.RLIMIT_NPROC, ({limit}, {limit}))

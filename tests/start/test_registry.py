@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from helpers.file_server import FileServer, listening, serving
-from helpers.fills import ON_DEMAND, Running, family, kill, make_site, pack_site, wait_until_filled, wrong_files
+from helpers.fills import ON_DEMAND, Running, pack_site, wait_until_filled, wrong_files
 from helpers.processes import run, wrapper
 from helpers.registries import (
     HTPASSWD,
@@ -32,38 +32,24 @@ from rig.sites import write_tree
 from unpackenv.archive import trailer
 from unpackenv.errors import SettingError
 from unpackenv.start.remote import credentials
-from unpackenv.start.remote.registry import Reference, RegistryAuthorization
-from unpackenv.start.remote.transport import Connections
+from unpackenv.start.remote.connections import Connections
+from unpackenv.start.remote.reference import Reference
+from unpackenv.start.remote.tokens import RegistryAuthorization
+
+pytestmark = pytest.mark.usefixtures("no_fill_left")
 
 TRIED = 4  # seconds; enough for some attempts
 REPOSITORY = "team/app"
 
 
-@pytest.fixture(scope="module")
-def made_large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """An archive whose end is not all of it, and the sizes of its files. Shared: never write to it."""
-    folder = tmp_path_factory.mktemp("registry")
-    sizes = make_site(folder / "site")
-    (folder / "site/zzz").write_bytes(os.urandom(1_500_000))
-    pack_site(folder / "archive.tar.zst", folder / "site")
-    return folder / "archive.tar.zst", sizes
+@pytest.fixture(scope="session")
+def made(large: tuple[Path, dict[str, int]]) -> tuple[Path, dict[str, int]]:
+    return large
 
 
 @pytest.fixture
-def archive(made_large: tuple[Path, dict[str, int]]) -> Path:
-    return made_large[0]
-
-
-@pytest.fixture
-def sizes(made_large: tuple[Path, dict[str, int]]) -> dict[str, int]:
-    return made_large[1]
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tree"
-    yield place
-    kill(list(family(place)))
+def archive(made: tuple[Path, dict[str, int]]) -> Path:
+    return made[0]
 
 
 @pytest.fixture
@@ -216,14 +202,14 @@ def test_what_leads_nowhere(text: str, says: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory, made_large: tuple[Path, dict[str, int]]) -> Iterator[str]:
+def closed(tmp_path_factory: pytest.TempPathFactory, made: tuple[Path, dict[str, int]]) -> Iterator[str]:
     """A reference to the archive, in a registry that wants a password."""
     check_there()
     file = tmp_path_factory.mktemp("closed") / "htpasswd"
     file.write_text(HTPASSWD)
     with registry.running(auth={"htpasswd": {"realm": "registry", "path": str(file)}}) as address:
         env = environment(DOCKER_AUTH_CONFIG=docker_config(address), NO_PROXY="*")
-        yield push(env, made_large[0], address)
+        yield push(env, made[0], address)
 
 
 def address_of(reference: str) -> str:

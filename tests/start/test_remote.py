@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +18,33 @@ import pytest
 import zstandard
 
 from helpers.file_server import FileServer, make_certificate, serving, tunneling
-from helpers.fills import content, family, kill, make_site, pack_site, wait_until_filled, wrong_files
+from helpers.fills import content, make_site, wait_until_filled, wrong_files
 from helpers.processes import PATHS, python, result_of, run, wrapper
 from helpers.starts import SOCKETS_REPLACED, boot_code
 from rig.environment import PATIENCE, SOURCE, environment
+from rig.sites import TAG, members_of, pack
 from unpackenv.archive import trailer
+from unpackenv.archive.reader import open_archive
+
+pytestmark = pytest.mark.usefixtures("no_fill_left")
 
 TRIED = 4  # seconds; enough for some attempts
+SILENT = 15  # seconds; sooner than a start gives a silent connection up
 
 
-@pytest.fixture(scope="module")
-def made_large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """An archive whose end is not all of it, and the sizes of its files. Shared: never write to it."""
-    folder = tmp_path_factory.mktemp("remote")
-    sizes = make_site(folder / "site")
-    (folder / "site/zzz").write_bytes(os.urandom(1_500_000))
-    pack_site(folder / "archive", folder / "site")
-    return folder / "archive", sizes
+@pytest.fixture(scope="session")
+def made(large: tuple[Path, dict[str, int]]) -> tuple[Path, dict[str, int]]:
+    return large
 
 
 @pytest.fixture
-def archive(made_large: tuple[Path, dict[str, int]]) -> Path:
-    return made_large[0]
-
-
-@pytest.fixture
-def sizes(made_large: tuple[Path, dict[str, int]]) -> dict[str, int]:
-    return made_large[1]
+def archive(made: tuple[Path, dict[str, int]]) -> Path:
+    return made[0]
 
 
 @pytest.fixture
 def digest(archive: Path) -> str:
     return trailer.identify(str(archive)).digest
-
-
-@pytest.fixture
-def server(archive: Path) -> Iterator[FileServer]:
-    with serving(archive.read_bytes()) as running:
-        yield running
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tree"
-    yield place
-    kill(list(family(place)))
 
 
 def settings(server: FileServer, digest: str, target: Path, **more: object) -> dict[str, str]:
@@ -109,6 +90,53 @@ def test_the_application_has_no_modules_of_it(server: FileServer, digest: str, t
         rest="import sys\nresult = [name for name in ('ssl', 'http.client', 'socket') if name in sys.modules]"
     )
     assert result_of(code, settings(server, digest, target)) == []
+
+
+def test_neighbours_are_fetched_together(server: FileServer, digest: str, target: Path, archive: Path) -> None:
+    assert start(settings(server, digest, target)).returncode == 0
+    with open_archive(str(archive)) as opened:
+        assert len(server.requests) < 0.7 * len(opened.toc.frame_raw)
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> tuple[bytes, str]:
+    """An archive that takes several requests, and its digest."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "noise").write_bytes(os.urandom(9_000_000))
+    packed = pack(tmp_path / "archive", members_of(site), frame_size=1_500_000, facts={"python": [TAG]})
+    return (tmp_path / "archive").read_bytes(), packed.digest
+
+
+def test_a_worker_fetches_ahead_over_two_connections(noise: tuple[bytes, str], target: Path) -> None:
+    both = threading.Barrier(2, timeout=SILENT)
+    data, digest = noise
+    with serving(data) as server:
+        server.fault = lambda handler, number: number in (2, 3) and both.wait() < 0
+        env = settings(server, digest, target, UNPACKENV_WORKERS=1, UNPACKENV_FETCH_TIMEOUT=PATIENCE)
+        assert start(env).returncode == 0
+    assert not both.broken
+
+
+IMPORTS_SLOWLY = """
+import sys, time
+from unpackenv.start.remote.ahead import Ahead
+class SlowFinder:
+    def find_spec(self, name, *_):
+        if name == "selectors":  # `socket` imports it before its own class is there
+            time.sleep(1)
+sys.meta_path.insert(0, SlowFinder())
+start_thread = Ahead._start_thread
+Ahead._start_thread = lambda ahead: start_thread(ahead) or time.sleep(0.5)
+"""
+
+
+def test_a_connection_that_begins_while_another_one_does(noise: tuple[bytes, str], target: Path) -> None:
+    """Neither takes the modules that the other one imports for those of an application that has replaced them."""
+    data, digest = noise
+    with serving(data) as server:
+        done = python(IMPORTS_SLOWLY + boot_code(), settings(server, digest, target, UNPACKENV_WORKERS=1))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("fill", ["behind", "on-demand"])

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers import services
-from helpers.file_server import FileServer, serving
-from helpers.fills import family, kill, make_site, pack_site, wrong_files
+from helpers.file_server import FileServer
+from helpers.fills import wrong_files
 from helpers.processes import run, wrapper
 from unpackenv.archive import trailer
+
+pytestmark = pytest.mark.usefixtures("no_fill_left")
 
 TRIED = 6  # seconds; enough for some attempts
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """An archive whose end is not all of it, and the sizes of its files. Shared: never write to it."""
-    folder = tmp_path_factory.mktemp("stored")
-    sizes = make_site(folder / "site", 40)
-    (folder / "site/zzz").write_bytes(os.urandom(1_500_000))
-    pack_site(folder / "archive", folder / "site")
-    return folder / "archive", sizes
+@pytest.fixture(scope="session")
+def made(large: tuple[Path, dict[str, int]]) -> tuple[Path, dict[str, int]]:
+    return large
 
 
 @pytest.fixture
-def server(made: tuple[Path, dict[str, int]]) -> Iterator[FileServer]:
-    with serving(made[0].read_bytes()) as running:
-        yield running
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tree"
-    yield place
-    kill(list(family(place)))
+def archive(made: tuple[Path, dict[str, int]]) -> Path:
+    return made[0]
 
 
 @pytest.fixture

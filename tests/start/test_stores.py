@@ -13,7 +13,7 @@ import pytest
 
 from helpers import documented, services, snippets
 from helpers.documented import REMOTE_RECIPES, adapted, block
-from helpers.fills import family, kill, make_site, pack_site, wait_until_filled, wrong_files
+from helpers.fills import wait_until_filled, wrong_files
 from helpers.processes import PATHS, python, result_of, run, wrapper
 from helpers.services import BUCKET, KEY, Store
 from helpers.starts import SOCKETS_REPLACED, boot_code
@@ -21,7 +21,7 @@ from rig.environment import PATIENCE, environment
 from rig.sites import write_tree
 from unpackenv.archive import trailer
 
-pytestmark = pytest.mark.xdist_group("stores")
+pytestmark = [pytest.mark.xdist_group("stores"), pytest.mark.usefixtures("no_fill_left")]
 
 URL = f"s3://{BUCKET}/{KEY}"
 LIBRARIES = ("aiobotocore", "aiohttp", "asyncio", "botocore", "fsspec", "s3fs")
@@ -34,14 +34,9 @@ result = [report.outcome, wrong, left, len(os.listdir("/proc/self/task"))]
 """
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """An archive whose end is not all of it, and the sizes of its files. Shared: never write to it."""
-    folder = tmp_path_factory.mktemp("stored")
-    sizes = make_site(folder / "site", 40)
-    (folder / "site/zzz").write_bytes(os.urandom(1_500_000))
-    pack_site(folder / "archive", folder / "site")
-    return folder / "archive", sizes
+@pytest.fixture(scope="session")
+def made(large: tuple[Path, dict[str, int]]) -> tuple[Path, dict[str, int]]:
+    return large
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +46,8 @@ def store(made: tuple[Path, dict[str, int]], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def sizes(made: tuple[Path, dict[str, int]]) -> dict[str, int]:
-    return made[1]
-
-
-@pytest.fixture
 def digest(made: tuple[Path, dict[str, int]]) -> str:
     return trailer.identify(str(made[0])).digest
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "tree"
-    yield place
-    kill(list(family(place)))
 
 
 def settings(store: Store, archive: str, target: Path, **more: object) -> dict[str, str]:

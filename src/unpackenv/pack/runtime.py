@@ -41,7 +41,7 @@ _WITHOUT_BYTECODE = (
     r"cli/(common|doctor|fill|hook|inspect|prune|trace|verify)\.py|"
     r"start/(cold|fill|log|machine|python|remote|tree|unpack)/__init__\.py|"
     r"start/(fill/left|log/import_times|python/(conda_unpack|hook_file|notfound|relocation|treepython)|tree/prune)\.py|"
-    r"start/(remote/(cache|credentials|registry|shared|stored)|unpack/(decode_ahead|foreign|trace))\.py"
+    r"start/(remote/(cache|credentials|reference|registry|shared|stored|tokens)|unpack/(decode_ahead|foreign|trace))\.py"
 )
 # Other interpreters, perhaps older ones, run these files: they stay as they were written.
 _FOR_OTHERS = ("archive/interpreter.py", "start/shim/*")

@@ -11,7 +11,8 @@ from unpackenv.errors import PushError, SettingError
 from unpackenv.publish import documents, parcel
 from unpackenv.publish.documents import digest_of, use_of
 from unpackenv.publish.repository import Repository
-from unpackenv.start.remote.registry import DIGEST, INDEX, MANIFEST, SCHEME, Reference, parsed
+from unpackenv.start.remote.reference import SCHEME, Reference
+from unpackenv.start.remote.registry import DIGEST, INDEX, MANIFEST, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from unpackenv.errors import ArchiveNotFound
 from unpackenv.publish.documents import digest_of
-from unpackenv.start.remote.registry import ACCEPTED, LIMIT, PUSH, Reference, RegistryAuthorization, RegistryRequests
-from unpackenv.start.remote.transport import Authorization, Connections, Purpose
+from unpackenv.start.remote.connections import Connections
+from unpackenv.start.remote.registry import ACCEPTED, RegistryRequests
+from unpackenv.start.remote.tokens import LIMIT, PUSH, RegistryAuthorization
+from unpackenv.start.remote.transport import Authorization, Purpose
 
 if TYPE_CHECKING:
     from unpackenv.start.remote.address import Address
+    from unpackenv.start.remote.reference import Reference
 
 Read = Callable[[int, int], bytes]
 """Returns at most that many bytes of a blob, from an offset on; b"" at its end."""

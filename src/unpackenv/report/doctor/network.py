@@ -18,7 +18,7 @@ from unpackenv.errors import ArchiveUnreachable, UnpackenvError
 from unpackenv.report import counted
 from unpackenv.report.doctor.findings import OK, PROBLEM, WARNING, Finding, of_error
 from unpackenv.start.remote.address import Address
-from unpackenv.start.remote.transport import Connections, TryAgain
+from unpackenv.start.remote.connections import Connections, TryAgain
 
 _PATIENCE = 10.0  # seconds without a byte; a start tries again
 _CLOCKS = 300.0  # seconds by which clocks may differ: signatures and tokens are refused soon after that

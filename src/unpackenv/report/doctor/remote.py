@@ -52,7 +52,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def _server(settings: Settings) -> Address:
     if not settings.archive.startswith("oci://"):
         return Address(settings.archive)
-    from unpackenv.start.remote.registry import Reference
+    from unpackenv.start.remote.reference import Reference
 
     return Reference(settings.archive, settings.insecure).server
 
@@ -88,7 +88,7 @@ def _credentials(settings: Settings, server: Address) -> Finding:
 
 
 def _of_registry(settings: Settings) -> Finding:
-    from unpackenv.start.remote.registry import Reference
+    from unpackenv.start.remote.reference import Reference
 
     registry = Reference(settings.archive, settings.insecure).registry
     found = credentials.for_registry(registry)

@@ -83,10 +83,20 @@ class Ahead:
         before = self._pieces
         self._pieces = {place.offset: before.get(place.offset) or Piece(place) for place in places}
         for run in runs([piece for offset, piece in self._pieces.items() if offset not in before]):
-            if self._threads < THREADS:
-                self._threads += 1
-                threads.start_new_thread(self._run, ())
+            self._start_thread()
+            if not self._threads:  # then each is fetched when it is read
+                self._pieces = {}
+                return
             self._wanted.put(run)
+
+    def _start_thread(self) -> None:
+        """Start another thread, unless there are enough, or the system refuses it."""
+        if self._threads < THREADS:
+            try:
+                threads.start_new_thread(self._run, ())
+                self._threads += 1
+            except RuntimeError:
+                pass
 
     def take(self, offset: int) -> memoryview | None:
         """Return what was expected at an offset, when it is there; None if it was not expected."""

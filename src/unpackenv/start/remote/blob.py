@@ -40,6 +40,7 @@ class RemoteBlob(Blob):
         self._state: dict[str, str] = found["state"]
         self._application = os.getpid()
         self._files: dict[int, RemoteFile] = {}  # by process
+        self._opening = ahead.new_lock()
         self._aheads: dict[tuple[int, int], Ahead] = {}  # by process and thread
 
     # --- reading ---
@@ -95,10 +96,11 @@ class RemoteBlob(Blob):
 
     def _file(self) -> RemoteFile:
         pid = os.getpid()
-        if pid not in self._files:
-            isolated = pid != self._application
-            self._files[pid] = open_file(self._settings, self.traffic, self._state, isolated=isolated)
-        return self._files[pid]
+        with self._opening:  # threads that fetch ahead come here together
+            if pid not in self._files:
+                isolated = pid != self._application
+                self._files[pid] = open_file(self._settings, self.traffic, self._state, isolated=isolated)
+            return self._files[pid]
 
     # --- fetching ---
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from unpackenv.start.remote import remotefile
 from unpackenv.start.remote.address import Address
+from unpackenv.start.remote.connections import Connections, TryAgain
 from unpackenv.start.remote.remotefile import TAIL, RemoteFile
-from unpackenv.start.remote.transport import Connections, Requests, TryAgain
+from unpackenv.start.remote.transport import Requests
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False

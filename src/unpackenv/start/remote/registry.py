@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import sys
 from functools import cached_property
 from hashlib import sha256
-from urllib.parse import urlencode
 
-from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, SettingError
-from unpackenv.start.remote import credentials
-from unpackenv.start.remote.address import Address
-from unpackenv.start.remote.ahead import new_lock
+from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable
 from unpackenv.start.remote.cache import MANIFEST as MANIFEST_ENTRY
+from unpackenv.start.remote.connections import Connections
 from unpackenv.start.remote.httpfile import HttpFile
+from unpackenv.start.remote.reference import DIGEST_FORM, Reference
 from unpackenv.start.remote.remotefile import RemoteFile
-from unpackenv.start.remote.transport import Authorization, Connections, Purpose, Requests, basic
+from unpackenv.start.remote.tokens import LIMIT, RegistryAuthorization
+from unpackenv.start.remote.transport import Requests
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from unpackenv.start.remote.cache import Cache
     from unpackenv.start.settings import Settings
 
-SCHEME = "oci://"
 # Media types of the specifications, and those that Docker had before.
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -49,163 +46,17 @@ DIGEST, PYTHON, PLATFORM = "io.unpackenv.digest", "io.unpackenv.python", "io.unp
 TITLE = "org.opencontainers.image.title"
 ANY = "any platform"
 """What an archive without machine code is for; the entry of an index has no platform then."""
-PULL, PUSH = "pull", "pull,push"
-"""What a token is to allow."""
 _ARCHITECTURES = {
     "x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386", "ppc64le": "ppc64le",
     "s390x": "s390x", "riscv64": "riscv64", "loongarch64": "loong64",
 }  # fmt: skip
-LIMIT = 4 << 20
-"""How many bytes a manifest, or another answer of a registry that is no blob, may have."""
-_TOKENS = 2
-"""How many tokens in a row a registry may refuse before its token service is asked no more."""
 _SAID = 160
 """How many characters of what a registry says are shown."""
-
-# As the distribution specification has them.
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
-_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
 def architecture(machine: str) -> str:
     """Return the architecture of a machine, which `uname -m` names, as the specifications call it."""
     return _ARCHITECTURES.get(machine, machine)
-
-
-class Reference:
-    """What `oci://REGISTRY/REPOSITORY:TAG` or `…@sha256:DIGEST` names; raises `SettingError`."""
-
-    def __init__(self, text: str, insecure: bool = False, where: str = "UNPACKENV_ARCHIVE") -> None:
-        rest, _, self.digest = text[len(SCHEME) :].partition("@")
-        self.registry, _, path = rest.partition("/")
-        self.repository, _, self.tag = path.partition(":")
-        if not self.registry or not _REPOSITORY.fullmatch(self.repository):
-            raise SettingError(
-                f"is no reference to a registry ({self.repository!r} is no repository)",
-                where=where,
-                hint="It is oci://REGISTRY/REPOSITORY:TAG, for a start also with @sha256:DIGEST",
-            )
-        if self.tag and not _TAG.fullmatch(self.tag):
-            raise SettingError(f"{self.tag!r} is no tag", where=where)
-        if self.digest and not _DIGEST.fullmatch(self.digest):
-            raise SettingError(f"{self.digest!r} is no digest, which is sha256: and 64 digits", where=where)
-        self.tag = self.tag or ("" if self.digest else "latest")
-        self.shown = f"{SCHEME}{self.registry}/{self.repository}" + (f":{self.tag}" if self.tag else "")
-        self.shown += f"@{self.digest}" if self.digest else ""
-        host = self.registry
-        if self.registry in credentials.DOCKER_HUB:
-            host = "registry-1.docker.io"
-            if "/" not in self.repository:
-                self.repository = f"library/{self.repository}"
-        try:
-            self.server = Address(f"https://{host}")
-        except SettingError as error:
-            error.where = where
-            raise
-        if self.server.is_loopback or insecure:
-            self.server = Address(f"http://{host}")
-
-    @property
-    def name(self) -> str:
-        """How the registry calls it: its digest, or its tag."""
-        return self.digest or self.tag
-
-    def at(self, kind: str, name: str) -> Address:
-        """Return the address of something in the repository: of the `kind` "manifests" or "blobs"."""
-        return Address(f"{self.server.origin}/v2/{self.repository}/{kind}/{name}")
-
-
-class RegistryAuthorization(Authorization):
-    """The credentials of a registry, or a token that a token service gives for them.
-
-    A registry says what it wants when it refuses the first request (distribution specification, "token
-    authentication"). The token service has the credentials from then on: the registry names it.
-    """
-
-    def __init__(
-        self, reference: Reference, timeout: float, insecure: bool, connections: Connections, actions: str = PULL
-    ) -> None:
-        self._reference = reference
-        self._timeout = timeout
-        self._insecure = insecure
-        self._connections = connections
-        self._actions = f"repository:{reference.repository}:"
-        self._scope = self._actions + actions
-        self._lock = new_lock()
-        self._refused = 0
-        self.value = ""
-        self.hint = f"Check the credentials for {reference.registry}. {_LOGIN}"
-
-    def header(self, address: Address) -> str:
-        return self.value
-
-    def note_taken(self) -> None:
-        self._refused = 0
-
-    def renew(self, challenge: str, refused: str) -> bool:
-        with self._lock:
-            if refused != self.value:  # another thread has renewed it meanwhile
-                return True
-            found = credentials.for_registry(self._reference.registry)
-            self.hint = _hint(self._reference.registry, found)
-            kind, _, rest = challenge.partition(" ")
-            if kind.lower() == "bearer" and self._refused < _TOKENS:
-                self._refused += 1
-                self.value = f"Bearer {self._token(dict(_PARAMETER.findall(rest)), found)}"
-            elif kind.lower() == "basic" and found.user:
-                self.value = basic(found.user)
-            return self.value != refused
-
-    def _token(self, parameters: dict[str, str], found: credentials.Credentials) -> str:
-        scope = parameters.get("scope", "")
-        wanted = {name: parameters[name] for name in ("service",) if name in parameters}
-        # One token for all that is going to be asked, and not one for each kind of request.
-        wanted["scope"] = scope if scope and not scope.startswith(self._actions) else self._scope
-        try:
-            address = Address(parameters.get("realm", ""))
-            address.check(self._insecure)
-        except SettingError as error:
-            raise ArchiveUnreachable(
-                f"its registry names a token service that is refused: {error.what}", where=self._reference.shown
-            ) from None
-        address.user = found.user
-        headers, method, body = {}, "GET", None
-        if found.token:
-            headers, method = {"Content-Type": "application/x-www-form-urlencoded"}, "POST"
-            grant = {"grant_type": "refresh_token", "refresh_token": found.token, "client_id": "unpackenv"}
-            body = urlencode({**grant, **wanted}).encode()
-        else:
-            address.target += ("&" if "?" in address.target else "?") + urlencode(wanted)
-        own = Authorization()
-        own.hint = self.hint
-        requests = Requests(
-            address,
-            self._timeout,
-            self._insecure,
-            self._connections,
-            authorization=own,
-            purpose=Purpose("token service", absent="Check the name of the registry"),
-            shown=self._reference.shown,
-        )
-        answer = requests.retried(lambda: requests.send(method, headers, body, LIMIT, (200,)).read(LIMIT))
-        try:
-            tokens = json.loads(answer)
-            token: str = tokens.get("token") or tokens["access_token"]
-        except (ValueError, KeyError, AttributeError):
-            raise requests.refusal("the token service of its registry sent no token") from None
-        return token
-
-
-def _hint(registry: str, found: credentials.Credentials) -> str:
-    """Say what to do if a registry refuses what was found."""
-    if found.user or found.token:
-        return f"Check the credentials for {registry} in {found.source}, and what they allow"
-    return f"There are no credentials for {registry} in {found.source}. {_LOGIN}"
-
-
-_LOGIN = "`docker login` writes some; DOCKER_CONFIG or DOCKER_AUTH_CONFIG name others"
 
 
 class RegistryRequests(Requests):
@@ -237,7 +88,7 @@ class OciFile(RemoteFile):
         self._connections = Connections()
         self._authorization = RegistryAuthorization(self._reference, self._timeout, self._insecure, self._connections)
         self._blob = ""
-        if state and _DIGEST.fullmatch(state["blob"]):
+        if state and DIGEST_FORM.fullmatch(state["blob"]):
             self._blob, self._authorization.value = state["blob"], state.get("authorization", "")
 
     def resolve(self) -> str:
@@ -295,7 +146,7 @@ class OciFile(RemoteFile):
         return document
 
     def _document(self, name: str) -> dict[str, Any]:
-        is_digest = _DIGEST.fullmatch(name) is not None
+        is_digest = DIGEST_FORM.fullmatch(name) is not None
         kept = self._cache.read(name[7:], MANIFEST_ENTRY) if self._cache and is_digest else b""
         if kept and f"sha256:{sha256(kept).hexdigest()}" == name:
             return parsed(kept, self._reference.shown)
@@ -342,7 +193,7 @@ def parsed(manifest: bytes, shown: str) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(manifest)
         digests = [each["digest"] for each in [*document.get("manifests", []), *document.get("layers", [])]]
-        if all(map(_DIGEST.fullmatch, digests)):
+        if all(map(DIGEST_FORM.fullmatch, digests)):
             return document
     except (ValueError, KeyError, AttributeError, TypeError):
         pass

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unpackenv.archive import trailer
 from unpackenv.errors import ArchiveUnreachable, NoSpace
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from unpackenv.archive.trailer import Footer
 
 TAIL = 1 << 18
 """How many of the last bytes of an archive are fetched first: footer, facts and table of contents of any usual one."""
@@ -51,6 +54,12 @@ class RemoteFile:
 
     def close(self) -> None:
         """Close what is open in this process."""
+
+
+def footer_of(found: dict[str, Any]) -> Footer | None:
+    """Return the footer in what `look` found; None for an archive that plain tar made. Raises `UnpackenvError`."""
+    identity = trailer.identify_tail(found["tail"], found["size"], "", lambda size, offset: b"")
+    return identity.footer if identity else None
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:

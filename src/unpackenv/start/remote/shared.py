@@ -1,15 +1,20 @@
-"""Fetch pieces of an archive with a cache: what another start has, or is fetching, is not fetched again."""
+"""Fetch an archive with a cache: what another start has, or is fetching, is not fetched again."""
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from hashlib import sha256
 
+from unpackenv.errors import ArchiveCorrupt, ArchiveUnsupported
 from unpackenv.start.remote import ahead
+from unpackenv.start.remote.cache import TAIL
+from unpackenv.start.remote.remotefile import footer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from unpackenv.archive.traffic import Traffic
     from unpackenv.start.remote.ahead import Piece
@@ -69,3 +74,54 @@ class SharedFetch:
         self._traffic.add(cached=len(piece.buffer))
         piece.finish()
         return True
+
+
+def look(cache: Cache, digest: str, timeout: float, fetch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what is known of an archive when its tail is there (see `RemoteFile.look`): from the cache, or by `fetch`.
+
+    A start waits for another one for at most `timeout` seconds.
+    """
+    found: dict[str, Any] = {}
+
+    def read() -> bool:
+        nonlocal found
+        found = _cached(cache.read(digest, TAIL), digest)
+        return bool(found)
+
+    fetching = cache.wait(digest, timeout, read, TAIL)
+    if fetching is None:
+        return found
+    try:
+        found = fetch()
+        if found["tail"] and _is_sound(found, digest):
+            # What is for this start only, such as a token, stays out of it.
+            known = {"size": found["size"], "blob": found["state"].get("blob", "")}
+            fetching.keep(json.dumps(known).encode() + b"\n" + found["tail"])
+            cache.trim()  # a small archive is all in its tail: nothing else will be fetched
+    finally:
+        fetching.give_up()
+    return found
+
+
+def _cached(data: bytes, digest: str) -> dict[str, Any]:
+    """Return what is known by an entry of a cache; nothing if it is not sound."""
+    head, _, tail = data.partition(b"\n")
+    try:
+        known = json.loads(head)
+        blob = str(known["blob"])
+        found = {"size": int(known["size"]), "tail": tail, "version": "", "state": {"blob": blob} if blob else {}}
+        return found if _is_sound(found, digest) else {}
+    except (ValueError, KeyError, TypeError, ArchiveCorrupt, ArchiveUnsupported):
+        return {}
+
+
+def _is_sound(found: dict[str, Any], digest: str) -> bool:
+    """Whether a tail is that of the archive with this digest, and has its whole table of contents."""
+    footer, tail = footer_of(found), memoryview(found["tail"])
+    begin = found["size"] - len(tail)
+    if footer is None or footer.digest.hex() != digest or begin < 0 or footer.columns_offset < begin:
+        return False
+    columns, facts = footer.columns_offset - begin, footer.facts_offset - begin
+    hashed = sha256(tail[columns : columns + footer.columns_size])
+    hashed.update(tail[facts : facts + footer.facts_size])
+    return hashed.digest() == footer.digest

@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import errno
 import gc
-import random
 import sys
 from typing import Any
 
 from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, ExtraMissing
 from unpackenv.start.remote import address, remotefile
+from unpackenv.start.remote.patience import Attempts, stalled_after, time_for
 from unpackenv.start.remote.remotefile import TAIL, RemoteFile
 from unpackenv.start.remote.unpatched_network import LIBRARIES
-from unpackenv.unpatched import os, time
+from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unpackenv.archive.traffic import Traffic
 
 _IMPORTED_BEFORE = frozenset(sys.modules)
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
-_STALLED = 20.0
-"""Seconds without a byte after which a connection is given up."""
-_PART = 1 << 20
-"""How many bytes have the whole time limit; a request for more has more time."""
 # What another attempt does not change: names of exceptions and of errors of stores, and error numbers.
 _REFUSED = ("ClientAuthenticationError", "ExpiredToken", "InvalidToken")
 _WRONG = (
@@ -64,7 +59,7 @@ class StoredFile(RemoteFile):
             raise self._refusal(f"{self._library} does not start here ({_name(error)})") from None
         self._sync: Any = sync
         if scheme == "s3":
-            _leave_attempts(self._files, min(_STALLED, timeout / 3))
+            _leave_attempts(self._files, stalled_after(timeout))
 
     def look(self, whole: int) -> dict[str, Any]:
         info: dict[str, Any] = self._retried("_info")
@@ -96,24 +91,20 @@ class StoredFile(RemoteFile):
 
         One attempt has the whole time limit for each MiB, whatever the library waits for meanwhile.
         """
-        deadline, delay = time.monotonic() + self._timeout, _FIRST_DELAY
-        limit = self._timeout * (1 + size / _PART)
+        attempts, limit = Attempts(self._timeout), time_for(size, self._timeout)
         while True:
             if self._traffic:
                 self._traffic.add(requests=1)
-            wait = delay * random.uniform(0.5, 1.5)
             try:
                 return self._sync(self._files.loop, getattr(self._files, method), self._url, timeout=limit, **options)
             except Exception as error:
                 problem = self._problem(error)
-                if problem is None and time.monotonic() + wait > deadline:
+                if problem is None and not attempts.wait():
                     problem = self._refusal(f"cannot be fetched within {self._timeout:g} s ({_name(error)})")
             if problem:  # without the error of the library: its message may hold what nobody may see
                 raise problem
             if self._traffic:
                 self._traffic.add(retries=1)
-            time.sleep(wait)
-            delay = min(2 * delay, _LONGEST_DELAY)
 
     def _problem(self, error: Exception) -> ArchiveNotFound | ArchiveUnreachable | None:
         """Return the error for one of the library; None if another attempt may go better."""

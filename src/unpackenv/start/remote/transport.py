@@ -1,56 +1,40 @@
-"""Requests to servers by HTTP: connections that are kept, redirects, and attempts until the time is over (RFC 9110).
+"""Requests to servers by HTTP: authorization, redirects, and attempts until the time is over (RFC 9110).
 
-Every thread has its own connections. What may be better in a moment is tried again, after a while that doubles each
-time (with jitter). Imported in processes of a start only: the modules of the standard library for it are large.
+What may be better in a moment is tried again. Imported in processes of a start only, as `connections` is.
 """
 
 from __future__ import annotations
 
-import _thread
 import http.client
-import io
 import re
 import socket
 import ssl
-from base64 import b64encode
 from email.utils import parsedate_to_datetime
 
-from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, SettingError, UnpackenvError
+from unpackenv.errors import ArchiveNotFound, ArchiveUnreachable, UnpackenvError
 from unpackenv.start.remote.address import Address
-from unpackenv.unpatched import os, time
+from unpackenv.start.remote.connections import Connections, TryAgain, basic
+from unpackenv.start.remote.patience import Attempts, stalled_after, time_for
+from unpackenv.unpatched import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, TypeVar, Union
+    from typing import Any, TypeVar
 
     from unpackenv.archive.traffic import Traffic
+    from unpackenv.start.remote.connections import Connection
 
     T = TypeVar("T")
-    Connection = Union["_Plain", "_Encrypted"]
 
-_STALLED = 20.0
-"""Seconds without a byte after which a connection is given up."""
-_PART = 1 << 20
-"""How many bytes have the whole time limit; a request for more has more time."""
-_LEAST = 0.1
 _STORED = 1_000_000
 """Bytes per second that a server can store, at least."""
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0
 _REDIRECTS = 5
 _REDIRECTING = (301, 302, 303, 307, 308)
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 # How `http.client` says that a proxy opens no way to a server.
 _NO_TUNNEL = re.compile(r"Tunnel connection failed: ((?:403|407)\b.*)")
 _PROXY = "Check user and password in http_proxy or https_proxy; no_proxy names servers that need none"
-
-
-class TryAgain(Exception):
-    """A request failed in a way that may be over soon; `after` is for how many seconds the server wants none."""
-
-    def __init__(self, why: str, after: float = 0.0) -> None:
-        super().__init__(why)
-        self.after = after
 
 
 class _AtOnce(TryAgain):
@@ -92,35 +76,6 @@ class Purpose:
         self.absent = absent
 
 
-class Connections:
-    """The connections of one process, by thread and server."""
-
-    def __init__(self) -> None:
-        self._open: dict[tuple[int, str], Connection] = {}
-
-    def to(self, address: Address, stalled: float) -> tuple[Connection, bool]:
-        """Return this thread's connection to a server, and whether it was used before.
-
-        It fails after so many seconds without a byte.
-        """
-        key = (_thread.get_ident(), address.origin)
-        is_kept = key in self._open
-        if not is_kept:
-            self._open[key] = _connect(address, stalled)
-        return self._open[key], is_kept
-
-    def drop(self) -> None:
-        """Close all connections of this thread."""
-        thread = _thread.get_ident()
-        for key in [key for key in self._open if key[0] == thread]:
-            self._open.pop(key).close()
-
-    def close(self) -> None:
-        """Close all connections."""
-        while self._open:
-            self._open.popitem()[1].close()
-
-
 class Requests:
     """Requests for what is at `origin`. Methods raise `UnpackenvError`, or `TryAgain`, which `retried` heeds.
 
@@ -143,7 +98,7 @@ class Requests:
         self.connections = connections
         self._origin = self._address = origin
         self._timeout = timeout
-        self._stalled = min(_STALLED, max(timeout / 3, _LEAST))  # then there is time for another attempt
+        self._stalled = stalled_after(timeout)
         self._insecure = insecure
         self._traffic = traffic
         self._authorization = authorization or Authorization()
@@ -189,7 +144,7 @@ class Requests:
             target = address.origin + target
             if connection.proxy.user:
                 said["Proxy-Authorization"] = basic(connection.proxy.user)
-        connection.deadline = time.monotonic() + self._timeout * (1 + size / _PART)
+        connection.deadline = time.monotonic() + time_for(size, self._timeout)
         if self._traffic:
             self._traffic.add(requests=1)
         try:
@@ -251,7 +206,7 @@ class Requests:
         The time is longer where it sends `size` bytes.
         """
         allowed = self._timeout + size / _STORED
-        deadline, delay, hasty = time.monotonic() + allowed, _FIRST_DELAY, _HASTY
+        attempts, hasty = Attempts(allowed), _HASTY
         while True:
             try:
                 return work()
@@ -268,16 +223,13 @@ class Requests:
                 if isinstance(error, _AtOnce) and hasty:
                     hasty -= 1
                     continue
-                wait = max(jittered(delay), getattr(error, "after", 0.0))
-                if time.monotonic() + wait > deadline:
+                if not attempts.wait(getattr(error, "after", 0.0)):
                     raise self.refusal(
                         f"cannot be {self._purpose.done} within {round(allowed, 1):g} s ({self._reason(error)})",
                         "Check the network from here to the server; UNPACKENV_FETCH_TIMEOUT is how long it is tried",
                     ) from error
                 if self._traffic:
                     self._traffic.add(retries=1)
-                time.sleep(wait)
-                delay = min(2 * delay, _LONGEST_DELAY)
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, socket.gaierror):
@@ -295,84 +247,6 @@ _STALE_BODY = 1 << 16
 """How much of the content of a redirect is read, so that the connection can be used again."""
 
 
-class _Timed(io.RawIOBase):
-    """What a socket sends, until a deadline: a byte now and then would take for ever."""
-
-    def __init__(self, raw: Any, deadline: float) -> None:
-        super().__init__()
-        self._raw = raw
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if time.monotonic() > self._deadline:
-            raise TryAgain("the server sends too slowly")
-        got: int = self._raw.readinto(buffer)
-        return got
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Kept(http.client.HTTPConnection):
-    """A connection whose answers have a deadline; `proxy` is where it leads through."""
-
-    deadline = 0.0
-    proxy: Address | None = None
-
-    def response_class(self, sock: Any, *arguments: Any, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override]
-        response = http.client.HTTPResponse(sock, *arguments, **options)
-        raw: Any = response.fp
-        response.fp = io.BufferedReader(_Timed(raw.detach(), self.deadline), 1 << 16)
-        return response
-
-
-class _Plain(_Kept):
-    pass
-
-
-class _Encrypted(_Kept, http.client.HTTPSConnection):
-    pass
-
-
-def _connect(address: Address, stalled: float) -> Connection:
-    """Return a connection, through a proxy if the environment names one; it is opened with the first request."""
-    proxy = _proxy_for(address)
-    via = proxy or address
-    connection: Connection
-    if address.scheme == "http":
-        connection = _Plain(via.host, via.port, timeout=stalled)
-    else:
-        context = ssl.create_default_context()
-        connection = _Encrypted(via.host, via.port, timeout=stalled, context=context)
-        if proxy:
-            headers = {"Proxy-Authorization": basic(proxy.user)} if proxy.user else {}
-            connection.set_tunnel(address.host, address.port, headers)
-    connection.proxy = proxy
-    return connection
-
-
-def _proxy_for(address: Address) -> Address | None:
-    """Return the proxy that the environment names for a server, if it does; raises `SettingError` for no URL."""
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
-        return None
-    from urllib.request import getproxies, proxy_bypass  # heavy
-
-    named = "" if proxy_bypass(address.host) else getproxies().get(address.scheme, "")
-    try:
-        return Address(named if "://" in named else f"http://{named}") if named else None
-    except SettingError as error:
-        raise SettingError(error.what, where=f"{address.scheme}_proxy") from None
-
-
-def jittered(delay: float) -> float:
-    """Return about that many seconds: starts that failed together shall not come back together."""
-    return delay * (0.5 + os.urandom(1)[0] / 255)
-
-
 def _answer(
     connection: Connection, method: str, target: str, headers: Mapping[str, str], body: Any, size: int
 ) -> http.client.HTTPResponse:
@@ -386,11 +260,6 @@ def _answer(
     # It stores what it was sent before it answers.
     connection.sock.settimeout((connection.timeout or 0) + (size / _STORED if body is not None else 0))
     return connection.getresponse()
-
-
-def basic(user: str) -> str:
-    """Return the value of a header for user and password, with a colon between them (RFC 7617)."""
-    return f"Basic {b64encode(user.encode()).decode('ascii')}"
 
 
 def _seconds_until(retry_after: str) -> float:

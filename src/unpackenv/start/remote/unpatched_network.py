@@ -56,4 +56,5 @@ def _is_replaced() -> bool:
     """Whether something that sockets need is not the interpreter's own."""
     socket, select = sys.modules.get("socket"), sys.modules.get("select")
     own = getattr(getattr(socket, "socket", None), "__module__", "socket")
-    return own != "socket" or not is_built_in(getattr(select, "select", len))
+    # While another thread imports `socket`, its class is the one of the module below.
+    return own not in ("socket", "_socket") or not is_built_in(getattr(select, "select", len))
