@@ -80,8 +80,8 @@ def victims(target: Path, roles: tuple[str, ...], choose: random.Random) -> list
     return found
 
 
-# Not a holder that is stopped, for which its guardian waits a while, see below; nor a watcher, which has the stderr open
-# that this test reads to its end.
+# Not a holder, for which its guardian waits a while, see below; nor a watcher, which has the stderr open that this test
+# reads to its end.
 STOPPED = ("guard", "fill")
 
 
