@@ -54,7 +54,8 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     left_out = {f"{path.relative_to(package.parent)}" for path in package.rglob("*.py")} - sources - compiled
     assert left_out == {
         *(f"unpackenv/archive/{name}.py" for name in ("pace", "writer")),
-        *(f"unpackenv/cli/{name}.py" for name in ("analyze", "pack", "push", "runtime", "timings")),
+        *(f"unpackenv/cli/{name}.py" for name in ("analyze", "launcher", "pack", "push", "runtime", "timings")),
+        *(f"unpackenv/{name}.py" for name in ("python", "start/launcher")),
         *(f"{path.relative_to(package.parent)}" for room in BUILDING for path in (package / room).rglob("*.py")),
     }
     # The first module and those for other interpreters have both.

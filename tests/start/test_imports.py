@@ -30,7 +30,7 @@ ROOMS = {
     "fill": ("start/fill/*.py",),
     "published": ("start/published.py",),
     "cold": ("start/cold/*.py",),
-    "doors": ("start/bootstrap.py", "start/entrypoint.py", "start/hook.py"),
+    "doors": ("start/bootstrap.py", "start/entrypoint.py", "start/hook.py", "start/launcher.py"),
     "unpackenv": ("__init__.py",),
     "pack": ("pack/*.py",),
     "publish": ("publish/*.py",),
@@ -39,7 +39,7 @@ ROOMS = {
     "doctor": ("report/doctor/*.py",),
     "analyze": ("report/analyze/*.py",),
     "cli": ("cli/*.py",),
-    "__main__": ("__main__.py",),
+    "__main__": ("__main__.py", "python.py"),
 }  # fmt: skip
 # Rooms side by side: none of one knows another, or what a room has no business with.
 APART = {

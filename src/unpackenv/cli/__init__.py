@@ -20,7 +20,7 @@ from unpackenv.start.settings import TABLE, Log
 # In a runtime some are missing.
 _COMMANDS = (
     "pack", "push", "unpack", "fill", "verify", "inspect", "trace", "analyze", "timings", "doctor", "hook", "prune",
-    "runtime",
+    "runtime", "launcher",
 )  # fmt: skip
 _USAGE_ERROR = 2
 

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -31,9 +31,11 @@ from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, NoSpace, PackError
 
 # Paths within the package that only a build needs, and the backend, which is copied anew.
 _LEFT_OUT = (
-    "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/pack.py", "cli/push.py",
-    "cli/runtime.py", "cli/timings.py", "pack", "publish", "py.typed", "report/analyze", "report/timings",
+    "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/launcher.py", "cli/pack.py",
+    "cli/push.py", "cli/runtime.py", "cli/timings.py", "pack", "publish", "py.typed", "python.py", "report/analyze",
+    "report/timings",
 )  # fmt: skip
+_OF_LAUNCHERS = ("start/launcher.py",)
 # Empty modules, and modules that a usual start does not import: for failures, extra settings, environments, registries,
 # archives of plain tar and other commands. They are compiled when they are imported.
 _WITHOUT_BYTECODE = (
@@ -69,10 +71,11 @@ class Runtime:
     stripped: bool
 
 
-def write(directory: str, codec: str = codecs.DEFAULT) -> Runtime:
+def write(directory: str, codec: str = codecs.DEFAULT, *, for_launcher: bool = False) -> Runtime:
     """Write a runtime for archives of `codec` into an absent or empty directory, all or nothing.
 
-    It fits the interpreter that runs this: bytecode and C extension are for one Python version and platform.
+    It fits the interpreter that runs this: bytecode and C extension are for one Python version and platform. That of a
+    launcher has bytecode also of what a usual start does not import: there it hardly takes more room.
     Raises `PackError`, `NoSpace`, or `SettingError` for an unknown codec.
     """
     needs_extension = codecs.get(codec).needs_extension
@@ -83,11 +86,11 @@ def write(directory: str, codec: str = codecs.DEFAULT) -> Runtime:
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
             work = Path(name, "runtime")
-            _copy_package(work)
+            _copy_package(work, _LEFT_OUT if for_launcher else (*_LEFT_OUT, *_OF_LAUNCHERS))
             _shorten(work / "unpackenv")
             _guard(work / "unpackenv/__init__.py")
             stripped = not needs_extension or _copy_backend(work, codec)
-            _compile(work, codec)
+            _compile(work, "" if for_launcher else _not_imported(codec))
             _leave_out_sources(work / "unpackenv")
             _check(work, codec)
             os.rename(work, path)
@@ -99,12 +102,12 @@ def write(directory: str, codec: str = codecs.DEFAULT) -> Runtime:
     return Runtime(str(path), _size_on_disk(path), stripped)
 
 
-def _copy_package(work: Path) -> None:
+def _copy_package(work: Path, left_out: Collection[str]) -> None:
     package = Path(unpackenv.__file__).parent
 
     def ignored(directory: str, names: list[str]) -> list[str]:
         paths = {name: Path(directory, name).relative_to(package) for name in names}
-        return [name for name, path in paths.items() if name == "__pycache__" or path.as_posix() in _LEFT_OUT]
+        return [name for name, path in paths.items() if name == "__pycache__" or path.as_posix() in left_out]
 
     shutil.copytree(package, work / "unpackenv", ignore=ignored)
 
@@ -186,14 +189,19 @@ def _licences() -> Iterator[Path]:
         pass
 
 
-def _compile(work: Path, codec: str) -> None:
-    """Compile the modules that a start with `codec` imports, without docstrings.
-
-    An image may be read-only: there every start would compile them again. Modules of other codecs stay uncompiled.
-    """
+def _not_imported(codec: str) -> str:
+    """Return a pattern for the modules that a usual start with `codec` does not import."""
     others = "|".join(name for name in codecs.names() if name != codec)
+    return f"{_WITHOUT_BYTECODE}|archive/codecs/({others})(_\\w+)?\\.py"
+
+
+def _compile(work: Path, but: str) -> None:
+    """Compile the modules, without docstrings, but for those whose path in the package matches a pattern.
+
+    An image may be read-only: there every start would compile them again.
+    """
     command = ["-m", "compileall", "-q", "-o", "2", "--invalidation-mode", "unchecked-hash", "-s", str(work)]
-    command += ["-x", f"{re.escape(str(work))}/unpackenv/({_WITHOUT_BYTECODE}|archive/codecs/({others})(_\\w+)?\\.py)"]
+    command += ["-x", f"{re.escape(str(work))}/unpackenv/({but})"] if but else []
     _run([*command, str(work)], {"PYTHONHASHSEED": "0"})
     for bytecode in work.rglob("*.opt-2.pyc"):  # an interpreter without -OO looks for the plain name
         bytecode.rename(bytecode.with_name(bytecode.name.replace(".opt-2", "")))

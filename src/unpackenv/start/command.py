@@ -8,6 +8,10 @@ from unpackenv.archive import facts, interpreter
 from unpackenv.start.importpaths import HOOK
 from unpackenv.unpatched import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # An interpreter answers within some 10 ms.
 _ANSWER_SECONDS = 10
 _PREFIX = "pycache_prefix="
@@ -42,6 +46,10 @@ class Command:
             self._facts[python] = facts_of(python)
         return self._facts[python]
 
+    def words_in(self, scripts: str) -> list[str]:
+        """Return the words to execute, if the tree has these scripts, which are on PATH by now."""
+        return self.words
+
     def flags(self) -> tuple[int, str]:
         """Return the optimization level and the bytecode prefix of its Python, from its options and the environment."""
         level = os.environ.get("PYTHONOPTIMIZE", "")
@@ -69,8 +77,10 @@ def facts_of(python: str) -> dict[str, str] | None:
         return None
     import subprocess
 
+    loader: Any = interpreter.__loader__  # of a directory, or of a launcher, which is a zip file
+    source = loader.get_data(os.path.join(os.path.dirname(interpreter.__file__), "interpreter.py"))
     # The same as -I, which Python 2.7 does not know.
-    code = f"import sys; del sys.path[0]; exec(open({os.path.abspath(interpreter.__file__)!r}).read())"
+    code = f"import sys; del sys.path[0]; exec({source!r})"
     call = [python, "-E", "-s", "-S", "-c", code]
     try:
         answer = subprocess.run(

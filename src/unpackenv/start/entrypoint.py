@@ -17,6 +17,7 @@ from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
 
 EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
@@ -29,9 +30,14 @@ def run(options: list[str], command: list[str]) -> NoReturn:
     try:
         if not command[0]:
             raise SettingError("the command after `--` is empty", hint="Check it for a variable that is not set")
-        start = Wrapper({} if is_off() else _arguments(options), Command(command))
+        become(Command(command), {} if is_off() else _arguments(options))
     except UnpackenvError as error:
         fail(error, bootstrap.begin(Log({})))
+
+
+def become(command: Command, arguments: Mapping[str, object]) -> NoReturn:
+    """Bootstrap with `arguments` and execute `command`; if that fails, exit as `run` does, or raise `SettingError`."""
+    start = Wrapper(arguments, command)
     try:
         report = start.run()
     except UnpackenvError:
@@ -40,7 +46,7 @@ def run(options: list[str], command: list[str]) -> NoReturn:
         sys.exit(128 + _signal.SIGINT)
     if report.outcome != OFF:
         start.prepare_command()
-    _execute(command, start.command.lacks_interpreter)
+    _execute(command.words_in(report.bin), command.lacks_interpreter)
 
 
 def fail(error: UnpackenvError, attempt: Attempt) -> NoReturn:
@@ -77,7 +83,7 @@ class Wrapper(Start):
 
     is_last_word = True
 
-    def __init__(self, arguments: dict[str, object], command: Command) -> None:
+    def __init__(self, arguments: Mapping[str, object], command: Command) -> None:
         super().__init__(arguments)
         self.command = command
 
