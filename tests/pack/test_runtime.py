@@ -18,7 +18,7 @@ from unpackenv.errors import PackError
 from unpackenv.pack import runtime
 
 LIMIT = 2_200_000
-BUILDING = ("pack", "publish", "report/analyze", "report/timings")
+BUILDING = ("contrib", "pack", "publish", "report/analyze", "report/timings")
 APP = "import unpackenv; unpackenv.bootstrap({!r}, {!r}); import app; print(app.WHOSE)"
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from renderer import install
 from rig import kept
 
-MEGABYTES = {"virtual environment": 600, "cache": 1150}
+MEGABYTES = {"virtual environment": 600, "cache": 2350}
 MINUTES, FIRST_MINUTES = 10, 10
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _NOTHING = "nothing runs"
@@ -50,6 +50,8 @@ TOOLS = (
     Tool("nginx", "nginx-light", "archives by URL from that server"),
     Tool("dockerd", "docker.io", _CONTAINERS),
     Tool("mmdebstrap", "mmdebstrap", _CONTAINERS),
+    Tool("java", "openjdk-17-jre-headless", "Spark"),
+    Tool("mpirun", "openmpi-bin", "MPI"),
     Tool("docker-compose", "docker-compose", "the Compose file"),
 )
 

@@ -324,7 +324,10 @@ def test_the_version_is_that_of_the_package(option: str) -> None:
 
 # --- help ----------------------------------------------------------------------------------------
 
-COMMANDS = ("pack", "push", "unpack", "verify", "inspect", "analyze", "timings", "doctor", "hook", "prune", "runtime")
+COMMANDS = (
+    "pack", "push", "unpack", "fill", "verify", "inspect", "trace", "analyze", "timings", "doctor", "hook", "prune",
+    "runtime", "launcher",
+)  # fmt: skip
 
 
 def test_help_of_a_command() -> None:

@@ -32,6 +32,7 @@ ROOMS = {
     "cold": ("start/cold/*.py",),
     "doors": ("start/bootstrap.py", "start/entrypoint.py", "start/hook.py", "start/launcher.py"),
     "unpackenv": ("__init__.py",),
+    "contrib": ("contrib/*.py",),
     "pack": ("pack/*.py",),
     "publish": ("publish/*.py",),
     "report": ("report/*.py",),
@@ -43,6 +44,7 @@ ROOMS = {
 }  # fmt: skip
 # Rooms side by side: none of one knows another, or what a room has no business with.
 APART = {
+    "contrib": {name for name in ROOMS if name not in ("errors", "unpackenv")},
     "pack": {name for name in ROOMS if name not in ("errors", "archive", "unpackenv")},
     "publish": {name for name in ROOMS if name not in ("errors", "archive", "remote")},
     "timings": {name for name in ROOMS if name not in ("errors", "report")},

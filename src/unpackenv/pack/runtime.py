@@ -32,8 +32,8 @@ from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, NoSpace, PackError
 # Paths within the package that only a build needs, and the backend, which is copied anew.
 _LEFT_OUT = (
     "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/launcher.py", "cli/pack.py",
-    "cli/push.py", "cli/runtime.py", "cli/timings.py", "pack", "publish", "py.typed", "python.py", "report/analyze",
-    "report/timings",
+    "cli/push.py", "cli/runtime.py", "cli/timings.py", "contrib", "pack", "publish", "py.typed", "python.py",
+    "report/analyze", "report/timings",
 )  # fmt: skip
 _OF_LAUNCHERS = ("start/launcher.py",)
 # Empty modules, and modules that a usual start does not import: for failures, extra settings, environments, registries,
