@@ -34,7 +34,14 @@ def _unpatched_os() -> ModuleType:
     copy = _copy(_os)
     built_in = vars(sys.modules[_os.name])
     copy.__dict__.update([(name, value) for name, value in built_in.items() if callable(value)])
+    if "memfd_create" not in vars(copy):  # a Python that was built for an old glibc
+        vars(copy).update(MFD_CLOEXEC=1, memfd_create=_unnamed_file)
     return copy
+
+
+def _unnamed_file(name: str, flags: int = 1) -> int:
+    """Return a descriptor of a file in memory that no directory names, as `os.memfd_create` does."""
+    return _os.open("/dev/shm", _os.O_TMPFILE | _os.O_RDWR | _os.O_CLOEXEC, 0o700)
 
 
 def _unpatched_time() -> ModuleType:

@@ -17,6 +17,7 @@ from rig import base_image, kept
 from rig import engine as engines
 from rig.engine import Engine
 from rig.kept import NotMade
+from rig.packages import PIP
 from rig.sites import TAG, members_of, pack, pack_tree
 
 HERE = Path(__file__).parent
@@ -57,7 +58,7 @@ def python_images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> N
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packages of the application. Shared: never write to it."""
     path = tmp_path_factory.mktemp("plain") / "site-packages"
-    kept.run(*offline.PIP, "install", "--target", path, "-r", HERE / "requirements.txt")
+    kept.run(*PIP, "install", "--target", path, "-r", HERE / "requirements.txt")
     return path
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from helpers import engines
-from helpers.services import packages
+from rig import fleet
+from rig.packages import packages
 
 
 @pytest.fixture(scope="session")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive of the application's packages. Shared: never write to it."""
-    return engines.pack_application(tmp_path_factory.mktemp("application") / "app.tar.zst")
+    return fleet.pack_application(tmp_path_factory.mktemp("application") / "app.tar.zst")
 
 
 @pytest.fixture(scope="session")
 def with_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python that has the engines, as the image of a cluster has."""
-    return engines.make_interpreter(tmp_path_factory.mktemp("engines") / "venv", packages(engines.ENGINES))
+    return fleet.make_interpreter(tmp_path_factory.mktemp("engines") / "venv", packages(fleet.ENGINES))

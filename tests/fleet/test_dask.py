@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers import engines
 from helpers.processes import run, start
-from helpers.services import packages
+from rig import fleet
 from rig.environment import SOURCE
+from rig.packages import packages
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet")]
 
@@ -41,8 +41,8 @@ with Client(scheduler) as client:
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One that has unpackenv, too, and its dependencies."""
-    sites = packages(engines.ENGINES), Path(SOURCE), engines.SITE
-    return engines.make_interpreter(tmp_path_factory.mktemp("dask") / "venv", *sites)
+    sites = packages(fleet.ENGINES), Path(SOURCE), fleet.SITE
+    return fleet.make_interpreter(tmp_path_factory.mktemp("dask") / "venv", *sites)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ LOCAL = ("--host", "127.0.0.1", "--no-dashboard")
 
 @contextmanager
 def running(command: list[object], folder: Path, **variables: object) -> Iterator[subprocess.Popen[str]]:
-    process = start(command, engines.bare(HOME=folder, DASK_TEMPORARY_DIRECTORY=folder / "dask", **variables))
+    process = start(command, fleet.bare(HOME=folder, DASK_TEMPORARY_DIRECTORY=folder / "dask", **variables))
     try:
         yield process
     finally:
@@ -95,9 +95,9 @@ def test_a_preload(python: Path, scheduler: str, application: Path, tmp_path: Pa
         for _ in range(2):
             command = worker(python, scheduler, "--preload", "unpackenv.contrib.dask")
             stack.enter_context(running(command, tmp_path, UNPACKENV_LOG_FILE=tmp_path / "log", **settings))
-        logged = check(run([python, "-c", JOB, scheduler, 2, ""], engines.bare()), tmp_path / "tree")
+        logged = check(run([python, "-c", JOB, scheduler, 2, ""], fleet.bare()), tmp_path / "tree")
     assert len(logged) == 2
-    assert engines.outcomes(tmp_path / "log").count("unpacked") == 1
+    assert fleet.outcomes(tmp_path / "log").count("unpacked") == 1
 
 
 @pytest.mark.parametrize("nanny", [True, False])
@@ -114,19 +114,26 @@ def test_a_plugin(python: Path, scheduler: str, application: Path, tmp_path: Pat
         for _ in range(2):
             command = worker(python, scheduler, "--no-nanny")
             stack.enter_context(running(command, tmp_path, UNPACKENV_TARGET=tmp_path / "tree"))
-        logged = check(run([python, "-c", JOB, scheduler, 2, application], engines.bare()), tmp_path / "tree")
+        logged = check(run([python, "-c", JOB, scheduler, 2, application], fleet.bare()), tmp_path / "tree")
     assert len(logged) == 2
 
 
 def test_a_plugin_that_fails(python: Path, scheduler: str, tmp_path: Path) -> None:
     with running(worker(python, scheduler, "--no-nanny"), tmp_path):
-        done = run([python, "-c", JOB, scheduler, 1, tmp_path / "none"], engines.bare())
+        done = run([python, "-c", JOB, scheduler, 1, tmp_path / "none"], fleet.bare())
     assert done.returncode == 1
     assert f"{tmp_path}/none" in done.stderr.splitlines()[-1]
 
 
+def test_a_plugin_that_is_registered_again(python: Path, scheduler: str, application: Path, tmp_path: Path) -> None:
+    """After one that failed, the right one counts."""
+    with running(worker(python, scheduler, "--no-nanny"), tmp_path, UNPACKENV_TARGET=tmp_path / "tree"):
+        assert run([python, "-c", JOB, scheduler, 1, tmp_path / "none"], fleet.bare()).returncode == 1
+        check(run([python, "-c", JOB, scheduler, 1, application], fleet.bare()), tmp_path / "tree", workers=1)
+
+
 def test_a_launcher(python: Path, scheduler: str, application: Path, tmp_path: Path) -> None:
     """The nanny starts its worker with `sys.executable`, which finds the tree."""
-    launcher = engines.make_launcher(tmp_path / "python", python, archive=application, target=tmp_path / "tree")
+    launcher = fleet.make_launcher(tmp_path / "python", python, archive=application, target=tmp_path / "tree")
     with running(worker(launcher, scheduler, "--nworkers", 2), tmp_path):
-        check(run([python, "-c", JOB, scheduler, 2, ""], engines.bare()), tmp_path / "tree")
+        check(run([python, "-c", JOB, scheduler, 2, ""], fleet.bare()), tmp_path / "tree")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import engines
 from helpers.processes import run
+from rig import fleet
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet")]
 
@@ -19,13 +19,13 @@ RANK = "import json, os, pandas; print(json.dumps([os.environ['OMPI_COMM_WORLD_R
 @pytest.mark.parametrize("fill", ["before", "behind"])
 def test_all_ranks_of_a_node(application: Path, tmp_path: Path, fill: str) -> None:
     settings = {"archive": application, "target": tmp_path / "tree", "log_file": tmp_path / "log", "fill": fill}
-    launcher = engines.make_launcher(tmp_path / "python", engines.BASE, **settings)
+    launcher = fleet.make_launcher(tmp_path / "python", fleet.BASE, **settings)
     (tmp_path / "rank.py").write_text(RANK)
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", RANKS, launcher, tmp_path / "rank.py"]
-    done = run(command, engines.bare(HOME=tmp_path))
+    done = run(command, fleet.bare(HOME=tmp_path))
     assert done.returncode == 0, done.stderr
     ranks = dict(map(json.loads, done.stdout.splitlines()))
     assert sorted(map(int, ranks)) == list(range(RANKS))
     assert set(ranks.values()) == {str(tmp_path / "tree/pandas/__init__.py")}
-    wrote = [outcome for outcome in engines.outcomes(tmp_path / "log") if outcome in ("unpacked", "named")]
+    wrote = [outcome for outcome in fleet.outcomes(tmp_path / "log") if outcome in ("unpacked", "named")]
     assert len(wrote) == 1

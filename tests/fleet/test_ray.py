@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import engines
 from helpers.processes import run
+from rig import fleet
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet")]
 
@@ -49,15 +49,15 @@ cluster.shutdown()
 
 
 def test_tasks_and_actors(with_engines: Path, application: Path, tmp_path: Path) -> None:
-    launcher = engines.make_launcher(
+    launcher = fleet.make_launcher(
         tmp_path / "python", with_engines, archive=application, target=tmp_path / "tree", log_file=tmp_path / "log"
     )
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # paths of sockets have to be short
-        env = engines.bare(RAY_TMPDIR=folder, RAY_USAGE_STATS_ENABLED=0, HOME=tmp_path)
+        env = fleet.bare(RAY_TMPDIR=folder, RAY_USAGE_STATS_ENABLED=0, HOME=tmp_path)
         done = run([with_engines, "-c", JOB, launcher], env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     tasks, (total, *of_actor) = json.loads(done.stdout.splitlines()[-1])
     assert total == 3
     assert {path for _, path in [*tasks, of_actor]} == {str(tmp_path / "tree/pandas/__init__.py")}
     assert len({node for node, _ in tasks}) == 2
-    assert engines.outcomes(tmp_path / "log").count("unpacked") == 1
+    assert fleet.outcomes(tmp_path / "log").count("unpacked") == 1

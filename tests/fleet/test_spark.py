@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers import engines
 from helpers.processes import run
-from helpers.services import packages
+from rig import fleet
+from rig.packages import packages
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet")]
 
@@ -49,17 +49,17 @@ def job(tmp_path: Path, application: Path) -> Path:
     (tmp_path / "job.py").write_text(JOB)
     for name in "driver", "python":
         tree = tmp_path / "trees" / name
-        engines.make_launcher(tmp_path / name, engines.BASE, archive="app.tar.zst", target=tree)
+        fleet.make_launcher(tmp_path / name, fleet.BASE, archive="app.tar.zst", target=tree)
     # Spark writes there.
     (tmp_path / "spark").mkdir()
-    for part in (packages(engines.ENGINES) / "pyspark").iterdir():
+    for part in (packages(fleet.ENGINES) / "pyspark").iterdir():
         (tmp_path / "spark" / part.name).symlink_to(part)
     return tmp_path
 
 
 def environment_of(job: Path) -> dict[str, str]:
     """Return the environment of a machine of the cluster."""
-    return engines.bare(SPARK_LOCAL_IP="127.0.0.1", SPARK_HOME=job / "spark", SPARK_NO_DAEMONIZE=1, HOME=job)
+    return fleet.bare(SPARK_LOCAL_IP="127.0.0.1", SPARK_HOME=job / "spark", SPARK_NO_DAEMONIZE=1, HOME=job)
 
 
 @contextmanager
@@ -103,8 +103,8 @@ def check(job: Path, master: str) -> None:
     assert total == sum(2 * number for number in range(800))
     assert len({executor for executor, _ in places}) == 2, places
     assert {path for _, path in places} == {str(job / "trees/python/pandas/__init__.py")}
-    assert engines.outcomes(job / "log").count("unpacked") == 1
-    assert set(engines.outcomes(job / "log")) <= {"unpacked", "waited", "reused"}
+    assert fleet.outcomes(job / "log").count("unpacked") == 1
+    assert set(fleet.outcomes(job / "log")) <= {"unpacked", "waited", "reused"}
 
 
 def test_a_local_cluster(job: Path) -> None:

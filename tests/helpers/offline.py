@@ -13,6 +13,7 @@ from pathlib import Path
 
 from helpers.documented import PROJECT
 from rig import kept
+from rig.packages import PIP
 
 PLACE = "/offline"
 CONFIGURE = f"""\
@@ -35,9 +36,6 @@ def fill(directory: Path, requirements: Path) -> None:
     kept.run(*PIP, "wheel", "--no-deps", "--wheel-dir", wheels, PROJECT)
     for path in (directory, *directory.rglob("*")):  # apt reads as a user of its own
         path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 
 def _wheels(requirements: Path) -> Path:

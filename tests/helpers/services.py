@@ -12,16 +12,15 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from helpers.offline import PIP
 from helpers.processes import wait_for
-from rig import kept
 from rig.environment import PATIENCE, environment
+from rig.packages import packages
 
 LAMBDA = ("awslambdaric>=3",)
 _STORES = ("flask>=3", "flask-cors>=4", "moto[s3]>=5", "s3fs>=2024.2")
@@ -50,21 +49,12 @@ print(json.dumps([reader, other]))
 """
 
 
-def packages(requirements: Sequence[str] = _STORES) -> Path:
-    """Return a directory with packages for this interpreter; raises `NotMade`."""
-
-    def install(to: Path) -> None:
-        kept.run(*PIP, "install", "--target", to, *requirements)
-
-    return kept.made("services", "\n".join([sys.version, *requirements]), install)
-
-
 def with_packages(**variables: object) -> dict[str, str]:
     """Return an environment in which those for S3 can be imported, and nothing of the user's is configured."""
     env = environment(
         HOME="/nonexistent", AWS_EC2_METADATA_DISABLED="true", AWS_DEFAULT_REGION="us-east-1", NO_PROXY="*", **variables
     )
-    return {**env, "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], str(packages())])}
+    return {**env, "PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], str(packages(_STORES))])}
 
 
 # --- S3 -------------------------------------------------------------------------------------------

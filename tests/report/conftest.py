@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers import offline
 from helpers.processes import IS_ROOT, run, wrapper
 from rig import kept
+from rig.packages import PIP
 
 # Native code with notices of its own, pure Python, and a name to import that is not the distribution's.
 REQUIREMENTS = "markupsafe==3.0.2\npyyaml==6.0.2\nclick==8.1.8\n"
@@ -22,7 +22,7 @@ def small_site() -> Path:
     """A site-packages directory that pip has filled. Shared by all runs: never write to it."""
 
     def install(to: Path) -> None:
-        kept.run(*offline.PIP, "install", "--target", to / "site-packages", *REQUIREMENTS.split())
+        kept.run(*PIP, "install", "--target", to / "site-packages", *REQUIREMENTS.split())
 
     return kept.made("analyze", f"{sys.version}\n{REQUIREMENTS}", install) / "site-packages"
 

@@ -269,6 +269,13 @@ def test_the_wrapper_under_the_hook(auto: Path, archive: Path, target: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_the_module_that_becomes_python_under_the_hook(auto: Path, archive: Path, target: Path) -> None:
+    env = {**ENV, "UNPACKENV_ARCHIVE": str(archive), "UNPACKENV_TARGET": str(target)}
+    done = run([auto, "-m", "unpackenv.python", "-I", "-c", IMPORT], env)
+    assert (done.returncode, done.stdout) == (0, f"{target}/app.py\n"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("how", ["missing", "damaged", "target refused"])
 def test_a_failure_is_loud_and_leaves_a_way_out(auto: Path, archive: Path, target: Path, how: str) -> None:
     if how == "missing":

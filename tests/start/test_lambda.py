@@ -18,6 +18,7 @@ from helpers.documented import REMOTE_RECIPES
 from helpers.file_server import FileServer, serving
 from helpers.lambda_runtime import RuntimeApi, runtime_api
 from rig.environment import SOURCE, environment
+from rig.packages import packages
 from rig.sites import pack_tree, write_tree
 
 USER = 993  # as the users of Lambda's sandboxes, it has no name and no home
@@ -38,7 +39,7 @@ def sandbox(tmp_path: Path) -> Container:
     (tmp_path / "root").mkdir()
     made = Container(tmp_path / "root")
     made.bind(tmp_path / "task", TASK, read_only=True)
-    made.bind(services.packages(services.LAMBDA), PACKAGES, read_only=True)
+    made.bind(packages(services.LAMBDA), PACKAGES, read_only=True)
     made.bind("/dev/null", "/dev/null")
     made.tmpfs("/tmp")
     made.bind(SOURCE, OWN, read_only=True)

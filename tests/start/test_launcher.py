@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import venv
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from helpers.file_server import FileServer
 from helpers.fills import wait_until_filled
 from helpers.processes import other_python, run, start, wrapper
 from rig.environment import environment
+from rig.sites import pack_tree, write_tree
 from unpackenv.archive import trailer
 
 BASE = os.path.realpath(sys.executable)
@@ -28,9 +30,9 @@ print(json.dumps([app.VERSION, sys.argv[1:], sys.executable, sys.prefix == sys.b
 """
 
 
-def make(output: Path, *options: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+def make(output: Path, *options: object, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "unpackenv", "launcher", "-o", output, "--python", BASE, *options]
-    done = run(command, environment())
+    done = run(command, environment(**variables))
     assert done.returncode == code, done.stderr
     return done
 
@@ -112,6 +114,14 @@ if __name__ == "__main__":
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
 
 
+def test_an_interpreter_with_a_long_path(tmp_path: Path, archive: Path, bare: dict[str, str]) -> None:
+    python = tmp_path / "a 'space' and $more" / ("p" * 120) / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(BASE)
+    make(tmp_path / "launcher", "--archive", archive, "--python", python)
+    assert facts(tmp_path / "launcher", bare, "-c", FACTS)[:3] == [1, [], str(python)]
+
+
 def test_a_script_that_names_it(launcher: Path, bare: dict[str, str], tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text(f"#!{launcher}\n{FACTS}")
@@ -181,6 +191,55 @@ def test_turned_off(launcher: Path, bare: dict[str, str], target: Path) -> None:
     assert not target.exists()
 
 
+# --- starts within starts ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Another launcher, for another archive, which has another version of the application and lacks the package."""
+    pack_tree(tmp_path / "other.tar.zst", write_tree(tmp_path / "other-site", {"app.py": "VERSION = 2\n"}))
+    make(tmp_path / "other", "--archive", "other.tar.zst")
+    return tmp_path / "other"
+
+
+CHILD = """
+import json, subprocess, sys
+child = "import app, json, sys; print(json.dumps([app.VERSION, 'package' in sys.argv or __import__('package').VALUE]))"
+done = subprocess.run([*sys.argv[1:], "-c", child], stdout=subprocess.PIPE)
+import app
+print(json.dumps([app.VERSION, json.loads(done.stdout)]))
+"""
+
+
+def test_a_launcher_starts_another_one(
+    launcher: Path, other: Path, bare: dict[str, str], tmp_path: Path, target: Path
+) -> None:
+    """The other one's packages come first, and its tree takes no other's place."""
+    env = {name: value for name, value in bare.items() if name != "UNPACKENV_TARGET"}
+    make(launcher, "--archive", "site-packages.tar.zst", "--target", target)
+    env["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    for _ in "cold", "warm":
+        assert facts(launcher, env, "-c", CHILD, other) == [1, [2, "packed"]]
+    assert (target / "package").is_dir()
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_launcher_starts_itself(launcher: Path, bare: dict[str, str], tmp_path: Path, copied: bool) -> None:
+    """By another path."""
+    if copied:
+        shutil.copy(launcher, tmp_path / "again")
+    else:
+        (tmp_path / "again").symlink_to(launcher)
+    assert facts(launcher, bare, "-c", CHILD, tmp_path / "again") == [1, [1, "packed"]]
+
+
+def test_the_wrapper_starts_a_launcher(other: Path, bare: dict[str, str], archive: Path, tmp_path: Path) -> None:
+    env = environment(XDG_CACHE_HOME=tmp_path / "cache")
+    command = ["--archive", archive, "--target", tmp_path / "trees/tree", "--", sys.executable, "-c", CHILD, other]
+    done = run(wrapper(*command), env)
+    assert json.loads(done.stdout) == [1, [2, "packed"]], done.stderr
+
+
 # --- what is wrong -------------------------------------------------------------------------------
 
 
@@ -197,17 +256,57 @@ def test_another_version_of_python(launcher: Path, bare: dict[str, str], tmp_pat
     done = run([other, "-IS", launcher, "-c", "pass"], bare)
     assert done.returncode == 125
     (line,) = done.stderr.splitlines()
-    assert f"this launcher is for {sys.implementation.cache_tag}, and {other} is" in line
-    done = make(tmp_path / "second", "--python", other, code=125)
-    assert f"and this is {sys.implementation.cache_tag}" in done.stderr
-    assert not (tmp_path / "second").exists()
+    assert f"this launcher is for {sys.implementation.cache_tag} ({EXTENSION_SUFFIXES[0]}), and {other} is" in line
+    path = {"PATH": f"{os.path.dirname(other)}:{os.defpath}"}
+    for name in other, os.path.basename(other):
+        done = make(tmp_path / "second", "--python", name, code=125, **path)
+        assert f"is not the same Python as this, {sys.implementation.cache_tag}" in done.stderr
+        assert not (tmp_path / "second").exists()
+
+
+def test_no_interpreter(launcher: Path, bare: dict[str, str]) -> None:
+    launcher.write_bytes(launcher.read_bytes().replace(BASE.encode(), b"/" + b"n" * (len(BASE) - 1), 1))
+    done = run([launcher, "-c", "pass"], bare)
+    assert done.returncode == 125
+    (line,) = done.stderr.splitlines()
+    assert f"unpackenv: error: {launcher}: there is no Python here at {BASE}" in line
+
+
+def test_it_does_not_become_itself(tmp_path: Path, bare: dict[str, str]) -> None:
+    name = os.path.basename(BASE)
+    assert "would find the launcher itself" in make(tmp_path / name, "--python", name, code=125).stderr
+    make(tmp_path / "launcher", "--python", name)
+    (tmp_path / name).symlink_to(tmp_path / "launcher")
+    done = run([tmp_path / "launcher"], {**bare, "PATH": str(tmp_path)})
+    assert done.returncode == 125
+    assert f"there is no Python here at {name}" in done.stderr
+
+
+def test_a_python_of_the_tree_that_is_not_there(tmp_path: Path, bare: dict[str, str], target: Path) -> None:
+    """Python is not looked for on PATH, where the launcher is."""
+    made = tmp_path / "venv"
+    venv.create(made, symlinks=True, with_pip=False)
+    (made / "bin/python").unlink()
+    (made / "bin/python").symlink_to("/nowhere/python3")
+    done = run(wrapper("pack", made, "-o", tmp_path / "env.tar.zst"))
+    assert done.returncode == 0, done.stderr
+    make(tmp_path / "python", "--archive", "env.tar.zst")
+    done = run([tmp_path / "python", "-c", "pass"], {**bare, "PATH": f"{tmp_path}:{os.defpath}"})
+    assert done.returncode == 125
+    assert "/nowhere/python3, which is not there" in done.stderr
+
+
+def test_a_python_without_files_in_memory(launcher: Path, bare: dict[str, str], tmp_path: Path) -> None:
+    """As those are that were built for an old glibc."""
+    code = "import os, posix, runpy, sys; del os.memfd_create, posix.memfd_create; sys.argv = sys.argv[1:]\n"
+    code += "sys.path.insert(0, sys.argv[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = run([BASE, "-IS", "-c", code, launcher, "-c", FACTS], bare)
+    assert json.loads(done.stdout)[0] == 1, done.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--python", "/a b/python"], "has a space"),
-        (["--python", "/" + 120 * "p"], "too long"),
         (["--digest", "abc"], "is not a sha256"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from unpackenv.archive import codecs
 from unpackenv.cli.common import add_settings, path
@@ -26,7 +27,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("-o", "--output", required=True, type=path, metavar="FILE", help="the executable")
     parser.add_argument(
         "--python", default="", metavar="PYTHON",
-        help="what it becomes: a path, or a name on the PATH of its starts. An environment with a Python of its own "
+        help="what it becomes: a path, or a name on PATH where it starts. An environment with a Python of its own "
         "brings that one (default: the one that runs this command, whose version any other must have)",
     )  # fmt: skip
     parser.add_argument(
@@ -45,5 +46,11 @@ def run(options: argparse.Namespace) -> int:
     given = {name: value for name in (setting.name for setting in TABLE) if (value := getattr(options, name))}
     Settings(given, {})  # raises for what a start would refuse
     written = launcher.write(options.output, given, options.python, options.codec)
+    if not options.python and sys.prefix != sys.base_prefix:
+        print(
+            f"warning: {written.python} is of a virtual environment. If that is not there where the launcher starts, "
+            "name another Python with --python",
+            file=sys.stderr,
+        )
     print(f"{written.path}: {amount(written.size)}, becomes {written.python}")
     return 0

@@ -49,8 +49,7 @@ class UnpackenvPlugin(WorkerPlugin):  # type: ignore[misc, unused-ignore]
     Raises `UnpackenvError` where it is registered, if a worker fails.
     """
 
-    idempotent = True
-    name = "unpackenv"
+    name = "unpackenv"  # the one that is registered last counts
 
     def __init__(self, archive: str | None = None, **settings: object) -> None:
         self.archive = archive

@@ -23,6 +23,8 @@ _MOST_HOPS = 4  # from a script to its interpreter, as for the kernel
 class Command:
     """The program that the wrapper becomes; it is looked for among the scripts of the tree first, then on PATH."""
 
+    is_on_path = True
+
     def __init__(self, words: list[str]) -> None:
         self.words = words
         self.name, *self._arguments = words

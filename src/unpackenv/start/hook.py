@@ -63,7 +63,8 @@ def _bootstrap() -> None:
     arguments = _command_line()
     tool = tool_in(arguments)
     if tool:
-        is_wrapper = tool == "unpackenv" and "--" in arguments  # it bootstraps for its command
+        # They bootstrap for their command.
+        is_wrapper = tool == "unpackenv" and ("--" in arguments or "unpackenv.python" in arguments)
         if not is_wrapper and tool not in _RUNNERS:
             os.environ["UNPACKENV"] = "off"  # for the processes that it starts, too
         return

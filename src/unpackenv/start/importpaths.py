@@ -50,7 +50,8 @@ def for_children(directories: list[str], plain: list[str], python: str, environ:
 
     `plain` are those of them that PYTHONPATH may name. Returns a warning if children will not import from them.
     """
-    environ[unpackenv_site.VARIABLE] = unpackenv_site.joined(python or sys.implementation.cache_tag or "", directories)
+    tag = python or sys.implementation.cache_tag or ""
+    environ[unpackenv_site.VARIABLE] = unpackenv_site.joined(tag, directories, environ)
     if os.pathsep in _SHIM:
         return [f"PYTHONPATH cannot name {_SHIM}: children will not find the tree; use `unpackenv hook`"]
     inherited = environ.get("PYTHONPATH", "")

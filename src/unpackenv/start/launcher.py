@@ -18,6 +18,7 @@ from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from typing import Any, NoReturn
 
@@ -27,17 +28,26 @@ _PYTHON = "python"
 
 
 class PythonOfTree(Command):
-    """The Python of the tree, or else the one that runs this, with its options and what follows them."""
+    """The Python of the tree, with its options and what follows them; the one that runs this, if the tree has none.
+
+    It is never looked for on PATH, where the launcher itself may be.
+    """
+
+    is_on_path = False
 
     def __init__(self, arguments: list[str]) -> None:
         super().__init__([_PYTHON, *arguments])
 
     def interpreter(self, scripts: str) -> dict[str, str] | None:
-        return super().interpreter(scripts) if _has_python(scripts) else None
+        return super().interpreter(scripts) if os.access(_in(scripts), os.X_OK) else None
 
     def words_in(self, scripts: str) -> list[str]:
-        program = os.path.join(scripts, _PYTHON) if _has_python(scripts) else sys.executable
-        return [program, *self.words[1:]]
+        return [_in(scripts) if os.path.lexists(_in(scripts)) else sys.executable, *self.words[1:]]
+
+
+def _in(scripts: str) -> str:
+    """Return the path of the Python among the scripts of a tree; "" if it has none."""
+    return os.path.join(scripts, _PYTHON) if scripts else ""
 
 
 class ZippedExtensions:
@@ -61,28 +71,48 @@ class ZippedExtensions:
                 data = __loader__.get_data(os.path.join(self._directory, name.rpartition(".")[2] + suffix))
             except OSError:
                 continue
-            fd = os.memfd_create(name, os.MFD_CLOEXEC)
-            with open(fd, "wb", closefd=False) as file:
-                file.write(data)
-            path = f"/proc/self/fd/{fd}"  # stays open: the dynamic loader takes the same path for the same library
+            # It stays open: a later file with the same number would be taken for this one.
+            path = f"/proc/self/fd/{_memory_file(name, data)}"
             return spec_from_file_location(name, path, loader=ExtensionFileLoader(name, path))
         return None
 
 
-def _has_python(scripts: str) -> bool:
-    return bool(scripts) and os.path.lexists(os.path.join(scripts, _PYTHON))
+def _memory_file(name: str, data: bytes) -> int:
+    try:
+        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+    except OSError as error:
+        raise ImportError(f"this system has no room for it in memory: {error}") from error
+    return fd
 
 
-def run(settings: dict[str, object], arguments: list[str], beside: str = "") -> NoReturn:
+def run(settings: dict[str, object], arguments: list[str], directories: Sequence[str] = ()) -> NoReturn:
     """Bootstrap with `settings`, and become the interpreter; on failure exit with 125.
 
-    An archive with a relative path is in the directory `beside`.
+    An archive with a relative path is in the first of `directories` that has it.
     """
     sys.path_hooks.insert(0, ZippedExtensions)
     try:
-        archive = str(settings.get("archive", ""))
-        if beside and archive and "://" not in archive and archive[0] not in "/~$":
-            settings = {**settings, "archive": os.path.join(beside, archive)}
+        archive = _found(str(settings.get("archive", "")), directories)
+        if archive:
+            _forget_outer(archive, settings)
+            settings = {**settings, "archive": archive}
         entrypoint.become(PythonOfTree(arguments), {} if is_off() else settings)
     except UnpackenvError as error:
-        entrypoint.fail(error, bootstrap.begin(Log({})))
+        entrypoint.fail(error, bootstrap.begin(Log(settings)))
+
+
+def _found(archive: str, directories: Sequence[str]) -> str:
+    if not archive or "://" in archive or archive[0] in "/~$":
+        return archive
+    paths = [os.path.join(directory, archive) for directory in directories]
+    return next(filter(os.path.exists, paths), paths[0] if paths else archive)
+
+
+def _forget_outer(archive: str, settings: Mapping[str, object]) -> None:
+    """Forget what the environment says of another archive, whose start this one is a descendant of."""
+    if os.environ.get("UNPACKENV_ARCHIVE", archive) != archive:
+        for name in ("target", "digest"):
+            if name not in settings:
+                os.environ.pop(f"UNPACKENV_{name.upper()}", None)

@@ -49,7 +49,7 @@ def interpreter_of(command: Command, archive: Archive, target: str) -> tuple[dic
     if not is_python:  # a script may run another Python, a program none: executing it will show
         return command.interpreter(""), ""
     missing = _missing(os.path.join(directory, name), python, is_copy=bool(copied_from))
-    instead = "" if "/" in command.name else commands.find(name)
+    instead = commands.find(name) if command.is_on_path and "/" not in command.name else ""
     if instead:
         return commands.facts_of(instead), f"{missing}: {instead} runs in its place"
     raise InterpreterMismatch(

@@ -9,18 +9,28 @@ import os
 import site
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any  # noqa: F401 - in the comment of a function
+
 VARIABLE = "UNPACKENV_SITE"
+PLACE = os.path.join("unpackenv", "start", "shim")
 
 
-def joined(tag, directories):  # type: (str, list[str]) -> str
-    """Return the value of `VARIABLE`: the cache tag of the Python that the directories are for, and the directories."""
-    parts = [tag] + directories  # noqa: RUF005 - for Python 2.7
+def joined(tag, directories, environ):  # type: (str, list[str], Any) -> str
+    """Return the value of `VARIABLE`: the cache tag of the Python that the directories are for, and the directories.
+
+    Those of an outer start, which are in the environment, come after them.
+    """
+    outer_tag, outer = inherited(environ)
+    outer = [path for path in outer if tag == outer_tag and path not in directories]
+    parts = [tag] + directories + outer  # noqa: RUF005 - for Python 2.7
     return os.pathsep.join([part.replace("%", "%25").replace(os.pathsep, "%3A") for part in parts])
 
 
-def inherited():  # type: () -> tuple[str, list[str]]
+def inherited(environ=os.environ):  # type: (Any) -> tuple[str, list[str]]
     """Return cache tag and site directories from the environment, as an application has set them; both may be empty."""
-    parts = os.environ.get(VARIABLE, "").split(os.pathsep)
+    parts = environ.get(VARIABLE, "").split(os.pathsep)
     parts = [part.replace("%3A", os.pathsep).replace("%25", "%") for part in parts]
     return parts[0], parts[1:]
 
@@ -56,8 +66,8 @@ def run(name):  # type: (str) -> None
     sys.path[:] = [path for path in sys.path if path not in directories]
     if is_for_this_python(tag):
         add_site_directories(directories)
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    # Others of that kind, such as that of an outer start by another unpackenv, would come here again.
+    sys.path[:] = [path for path in sys.path if not os.path.abspath(path).endswith(PLACE)]
     this = sys.modules.pop(name)
     try:
         __import__(name)

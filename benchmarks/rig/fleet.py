@@ -13,9 +13,8 @@ from typing import Any
 
 import zstandard
 
-from helpers.processes import wrapper
-from helpers.services import packages
 from rig.environment import environment
+from rig.packages import packages
 
 ENGINES = ("distributed>=2024.8", "pyspark>=4,<5", "ray>=2.40")
 APPLICATION = ("pandas>=2.2", "pyarrow>=17")
@@ -35,8 +34,9 @@ def make_interpreter(folder: Path, *sites: Path) -> Path:
 
 def pack_application(output: Path) -> Path:
     """Pack the packages of the application."""
-    command = wrapper("pack", packages(APPLICATION), "-o", output, "--fast", "--bytecode", "keep")
-    subprocess.run(list(map(str, command)), env=environment(), check=True, capture_output=True)
+    options = ("--fast", "--bytecode", "keep", "--no-sbom")
+    command = [sys.executable, "-m", "unpackenv", "pack", str(packages(APPLICATION)), "-o", str(output), *options]
+    subprocess.run(command, env=environment(), check=True, capture_output=True)
     return output
 
 
