@@ -32,8 +32,8 @@ _KEEP = 0.2
 """Seconds for which the holder keeps a decoded frame, of which more files may be wanted."""
 _LOOK = 1.0
 """Seconds after which a holder looks whether anybody still uses the tree."""
-_LAST_STEP = 1.0
-"""Seconds that a filler gets to end by itself when all is filled, since it adds to the trace then."""
+_LAST_STEP = 30.0
+"""Seconds that a filler gets to end by itself when all is filled: it adds to the trace then, if it gets a CPU."""
 _SIGNS = 10
 """How often in the kernel's time for a lease the holder says that it is alive; its guardian waits for four signs."""
 
@@ -81,7 +81,8 @@ class Holder(Shard):
         elif not self.board.is_over and self.board.claim(self.board.end):
             self.family.end()
         if self._filler and is_full:
-            self._filler.has_ended(_LAST_STEP)
+            if not self._filler.is_stopped():
+                self._filler.has_ended(_LAST_STEP)
             self._filler.kill()
         if self._guardian:
             self._guardian.kill()
