@@ -70,7 +70,7 @@ class Spark(Cluster):
         fleet.make_interpreter(made)
         (site,) = made.glob("lib/python*/site-packages")
         shutil.copytree(packages(fleet.APPLICATION), site, dirs_exist_ok=True)
-        env = fleet.bare(PYTHONPATH=packages(("venv-pack", "setuptools<81")))
+        env = {**fleet.bare(), "PYTHONPATH": str(packages(("venv-pack", "setuptools<81")))}
         command = [sys.executable, "-m", "venv_pack", "-p", made, "-o", work / "environment.tar.gz"]
         subprocess.run(list(map(str, command)), env=env, check=True, capture_output=True)
         self.home = packages(fleet.ENGINES) / "pyspark"
@@ -226,8 +226,8 @@ def main() -> None:
             cluster = CLUSTERS[name](Path(work))
             taken: dict[str, list[float]] = {way: [] for way in cluster.ways}
             for number in range(options.rounds):
-                for way in cluster.ways:
-                    folder = Path(work, str(number) + way[-4:].strip())
+                for place, way in enumerate(cluster.ways):
+                    folder = Path(work, f"{number}-{place}")
                     folder.mkdir()
                     taken[way].append(cluster.sample(way, folder))
                     shutil.rmtree(folder, ignore_errors=True)

@@ -24,6 +24,7 @@ class Command:
     """The program that the wrapper becomes; it is looked for among the scripts of the tree first, then on PATH."""
 
     is_on_path = True
+    """Whether it is looked for on PATH, if the tree does not have it."""
 
     def __init__(self, words: list[str]) -> None:
         self.words = words
