@@ -145,7 +145,7 @@ class Ray(Cluster):
         python = fleet.make_interpreter(folder / "venv", packages(fleet.ENGINES), packages(("virtualenv", "pip")))
         options = ["--no-index", "--find-links", str(wheels((*fleet.APPLICATION, "pip", "setuptools")))]
         if way == self.own:
-            runtime: dict[str, object] = {"pip": {"packages": fleet.APPLICATION, "pip_install_options": options}}
+            runtime: dict[str, object] = {"pip": {"packages": list(fleet.APPLICATION), "pip_install_options": options}}
         else:
             runtime = {"py_executable": str(self.launcher(way, folder, python, self.archive))}
         env = fleet.bare(RAY_TMPDIR=folder, RAY_USAGE_STATS_ENABLED=0, HOME=folder)
