@@ -22,8 +22,13 @@ IS_ROOT = os.geteuid() == 0
 # Where the helpers of tests are, for an interpreter that is to import some.
 PATHS = [str(Path(__file__).resolve().parents[1]), str(Path(rig.__file__).resolve().parents[1])]
 
-# What a start says where it takes more than a second, as any may on a slow machine.
-_NOTICE = re.compile(r"^unpackenv: (unpacking .* to|waiting for .*, which is unpacking to) /.*\n", re.MULTILINE)
+# What a start says where it takes more than a second, and a step of a command where it takes ten, as any may on a slow
+# machine.
+_NOTICE = re.compile(
+    r"^(unpackenv: (unpacking .* to|waiting for .*, which is unpacking to) /.*"
+    r"|[a-z ]+: (\d+%(, about \d+ (s|min) left)?|\d+\.\d MB so far))\n",
+    re.MULTILINE,
+)
 
 # What a start imports on its way, for processes that lose sight of the file system: another user, or another root.
 IMPORT_ALL = """
