@@ -132,6 +132,49 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+# A filler that gets no CPU: it hangs, and counts as late. The directory `reached` says that it does.
+LATE = """import os, time
+from unpackenv.start.fill import filler
+filler.Filler.is_late = lambda self: True
+def hang():
+    os.makedirs({reached!r}, exist_ok=True)
+    time.sleep({patience})
+"""
+# The other shard's, in a part of a file that spans frames: only the first shard is told who waits for that file.
+IN_A_PIECE = """
+fill_frame = filler.Filler._fill_frame
+def until_a_piece(self, holder, frame):
+    if holder.shard == 1 and holder.plan.pieces(frame):
+        hang()
+    return fill_frame(self, holder, frame)
+filler.Filler._fill_frame = until_a_piece
+"""
+# Just after it has noted that somebody waits for a file of the frame that it fills.
+AFTER_ITS_NOTE = """
+write = filler.Filler._write
+def until_wanted(self, holder, row):
+    while holder.shard == 0 and 1 not in bytes(holder.board.wanted):
+        os.makedirs({reached!r}, exist_ok=True)
+        time.sleep(0.01)
+    if holder.board.wanted[row]:
+        hang()
+    write(self, holder, row)
+filler.Filler._write = until_wanted
+"""
+
+
+@pytest.mark.parametrize("where", [IN_A_PIECE, AFTER_ITS_NOTE], ids=["in a piece", "after its note"])
+def test_a_filler_without_a_cpu_keeps_nobody_waiting(
+    archive: Path, target: Path, tmp_path: Path, sizes: dict[str, int], where: str
+) -> None:
+    reached = tmp_path / "reached"
+    before = (LATE + where).format(reached=str(reached), patience=PATIENCE)
+    rest = f"while not os.path.exists({str(reached)!r}):\n    time.sleep(0.01)\n"
+    rest += f"from helpers.fills import wrong_files\nprint(wrong_files({str(target)!r}, {sizes!r}))"
+    done = python(before + boot_code(rest=rest), variables(archive, target, BEHIND, UNPACKENV_WORKERS=2))
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
 @pytest.mark.slow
 def test_at_random_moments(archive: Path, tmp_path: Path, sizes: dict[str, int], tally: Tally) -> None:
     """One process is killed: the application notices nothing. Two: it notices nothing, or is killed.

@@ -32,7 +32,7 @@ _KEEP = 0.2
 """Seconds for which the holder keeps a decoded frame, of which more files may be wanted."""
 _LOOK = 1.0
 """Seconds after which a holder looks whether anybody still uses the tree."""
-_LAST_STEP = 30.0
+_LAST_STEP = 300.0
 """Seconds that a filler gets to end by itself when all is filled: it adds to the trace then, if it gets a CPU."""
 _SIGNS = 10
 """How often in the kernel's time for a lease the holder says that it is alive; its guardian waits for four signs."""
@@ -276,7 +276,7 @@ class Holder(Shard):
         elif filler.is_stopped() or (self._is_filler_awaited() and filler.is_late()):
             filler.kill()
             self._filler = None
-            self._forget_expected()
+            self._forget_filler()
             self._sweep(frame)
 
     def _sweep_filled(self) -> None:
@@ -290,7 +290,7 @@ class Holder(Shard):
     def _end_filler(self, filler: Filler, frame: int) -> None:
         self._filler = None
         signal = filler.reap()
-        self._forget_expected()
+        self._forget_filler()
         self._sweep(frame)
         if signal and not self.board.frames[frame]:
             self._failures[frame] = self._failures.get(frame, 0) + 1
@@ -298,11 +298,14 @@ class Holder(Shard):
                 error = workers.error_of(b"", signal)
                 self.board.fail(str(error) if error else "a filler ended")
 
-    def _forget_expected(self) -> None:
-        """Note that no filler of this shard is about to fill anything."""
+    def _forget_filler(self) -> None:
+        """Note that no filler of this shard fills anything, or is about to; what it was asked for is urgent again."""
+        board = self.board
         for frame in self._order:
-            if self.board.expected[frame] == self.shard + 1:
-                self.board.expected[frame] = 0
+            if board.expected[frame] == self.shard + 1:
+                board.expected[frame] = 0
+            if not board.frames[frame] and self._is_awaited(frame):
+                board.urgent[frame] = 1
 
     def _is_filler_awaited(self) -> bool:
         """Whether somebody waits for what the filler does, or is about to do."""
@@ -311,7 +314,11 @@ class Holder(Shard):
         return any(map(self._is_awaited, frames))
 
     def _is_awaited(self, frame: int) -> bool:
-        return any(frame in self.frames_of(row) for row in self._waiting if self.board.files[row] != FREE)
+        """Whether somebody waits for a file in a frame. Only the first shard is told who waits for a spanning file."""
+        board = self.board
+        rows = {row for row in self._waiting if frame in self.frames_of(row)}
+        rows.update(row for row in self.plan.pieces(frame) if board.wanted[row])
+        return any(board.files[row] != FREE for row in rows)
 
     # --- the guardian ---
 
