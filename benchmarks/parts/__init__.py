@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parts import cold, fill, imports, log, memory, packing, places, remote, scaling, sizes, steps, warm
+from parts import cold, fill, fleet, imports, log, memory, packing, places, remote, scaling, sizes, steps, warm
 from parts.common import Options, Part
 from workload import Renderer
 
@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[Renderer, Options], Part]] = {
     "imports": imports.imports,
     "fill": fill.fill,
     "remote": remote.remote,
+    "fleet": fleet.fleet,
     "steps": steps.steps,
     "scaling": scaling.scaling,
     "caches": places.caches,

@@ -14,7 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 _IMAGE_SIZE = 6 << 30  # sparse
@@ -67,9 +68,14 @@ def choose(name: str) -> FileSystem:
     raise SystemExit(f"bench: cannot make a file system ({'; '.join(problems)})")
 
 
+def sized(kind: FileSystem, size: int) -> FileSystem:
+    """Return the same file system with room for so many bytes, if it is an ext4."""
+    return replace(kind, make=partial(_ext4, size=size)) if kind.make is _ext4 else kind
+
+
 @contextlib.contextmanager
-def _ext4(work: Path, _: Path | None) -> Iterator[Path]:
-    image = _image(work)
+def _ext4(work: Path, _: Path | None, size: int = _IMAGE_SIZE) -> Iterator[Path]:
+    image = _image(work, size)
     # Lazily, and the kernel told not to catch up: nothing but the sample writes to it.
     _quietly("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", image)
     with _mounted(work / "mount", "-o", "loop,noinit_itable", image) as root:
@@ -78,7 +84,7 @@ def _ext4(work: Path, _: Path | None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _xfs(work: Path, _: Path | None) -> Iterator[Path]:
-    image = _image(work)
+    image = _image(work, _IMAGE_SIZE)
     _quietly("mkfs.xfs", "-q", "-f", image)
     with _mounted(work / "mount", "-o", "loop", image) as root:
         yield root
@@ -122,10 +128,10 @@ def _directory(work: Path, _: Path | None) -> Iterator[Path]:
     yield work
 
 
-def _image(work: Path) -> Path:
+def _image(work: Path, size: int) -> Path:
     image = work / "image"
     with open(image, "wb") as file:
-        file.truncate(_IMAGE_SIZE)
+        file.truncate(size)
     return image
 
 

@@ -23,12 +23,16 @@ from helpers.registries import HTPASSWD, docker_config
 from rig import registry
 from rig.engine import Engine
 from rig.environment import PATIENCE, environment
+from rig.sites import pack_tree
 from unpackenv.archive import trailer
 
 DEPLOY = PROJECT / "docs" / "deploy"
 MANIFESTS = sorted(DEPLOY.glob("kubernetes*.yaml"))
 ELSEWHERE = DEPLOY / "kubernetes-elsewhere.yaml"
-OF_THE_IMAGE = [path for path in MANIFESTS if path != ELSEWHERE]
+IMAGE_VOLUME = DEPLOY / "kubernetes-image-volume.yaml"
+DAEMON_SET = DEPLOY / "kubernetes-daemonset.yaml"
+NODE = DEPLOY / "kubernetes-node.yaml"
+OF_THE_IMAGE = [path for path in MANIFESTS if path not in (ELSEWHERE, IMAGE_VOLUME, DAEMON_SET)]
 WITHOUT_PACKAGES = "An image without its packages"
 ASK = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000/').read().decode())"
 
@@ -58,13 +62,15 @@ class Pod:
         node: dict[str, str],
         secrets: Mapping[str, Path] | None = None,
         network: str = "none",
+        images: Mapping[str, Path] | None = None,
     ) -> None:
         """`node` has the volume of each `hostPath` of the node, which is made when it is missing.
 
-        `secrets` has a directory with the data of each Secret; `network` is that of the init container.
+        `secrets` has a directory with the data of each Secret; `network` is that of the init container; `images` has a
+        directory for each image that is mounted.
         """
         self._docker, self._image, self._network = docker, image, network
-        self._secrets = secrets or {}
+        self._secrets, self._images = secrets or {}, images or {}
         self.spec = yaml.safe_load(manifest)["spec"]["template"]["spec"]
         self._volumes = {volume["name"]: self._volume(volume, node) for volume in self.spec["volumes"]}
 
@@ -73,6 +79,8 @@ class Pod:
             return node.setdefault(volume["hostPath"]["path"], self._docker.volume())
         if "secret" in volume:
             return str(self._shown(self._secrets[volume["secret"]["secretName"]], volume["secret"]["items"]))
+        if "image" in volume:
+            return str(self._images[volume["image"]["reference"]])
         name = self._docker.volume()
         self._docker.run(self._image, "0777", "/v", options=["--user=0", f"--volume={name}:/v", "--entrypoint=chmod"])
         return name
@@ -147,11 +155,71 @@ def test_a_pod_starts_with_what_its_init_container_unpacked(
 
 def test_pods_of_a_node_unpack_once(docker: Docker, image: Callable[[str], str]) -> None:
     node: dict[str, str] = {}
-    manifest = (DEPLOY / "kubernetes-node.yaml").read_text()
-    pods = [Pod(docker, manifest, image("Not as root"), node) for _ in range(3)]
+    pods = [Pod(docker, NODE.read_text(), image("Not as root"), node) for _ in range(3)]
     assert ["unpackenv: unpacked" in pod.initialise() for pod in pods] == [True, False, False]
     files = {json.loads(pod.start().exec("python", "-c", ASK))["flask"] for pod in pods}
     assert len(files) == 1
+
+
+def test_two_versions_on_a_node(
+    docker: Docker, engine: Engine, image: Callable[[str], str], site: Path, tmp_path: Path
+) -> None:
+    """A rolling update: a node has the new tree before its pods come, and keeps the old one while a pod uses it."""
+    old = image("Not as root")
+    node: dict[str, str] = {}
+    shutil.copytree(site, tmp_path / "site")
+    (tmp_path / "site/new.py").write_text("")
+    pack_tree(tmp_path / "new.tar.zst", tmp_path / "site")
+    copy = f"FROM {old}\nCOPY new.tar.zst /opt/unpackenv/site-packages.tar.zst\n"
+    new = docker_client.build(engine, "documented-new", copy, tmp_path)
+    warming = adapted(DAEMON_SET.read_text(), {"--older-than 7d": "--older-than 0"})
+
+    def pod(version: str) -> Pod:
+        return Pod(docker, NODE.read_text(), version, node)
+
+    def warm(version: str) -> bool:
+        return "unpackenv: unpacked" in Pod(docker, warming, version, node).initialise()
+
+    assert warm(old)
+    assert "unpacked" not in pod(old).initialise()
+    before = pod(old).start()
+    assert warm(new)
+    assert "unpacked" not in pod(new).initialise()
+    after = pod(new).start()
+    trees = [json.loads(each.exec("python", "-c", ASK))["flask"] for each in (before, after)]
+    assert trees[0] != trees[1]
+    before.do("kill")
+    assert not warm(new)
+    (volume,) = node.values()
+    left = docker.run(old, "/v", options=["--entrypoint=ls", "--user=0", f"--volume={volume}:/v"]).stdout.split()
+    assert [f"/opt/unpackenv/env/{name}" for name in left if "." not in name] == [trees[1].rpartition("/flask/")[0]]
+
+
+def test_an_archive_in_an_image_volume(
+    docker: Docker, image: Callable[[str], str], packed: Path, site: Path, noexec: Path
+) -> None:
+    """Packages themselves would not do: their shared objects cannot be loaded from there."""
+    shutil.copy(packed, noexec / "app.tar.zst")
+    shutil.copytree(site, noexec / "site-packages")
+    images = {"registry.example/packages:1": noexec}
+    pod = Pod(docker, IMAGE_VOLUME.read_text(), image(WITHOUT_PACKAGES), {}, images=images)
+    assert "unpackenv: unpacked" in pod.initialise()
+    where = json.loads(pod.start().exec("python", "-c", ASK))
+    assert where["native"].startswith("/unpacked/env/")
+    code = "import sys; sys.path.insert(0, '/v/site-packages'); import markupsafe._speedups"
+    options = ["--entrypoint=python", f"--volume={noexec}:/v:ro"]
+    refused = docker.run(image(WITHOUT_PACKAGES), "-c", code, options=options)
+    assert "failed to map segment" in refused.stderr
+
+
+@pytest.fixture
+def noexec(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose files may not be executed, as in a volume of an image."""
+    place = tmp_path / "noexec"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
 
 
 def test_pods_fetch_with_the_credentials_for_images(

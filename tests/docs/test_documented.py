@@ -10,7 +10,7 @@ import pytest
 from helpers import documented, snippets
 from helpers.documented import ELSEWHERE, NOT_RUN, PROJECT, SHOWN
 
-USED = ("dockerfile", "nginx")
+USED = ("bash", "dockerfile", "nginx")
 NEWCOMER = ("five-minutes.md", "recipes.md")  # from an empty directory, in test_snippets.py
 BLOCKS = [snippet for document in documented.documents() for snippet in documented.snippets(document)]
 COMMANDS = [snippet for snippet in BLOCKS if snippet.language == "sh"]

@@ -39,6 +39,7 @@ ELSEWHERE = {
     ("fleet.md", "from distributed"): "tests/fleet/test_dask.py",
     ("fleet.md", "import ray"): "tests/fleet/test_ray.py",
     ("fleet.md", "mpirun "): "tests/fleet/test_mpi.py",
+    ("fleet.md", "#!/bin/sh\n#SBATCH"): "tests/fleet/test_slurm.py",
     ("format.md", "import hashlib"): "tests/archive/test_format_document.py",
     ("remote.md", "unpackenv push "): "tests/publish/test_push.py",
     ("remote-recipes.md", "FROM python"): "tests/containers/test_elsewhere.py",

@@ -174,7 +174,7 @@ def test_without_a_terminal_there_is_a_line_from_time_to_time(large: Path, tmp_p
     (tmp_path / "often").mkdir()
     (tmp_path / "often/sitecustomize.py").write_text(OFTEN)
     env = environment(PYTHONPATH=f"{tmp_path / 'often'}:{environment()['PYTHONPATH']}")
-    done = run(wrapper("pack", large, "-o", tmp_path / "x.tar.zst", "--level", 12), env)
+    done = run(wrapper("pack", large, "-o", tmp_path / "x.tar.zst", "--level", 12), env, notices=True)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("compress: ")]
     *between, last = lines

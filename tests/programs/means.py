@@ -52,6 +52,8 @@ TOOLS = (
     Tool("mmdebstrap", "mmdebstrap", _CONTAINERS),
     Tool("java", "openjdk-17-jre-headless", "Spark"),
     Tool("mpirun", "openmpi-bin", "MPI"),
+    Tool("slurmctld", "slurm-wlm", "Slurm"),
+    Tool("munged", "munge", "Slurm"),
     Tool("docker-compose", "docker-compose", "the Compose file"),
 )
 

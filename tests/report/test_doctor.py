@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import compileall
-import contextlib
 import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -281,32 +280,26 @@ def test_a_file_in_the_way(archive: Path, tmp_path: Path) -> None:
     assert start(*named) == "target-not-writable"
 
 
-@pytest.fixture
-def home_of_trees() -> Iterator[str]:
-    """/opt/unpackenv, which is there for this test."""
-    is_new = not os.path.exists("/opt/unpackenv")
-    os.makedirs("/opt/unpackenv", exist_ok=True)
-    yield "/opt/unpackenv"
-    if is_new:
-        with contextlib.suppress(OSError):  # of another run by now
-            os.rmdir("/opt/unpackenv")
+def test_default_places_in_their_order(archive: Path, tmp_path: Path, mount: Mount) -> None:
+    """One that cannot be used is named with the reason, and the next one is taken.
 
-
-def test_default_places_in_their_order(archive: Path, tmp_path: Path, home_of_trees: str, mount: Mount) -> None:
-    """One that cannot be used is named with the reason, and the next one is taken."""
-    home, temporary = tmp_path / "home", tmp_path / "temporary"
-    for path in home, temporary:
+    The first is not /opt/unpackenv: starts of other tests would find it, too.
+    """
+    opt, home, temporary = tmp_path / "opt", tmp_path / "home", tmp_path / "temporary"
+    for path in opt, home, temporary:
         path.mkdir()
+    moved = f"from unpackenv.start import locations\nlocations.HOME = {str(opt)!r}\n"
+    moved_to = write_tree(tmp_path / "moved", {"sitecustomize.py": moved})
     (home / ".cache").mkdir()
     (home / ".cache" / "unpackenv").mkdir(mode=0o777)
     os.chmod(home / ".cache" / "unpackenv", 0o777)
-    mount("-t", "tmpfs", "-o", "noexec,mode=755", "none", home_of_trees)
-    variables = {"HOME": home, "TMPDIR": temporary}
+    mount("-t", "tmpfs", "-o", "noexec,mode=755", "none", opt)
+    variables = {"HOME": home, "TMPDIR": temporary, "PYTHONPATH": f"{moved_to}:{environment()['PYTHONPATH']}"}
     found = doctor("--archive", archive, **variables)
     assert (found.returncode, found.problems) == (0, [])
     places = found.of("place")
     assert [(one["facts"]["path"].partition("/env/")[0], one["reason"]) for one in places] == [
-        ("/opt/unpackenv", "target-noexec"),
+        (str(opt), "target-noexec"),
         (f"{home}/.cache/unpackenv", "target-untrusted"),
         (f"{temporary}/unpackenv-{os.geteuid()}", ""),
     ]

@@ -1,0 +1,46 @@
+"""Slurm: the archive is copied to the node once, and all tasks of the node start at once, through a launcher."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import slurm
+from helpers.documented import PROJECT, adapted, file
+from helpers.processes import run
+from rig import fleet
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet")]
+
+TASK = "import json, os, pandas; print(json.dumps([os.environ['SLURM_PROCID'], pandas.__file__]))"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with slurm.cluster(tmp_path_factory.mktemp("slurm")) as variables:
+        yield variables
+
+
+@pytest.mark.parametrize("fill", ["before", "behind"])
+def test_a_job_of_the_document(application: Path, tmp_path: Path, cluster: dict[str, str], fill: str) -> None:
+    shared, node = tmp_path / "shared", tmp_path / "node"
+    shared.mkdir()
+    node.mkdir()
+    (shared / "app.tar.zst").symlink_to(application)
+    archive, target, log = node / "app.tar.zst", node / "app", tmp_path / "log"
+    settings = {"archive": archive, "target": target, "fill": fill, "log_file": log}
+    fleet.make_launcher(shared / "python", fleet.BASE, **settings)
+    job = adapted(file(PROJECT / "docs/fleet.md", "job.sh"), {"/tmp/app.tar.zst": archive})
+    (shared / "job.sh").write_text(job)
+    (shared / "rank.py").write_text(TASK)
+    done = run(["sbatch", "--wait", "job.sh"], fleet.bare(**cluster, HOME=tmp_path), cwd=shared)
+    said = "".join(path.read_text() for path in shared.glob("slurm-*.out"))
+    assert done.returncode == 0, done.stderr + said
+    tasks = dict(json.loads(line) for line in said.splitlines() if line.startswith("["))
+    assert sorted(map(int, tasks)) == list(range(slurm.CPUS))
+    assert set(tasks.values()) == {str(target / "pandas/__init__.py")}
+    wrote = [outcome for outcome in fleet.outcomes(log) if outcome in ("unpacked", "named")]
+    assert len(wrote) == 1
