@@ -112,7 +112,9 @@ class Pod:
         options += [f"--cpus={limits['cpu']}"] if "cpu" in limits else []
         for mount in container["volumeMounts"]:
             source = self._volumes[mount["name"]]
-            mode = ("ro" if mount.get("readOnly") else "rw") + ("" if os.path.isabs(source) else ",nocopy")
+            is_read_only = mount.get("readOnly") and source not in map(str, self._images.values())
+            # Docker's own `ro` would take `noexec` from the volume of an image, which is read-only as it is.
+            mode = ("ro" if is_read_only else "rw") + ("" if os.path.isabs(source) else ",nocopy")
             options.append(f"--volume={source}:{mount['mountPath']}:{mode}")
         return options
 
@@ -195,31 +197,30 @@ def test_two_versions_on_a_node(
     assert [f"/opt/unpackenv/env/{name}" for name in left if "." not in name] == [trees[1].rpartition("/flask/")[0]]
 
 
-def test_an_archive_in_an_image_volume(
-    docker: Docker, image: Callable[[str], str], packed: Path, site: Path, noexec: Path
-) -> None:
+@pytest.fixture
+def image_volume(tmp_path: Path, packed: Path, site: Path) -> Iterator[Path]:
+    """A directory as the kubelet mounts that of an image, with an archive and with the packages themselves."""
+    place = tmp_path / "volume"
+    place.mkdir()
+    shutil.copy(packed, place / "app.tar.zst")
+    shutil.copytree(site, place / "site-packages")
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro,noexec", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_an_archive_in_an_image_volume(docker: Docker, image: Callable[[str], str], image_volume: Path) -> None:
     """Packages themselves would not do: their shared objects cannot be loaded from there."""
-    shutil.copy(packed, noexec / "app.tar.zst")
-    shutil.copytree(site, noexec / "site-packages")
-    images = {"registry.example/packages:1": noexec}
+    images = {"registry.example/packages:1": image_volume}
     pod = Pod(docker, IMAGE_VOLUME.read_text(), image(WITHOUT_PACKAGES), {}, images=images)
     assert "unpackenv: unpacked" in pod.initialise()
     where = json.loads(pod.start().exec("python", "-c", ASK))
     assert where["native"].startswith("/unpacked/env/")
     code = "import sys; sys.path.insert(0, '/v/site-packages'); import markupsafe._speedups"
-    options = ["--entrypoint=python", f"--volume={noexec}:/v:ro"]
+    options = ["--entrypoint=python", f"--volume={image_volume}:/v"]
     refused = docker.run(image(WITHOUT_PACKAGES), "-c", code, options=options)
     assert "failed to map segment" in refused.stderr
-
-
-@pytest.fixture
-def noexec(tmp_path: Path) -> Iterator[Path]:
-    """A directory whose files may not be executed, as in a volume of an image."""
-    place = tmp_path / "noexec"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", place], check=True)
-    yield place
-    subprocess.run(["umount", place], check=True)
 
 
 def test_pods_fetch_with_the_credentials_for_images(
