@@ -12,7 +12,7 @@ from fleetmodel import Line, Way
 from measure import Command
 from parts import fill
 from parts.common import WARM, Options, Part, Rounds, compared, walls
-from parts.fill import BEFORE, BEHIND, IMPORTS
+from parts.fill import BEFORE, BEHIND
 from parts.remote import LATENCY
 from rig import freshfs
 from rig.slow_server import Content, serving
@@ -98,12 +98,12 @@ def _ranks(renderer: Renderer, archive: Path, options: Options) -> Rounds:
     unpack = 'mkdir "$1/$RANK" && tar -xzf "$2" -C "$1/$RANK" && PYTHONPATH="$1/$RANK" exec "$3" -c "$4"'
 
     def own(at: Path) -> list[object]:
-        return at_once(RANKS, ["sh", "-c", unpack, "sh", at, gzipped, renderer.python, IMPORTS])
+        return at_once(RANKS, ["sh", "-c", unpack, "sh", at, gzipped, renderer.python, fill.IMPORTS])
 
     without = {"PYTHONDONTWRITEBYTECODE": "1"}
     tree = {**without, "PYTHONPATH": str(renderer.tree)}
     commands = [
-        Command(SHARED, lambda _: at_once(RANKS, [renderer.python, "-c", IMPORTS]), tree, renderer.tree),
+        Command(SHARED, lambda _: at_once(RANKS, [renderer.python, "-c", fill.IMPORTS]), tree, renderer.tree),
         *(_starts(renderer, f"unpackenv, {how}", RANKS, how, archive, "tree") for how in (BEFORE, BEHIND)),
         Command(OWN, own, without, gzipped),
     ]
@@ -123,7 +123,7 @@ def _starts(renderer: Renderer, name: str, count: int, how: str, archive: object
 
     def argv(at: Path) -> list[object]:
         start = f'UNPACKENV_TARGET="{at / target}" exec "$0" "$@"'
-        return at_once(count, ["sh", "-c", start, renderer.python, "-c", f"{WARM}\n{IMPORTS}"])
+        return at_once(count, ["sh", "-c", start, renderer.python, "-c", f"{WARM}\n{fill.IMPORTS}"])
 
     return Command(name, argv, env, archive if isinstance(archive, Path) else None)
 

@@ -12,7 +12,7 @@ import cache
 import connections
 import measure
 import peers
-from parts import PARTS, common, fill, log, remote, steps, warm
+from parts import PARTS, common, fill, fleet, log, remote, steps, warm
 from rig import freshfs
 from rig.environment import environment
 from rig.sites import write_tree
@@ -46,6 +46,7 @@ def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workload:
     monkeypatch.setattr(fill, "LEAST_WARM_ROUNDS", 2)
     monkeypatch.setattr(fill, "_BYTECODE", ("--bytecode", "keep"))  # the tree has none
     monkeypatch.setattr(fill, "IMPORTS", "import package0.module0")
+    monkeypatch.setattr(fleet, "RANKS", 4)
     monkeypatch.setattr(fill, "APP", write_tree(tmp_path / "app", {"app.py": APP}) / "app.py")
     monkeypatch.setattr(fill.workload, "science", _unavailable)
     for module in (cache, sys.modules["workload"]):
