@@ -12,7 +12,6 @@ from helpers import slurm
 from helpers.documented import PROJECT, adapted, file
 from helpers.processes import run
 from rig import fleet
-from rig.packages import packages
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet")]
 
@@ -50,38 +49,3 @@ def test_a_job_of_the_document(application: Path, tmp_path: Path, cluster: dict[
     assert set(tasks.values()) == {str(target / "pandas/__init__.py")}
     wrote = [outcome for outcome in fleet.outcomes(log) if outcome in ("unpacked", "named")]
     assert len(wrote) == 1
-
-
-# Workers are jobs of Slurm, started by a launcher; only the client has dask-jobqueue.
-WITH_DASK = """
-import json, sys
-from dask_jobqueue import SLURMCluster
-from distributed import Client
-
-def where(number):
-    import os, pandas
-    return os.environ["SLURM_JOB_ID"], pandas.__file__, int(pandas.Series([number]).sum())
-
-launcher, folder = sys.argv[1:]
-if __name__ == "__main__":
-    options = {"cores": 2, "memory": "1GB", "interface": "lo", "log_directory": folder, "local_directory": folder}
-    with SLURMCluster(python=launcher, **options) as cluster, Client(cluster) as client:
-        cluster.scale(jobs=2)
-        client.wait_for_workers(2)
-        print(json.dumps(client.gather(client.map(where, range(8)))))
-"""
-
-
-def test_dask_jobqueue(application: Path, tmp_path: Path, cluster: dict[str, str]) -> None:
-    sites = packages(("dask-jobqueue>=0.9", "distributed>=2024.8"))
-    python = fleet.make_interpreter(tmp_path / "venv", sites)
-    settings = {"archive": application, "target": tmp_path / "tree", "log_file": tmp_path / "log"}
-    launcher = fleet.make_launcher(tmp_path / "python", python, **settings)
-    (tmp_path / "job.py").write_text(WITH_DASK)
-    done = run([python, tmp_path / "job.py", launcher, tmp_path], fleet.bare(**cluster, HOME=tmp_path), cwd=tmp_path)
-    said = "".join(path.read_text() for path in tmp_path.glob("dask-worker-*"))
-    assert done.returncode == 0, done.stderr + said
-    found = json.loads(done.stdout)
-    assert sorted(number for _, _, number in found) == list(range(8))
-    assert {path for _, path, _ in found} == {str(tmp_path / "tree/pandas/__init__.py")}
-    assert fleet.outcomes(tmp_path / "log").count("unpacked") == 1

@@ -203,8 +203,12 @@ def test_turned_off(launcher: Path, bare: dict[str, str], target: Path) -> None:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """Another launcher, for another archive, which has another version of the application and lacks the package."""
-    pack_tree(tmp_path / "other.tar.zst", write_tree(tmp_path / "other-site", {"app.py": "VERSION = 2\n"}))
+    """Another launcher, for another archive, which has another version of the application and lacks the package.
+
+    The archive says where its tree belongs: by default, root's trees are on the machine itself.
+    """
+    site = write_tree(tmp_path / "other-site", {"app.py": "VERSION = 2\n"})
+    pack_tree(tmp_path / "other.tar.zst", site, target=str(tmp_path / "other-tree"))
     make(tmp_path / "other", "--archive", "other.tar.zst")
     return tmp_path / "other"
 
@@ -224,10 +228,10 @@ def test_a_launcher_starts_another_one(
     """The other one's packages come first, and its tree takes no other's place."""
     env = {name: value for name, value in bare.items() if name != "UNPACKENV_TARGET"}
     make(launcher, "--archive", "site-packages.tar.zst", "--target", target)
-    env["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     for _ in "cold", "warm":
         assert facts(launcher, env, "-c", CHILD, other) == [1, [2, "packed"]]
     assert (target / "package").is_dir()
+    assert (tmp_path / "other-tree/app.py").exists()
 
 
 @pytest.mark.parametrize("copied", [True, False])
@@ -241,9 +245,8 @@ def test_a_launcher_starts_itself(launcher: Path, bare: dict[str, str], tmp_path
 
 
 def test_the_wrapper_starts_a_launcher(other: Path, bare: dict[str, str], archive: Path, tmp_path: Path) -> None:
-    env = environment(XDG_CACHE_HOME=tmp_path / "cache")
     command = ["--archive", archive, "--target", tmp_path / "trees/tree", "--", sys.executable, "-c", CHILD, other]
-    done = run(wrapper(*command), env)
+    done = run(wrapper(*command))
     assert json.loads(done.stdout) == [1, [2, "packed"]], done.stderr
 
 
