@@ -60,8 +60,6 @@ class Way:
     """Bytes of the image on disk."""
     tree: float
     """Bytes that each container adds to it, with a directory of its own; on one volume, all together."""
-    rest: float = 0.0
-    """Bytes that are fetched when it is ready."""
 
     def ready(self, nodes: int, line: Line) -> float:
         """Return the seconds until the last of `nodes` is ready, as if transfer and work did not overlap."""
@@ -69,12 +67,12 @@ class Way:
 
     @property
     def bytes(self) -> float:
-        """Bytes from the registry, or the server of the archive, until all is there."""
-        return self.pulled + self.fetched + self.rest
+        """Bytes from the registry, or the server of the archive."""
+        return self.pulled + self.fetched
 
 
 def ways(images: str) -> dict[str, Way]:
-    """Return what was measured of one node, by the letter that an image has in the text of docs/images.md."""
+    """Return the ways of one node, from what was measured: the text of docs/images.md."""
     rows = {
         letter: [float(re.match(r"[\d.]+", cell).group()) for cell in cells.split(" | ")]  # type: ignore[union-attr]
         for letter, cells in re.findall(r"^\| \((\w)\) [^|]*\| ([\d.]+ \| [\d.]+ \| .*) \|$", images, re.MULTILINE)

@@ -182,19 +182,23 @@ def test_two_versions_on_a_node(
     def warm(version: str) -> bool:
         return "unpackenv: unpacked" in Pod(docker, warming, version, node).initialise()
 
+    def left() -> list[str]:
+        (volume,) = node.values()
+        done = docker.run(old, "/v", options=["--entrypoint=ls", "--user=0", f"--volume={volume}:/v"])
+        return [f"/opt/unpackenv/env/{name}" for name in done.stdout.split() if "." not in name]
+
     assert warm(old)
     assert "unpacked" not in pod(old).initialise()
     before = pod(old).start()
     assert warm(new)
+    assert len(left()) == 2
     assert "unpacked" not in pod(new).initialise()
     after = pod(new).start()
     trees = [json.loads(each.exec("python", "-c", ASK))["flask"] for each in (before, after)]
     assert trees[0] != trees[1]
     before.do("kill")
     assert not warm(new)
-    (volume,) = node.values()
-    left = docker.run(old, "/v", options=["--entrypoint=ls", "--user=0", f"--volume={volume}:/v"]).stdout.split()
-    assert [f"/opt/unpackenv/env/{name}" for name in left if "." not in name] == [trees[1].rpartition("/flask/")[0]]
+    assert left() == [trees[1].rpartition("/flask/")[0]]
 
 
 @pytest.fixture
