@@ -5,9 +5,10 @@
 
 The task imports pandas and pyarrow, which no node has. Spark: a master and two executors in local-cluster mode, and
 spark-submit from its start; its own way is `--archives` with an environment that venv-pack made. Dask: two workers that
-are there, and a client from its start; `PipInstall` from wheels that are here. Ray: two nodes that are there, and a
-driver from its start; `runtime_env` with `pip`, from the same wheels. Each sample has new directories; the ways take
-turns, in every round once.
+are there, and a client from its start; `PipInstall` from wheels that are here. Ray: a node that is there, and a driver
+from its start; `runtime_env` with `pip`, from the same wheels. (Two nodes on one machine would make Ray's environment
+in the same place at once, and fail.) Last, what the engine takes where every node has the packages already. Each sample
+has new directories; the ways take turns, in every round once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -34,6 +36,7 @@ FIRST = "first result"
 LIMIT = 0.5
 _TASK = "import pandas, pyarrow; value = int(pandas.Series([1, 2]).sum())"
 _OURS, _NAMES_FIRST = "unpackenv", "unpackenv, names first"
+_THERE = "none: nodes have the packages"
 
 
 class Cluster(ABC):
@@ -49,11 +52,15 @@ class Cluster(ABC):
 
     @property
     def ways(self) -> tuple[str, ...]:
-        return (self.own, _OURS, _NAMES_FIRST)
+        return (self.own, _OURS, _NAMES_FIRST, _THERE)
 
     @abstractmethod
     def sample(self, way: str, folder: Path) -> float:
         """Return the seconds of one job in a new directory."""
+
+    def there(self, way: str) -> list[Path]:
+        """Return the packages that every node has."""
+        return [packages(fleet.APPLICATION)] if way == _THERE else []
 
     def launcher(self, way: str, folder: Path, python: Path | str, archive: object) -> Path:
         """Write a launcher for one sample."""
@@ -90,8 +97,11 @@ print({FIRST!r}, flush=True)
             (folder / "spark" / part.name).symlink_to(part)
         settings = {"spark.ui.enabled": "false", "spark.executor.memory": "512m", "spark.local.dir": folder / "local"}
         if way == self.own:
-            brought = ("--archives", f"{self.work}/environment.tar.gz#environment")
-            python = "./environment/bin/python"
+            brought: tuple[str, ...] = ("--archives", f"{self.work}/environment.tar.gz#environment")
+            python: Path | str = "./environment/bin/python"
+        elif way == _THERE:
+            brought = ()
+            python = fleet.make_interpreter(folder / "venv", *self.there(way))
         else:
             brought = ("--files", f"{self.launcher(way, folder, fleet.BASE, 'app.tar.zst')},{self.archive}")
             python = "./python"
@@ -106,8 +116,8 @@ class Dask(Cluster):
     name, own = "Dask", "PipInstall from wheels"
 
     def sample(self, way: str, folder: Path) -> float:
-        sites = packages(fleet.ENGINES), Path(SOURCE), packages(("zstandard", "psutil")), packages(("pip",))
-        python = fleet.make_interpreter(folder / "venv", *sites)
+        sites = [packages(fleet.ENGINES), Path(SOURCE), packages(("zstandard", "psutil")), packages(("pip",))]
+        python = fleet.make_interpreter(folder / "venv", *sites, *self.there(way))
         local = ("--host", "127.0.0.1", "--no-dashboard")
         env = fleet.bare(HOME=folder, DASK_TEMPORARY_DIRECTORY=folder / "dask", UNPACKENV_TARGET=folder / "tree")
         env["UNPACKENV_FILL"] = "behind" if way == _NAMES_FIRST else "before"
@@ -118,20 +128,19 @@ class Dask(Cluster):
                 worker = [python, "-m", "distributed.cli.dask_worker", address, *local, "--nthreads", 2, "--no-nanny"]
                 stack.enter_context(service(worker, env, "Registered to"))
             options = ["--no-index", "--find-links", str(wheels(fleet.APPLICATION))]
-            plugin = (
-                f"distributed.PipInstall({list(fleet.APPLICATION)!r}, pip_options={options!r})"
-                if way == self.own
-                else f"unpackenv.contrib.dask.UnpackenvPlugin({str(self.archive)!r})"
-            )
+            plugin = f"unpackenv.contrib.dask.UnpackenvPlugin({str(self.archive)!r})"
+            if way == self.own:
+                plugin = f"distributed.PipInstall({list(fleet.APPLICATION)!r}, pip_options={options!r})"
             job = f"""
 import distributed
-if {way != self.own}:
+if {plugin.startswith("unpackenv")}:
     import unpackenv.contrib.dask
 def task(number):
     {_TASK}
     return value
 client = distributed.Client({address!r})
-client.register_plugin({plugin})
+if {way != _THERE}:
+    client.register_plugin({plugin})
 assert client.gather(client.map(task, range(8))) == [3] * 8
 print({FIRST!r}, flush=True)
 """
@@ -142,18 +151,20 @@ class Ray(Cluster):
     name, own = "Ray", "runtime_env pip from wheels"
 
     def sample(self, way: str, folder: Path) -> float:
-        python = fleet.make_interpreter(folder / "venv", packages(fleet.ENGINES), packages(("virtualenv", "pip")))
+        python = make_prefix(
+            folder / "prefix", packages(fleet.ENGINES), packages(("virtualenv", "pip")), *self.there(way)
+        )
         options = ["--no-index", "--find-links", str(wheels((*fleet.APPLICATION, "pip", "setuptools")))]
+        runtime: dict[str, object] = {}
         if way == self.own:
-            runtime: dict[str, object] = {"pip": {"packages": list(fleet.APPLICATION), "pip_install_options": options}}
-        else:
+            runtime = {"pip": {"packages": list(fleet.APPLICATION), "pip_install_options": options}}
+        elif way != _THERE:
             runtime = {"py_executable": str(self.launcher(way, folder, python, self.archive))}
         env = fleet.bare(RAY_TMPDIR=folder, RAY_USAGE_STATS_ENABLED=0, HOME=folder)
         cluster = """
 import sys
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-cluster.add_node(num_cpus=2)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
 cluster.wait_for_nodes()
 print("at", cluster.address, file=sys.stderr, flush=True)
 sys.stdin.read()
@@ -163,7 +174,7 @@ cluster.shutdown()
             job = f"""
 import ray
 ray.init(address={found[1]!r}, runtime_env={runtime!r}, log_to_driver=False)
-@ray.remote(scheduling_strategy="SPREAD")
+@ray.remote
 def task(number):
     {_TASK}
     return value
@@ -174,6 +185,23 @@ print({FIRST!r}, flush=True)
 
 
 CLUSTERS: dict[str, type[Cluster]] = {"spark": Spark, "dask": Dask, "ray": Ray}
+
+
+def make_prefix(folder: Path, *sites: Path) -> Path:
+    """Return a Python, as of an image, that has the packages of these directories.
+
+    It is not of a virtual environment: Ray's own way would copy that, which fails where packages are elsewhere.
+    """
+    library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
+    of_folder = folder / "lib" / library.name
+    of_folder.mkdir(parents=True)
+    for part in library.iterdir():
+        if part.name != "site-packages":
+            (of_folder / part.name).symlink_to(part)
+    (of_folder / "site-packages").mkdir()
+    (of_folder / "site-packages/sites.pth").write_text("".join(f"{site}\n" for site in sites))
+    (folder / "bin").mkdir()
+    return Path(shutil.copy(fleet.BASE, folder / "bin/python"))
 
 
 @contextmanager

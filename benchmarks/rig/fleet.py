@@ -16,7 +16,7 @@ import zstandard
 from rig.environment import environment
 from rig.packages import packages
 
-ENGINES = ("distributed>=2024.8", "pyspark>=4,<5", "ray>=2.40")
+ENGINES = ("dask-jobqueue>=0.9", "distributed>=2024.8", "pyspark>=4,<5", "ray>=2.40")
 APPLICATION = ("pandas>=2.2", "pyarrow>=17")
 BASE = os.path.realpath(sys.executable)
 """An interpreter without either."""

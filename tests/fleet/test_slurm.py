@@ -1,4 +1,7 @@
-"""Slurm: the archive is copied to the node once, and all tasks of the node start at once, through a launcher."""
+"""Slurm: the archive is copied to the node once, and all tasks of the node start at once, through a launcher.
+
+Dask's workers may be its jobs.
+"""
 
 from __future__ import annotations
 
@@ -49,3 +52,35 @@ def test_a_job_of_the_document(application: Path, tmp_path: Path, cluster: dict[
     assert set(tasks.values()) == {str(target / "pandas/__init__.py")}
     wrote = [outcome for outcome in fleet.outcomes(log) if outcome in ("unpacked", "named")]
     assert len(wrote) == 1
+
+
+WORKERS = """
+import json, sys
+from dask_jobqueue import SLURMCluster
+from distributed import Client
+
+def where(number):
+    import pandas
+    return pandas.__file__
+
+if __name__ == "__main__":
+    launcher, folder = sys.argv[1:]
+    job = {"cores": 2, "processes": 2, "memory": "1GB", "interface": "lo", "log_directory": folder}
+    with SLURMCluster(python=launcher, **job) as cluster, Client(cluster) as client:
+        cluster.scale(jobs=2)
+        client.wait_for_workers(4)
+        print(json.dumps(client.gather(client.map(where, range(8)))))
+"""
+
+
+def test_jobs_of_dask(with_engines: Path, application: Path, tmp_path: Path, cluster: dict[str, str]) -> None:
+    settings = {"archive": application, "target": tmp_path / "app", "log_file": tmp_path / "log"}
+    launcher = fleet.make_launcher(tmp_path / "python", with_engines, **settings)
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    logs = tmp_path / "logs"
+    variables = fleet.bare(**cluster, HOME=tmp_path, DASK_TEMPORARY_DIRECTORY=tmp_path / "dask")
+    done = run([with_engines, script, launcher, logs], variables)
+    assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in logs.glob("*"))
+    assert set(json.loads(done.stdout)) == {str(tmp_path / "app/pandas/__init__.py")}
+    assert fleet.outcomes(tmp_path / "log").count("unpacked") == 1

@@ -37,7 +37,7 @@ SelectTypeParameters=CR_CPU
 SwitchType=switch/none
 MpiDefault=none
 MessageTimeout=100
-NodeName=node NodeHostname=localhost NodeAddr=127.0.0.1 CPUs={cpus}
+NodeName=node NodeHostname=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=8000
 PartitionName=all Nodes=node Default=YES State=UP
 """
 

@@ -149,6 +149,27 @@ def test_a_link_to_it(launcher: Path, bare: dict[str, str], tmp_path: Path, arch
     assert done.returncode == 0, done.stderr
 
 
+def test_relative_paths_are_beside_it(archive: Path, bare: dict[str, str], tmp_path: Path) -> None:
+    make(tmp_path / "python", "--archive", archive.name, "--target", "trees/a", "--log-file", "starts.log")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = run([tmp_path / "python", "-c", FACTS], bare, cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "trees/a/app.py").is_file()
+    assert json.loads((tmp_path / "starts.log").read_text())["target"] == str(tmp_path / "trees/a")
+    assert not list(elsewhere.iterdir())
+
+
+def test_variables_are_those_of_its_start(archive: Path, bare: dict[str, str], tmp_path: Path) -> None:
+    """A scheduler names a directory for each job."""
+    make(tmp_path / "python", "--archive", archive.name, "--target", "$JOB_DIR/app")
+    assert facts(tmp_path / "python", {**bare, "JOB_DIR": str(tmp_path / "job")}, "-c", FACTS)[0] == 1
+    assert (tmp_path / "job/app/app.py").is_file()
+    done = run([tmp_path / "python", "-c", FACTS], bare)
+    assert done.returncode == 125
+    assert "'$JOB_DIR/app' is not a path: it has a user or a variable that is not known here" in done.stderr
+
+
 def test_another_codec(site: Path, tmp_path: Path, bare: dict[str, str]) -> None:
     pack_tree(tmp_path / "site-packages.tar.xz", site, "xz")
     make(tmp_path / "python", "--archive", "site-packages.tar.xz", "--codec", "xz")

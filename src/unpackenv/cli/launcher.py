@@ -21,7 +21,8 @@ def add(commands: Commands) -> None:
         help="write an executable that looks like a Python, for Spark, Ray, Jupyter, cron",
         description="Write one executable that unpacks the archive if it is not there yet, and becomes Python, with "
         "all its options: for everything that takes the path of a Python. unpackenv need not be installed where it "
-        "runs, only the Python. The settings are kept in it and win over the environment.",
+        "runs, only the Python. The settings are kept in it and win over the environment. Relative paths are beside "
+        "it; variables, as in '$TMPDIR/app', are those of its start.",
         epilog="example:\n  unpackenv launcher -o python --archive app.tar.zst\n  PYSPARK_PYTHON=./python",
     )
     parser.add_argument("-o", "--output", required=True, type=path, metavar="FILE", help="the executable")
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
     from unpackenv.report import amount
 
     given = {name: value for name in (setting.name for setting in TABLE) if (value := getattr(options, name))}
-    Settings(given, {})  # raises for what a start would refuse
+    # It raises for what a start would refuse. Variables such as $SLURM_TMPDIR are known where the start is.
+    Settings({name: value for name, value in given.items() if "$" not in str(value)}, {})
     written = launcher.write(options.output, given, options.python, options.codec)
     if not options.python and sys.prefix != sys.base_prefix:
         print(

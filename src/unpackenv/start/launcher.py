@@ -13,12 +13,12 @@ from unpackenv.archive.codecs import zstd_extension
 from unpackenv.errors import UnpackenvError
 from unpackenv.start import bootstrap, entrypoint
 from unpackenv.start.command import Command
-from unpackenv.start.settings import Log, is_off
+from unpackenv.start.settings import TABLE, Log, is_off
 from unpackenv.unpatched import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from typing import Any, NoReturn
 
@@ -90,9 +90,10 @@ def _memory_file(name: str, data: bytes) -> int:
 def run(settings: dict[str, object], arguments: list[str], directories: Sequence[str] = ()) -> NoReturn:
     """Bootstrap with `settings`, and become the interpreter; on failure exit with 125.
 
-    An archive with a relative path is in the first of `directories` that has it.
+    An archive with a relative path is in the first of `directories` that has it; all other paths are in the first.
     """
     sys.path_hooks.insert(0, ZippedExtensions)
+    settings = {**settings, **dict(_beside(settings, directories))}
     try:
         archive = _found(str(settings.get("archive", "")), directories)
         if archive:
@@ -104,10 +105,22 @@ def run(settings: dict[str, object], arguments: list[str], directories: Sequence
 
 
 def _found(archive: str, directories: Sequence[str]) -> str:
-    if not archive or "://" in archive or archive[0] in "/~$":
+    if not _is_relative(archive) or "://" in archive:
         return archive
     paths = [os.path.join(directory, archive) for directory in directories]
     return next(filter(os.path.exists, paths), paths[0] if paths else archive)
+
+
+def _beside(settings: Mapping[str, object], directories: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each relative path but that of the archive, as one beside the launcher: it starts in any directory."""
+    for setting in TABLE:
+        value = str(settings.get(setting.name, ""))
+        if setting.is_path and setting.name != "archive" and _is_relative(value):
+            yield setting.name, os.path.join(directories[0], value)
+
+
+def _is_relative(path: str) -> bool:
+    return path[:1] not in ("", "/", "~", "$")
 
 
 def _forget_outer(archive: str, settings: Mapping[str, object]) -> None:
