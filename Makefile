@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test environment means soak fuzz lint format docs tables bench images clean
+.PHONY: help demo test environment means soak fuzz lint format docs tables dist bench images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
@@ -38,10 +38,12 @@ soak: $(VENV)/.build,test ## kill 1,000 starts at random moments, and look at th
 fuzz: $(VENV)/.build,fuzz ## feed every parser of archives with inputs that a fuzzer makes up
 	$(WITH) $(BIN)/python -m programs.fuzz $(ARGS)
 
-lint: $(VENV)/.build,lint ## ruff and mypy
+lint: $(VENV)/.build,lint ## ruff, mypy, and the workflow files of forges
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
 
 format: $(VENV)/.build,lint ## put right what ruff can by itself
 	$(BIN)/ruff check --fix
@@ -52,6 +54,13 @@ docs: $(VENV)/.build,docs ## build the documents into build/site; a broken link 
 
 tables: $(VENV)/.build,test ## write the tables of the documents that follow from the code
 	$(BIN)/python docs/tables.py
+
+# The same commit gives the same bytes.
+dist: $(VENV)/.build,dist ## build sdist and wheel into dist, and check them
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 bench: $(VENV)/.build,test ## measure beside every alternative
 	$(BIN)/python benchmarks/bench.py $(ARGS)

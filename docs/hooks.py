@@ -38,9 +38,9 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 def command_line() -> str:
     """Return the help of every command, from the parsers that the commands have."""
     os.environ["COLUMNS"] = "100"
-    from unpackenv import cli
+    from unpackenv.cli import parsers
 
-    parser = cli._parser()
+    parser = parsers.command_line()
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     lines = ["# Command line", "", "What `--help` prints.", "", "## unpackenv", "", *_fenced(parser)]
     for name, command in commands.choices.items():

@@ -1,7 +1,7 @@
 """Text of documents and docstrings that the code declares: `make tables` writes it, and a test checks that it did.
 
-The settings are declared in start/settings.py, the words of a timing log in report/timings/words.py. A table of a
-document is found by the names of its columns.
+The settings are declared in start/settings.py, the words of a timing log in report/timings/words.py, the commands in
+cli/. A table of a document is found by the names of its columns. The manual page is all from the code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from argparse_manpage.manpage import Manpage
+
+from unpackenv.cli import parsers
 from unpackenv.cli.common import default_of, help_of
 from unpackenv.report.timings.words import CAUSES, FETCHED, OUTCOMES, PHASES, STEPS, Word
 from unpackenv.start.settings import TABLE
@@ -37,7 +40,7 @@ def main() -> int:
     return 1 if check and stale else 0
 
 
-def _readme(text: str) -> str:
+def _settings(text: str) -> str:
     rows = [(f"`{setting.variable}`", default_of(setting), setting.meaning) for setting in TABLE]
     off = ("`UNPACKENV`", "on", "off: do nothing at all, as on a laptop that has the packages installed")
     return _with_table(text, "| variable | default | what it is |", [*rows, off])
@@ -53,6 +56,27 @@ def _signature(text: str) -> str:
         for setting in TABLE
     ]  # fmt: skip
     return before + args + "\n".join(lines) + "\n" + returns + after
+
+
+def _manual(_: str) -> str:
+    """Return the manual page: the help of every command, the settings, and the exit codes of the reference."""
+    parser = parsers.command_line()
+    parser.epilog = None
+    page = Manpage(parser)
+    page.date, page.manual, page.description = "", "unpackenv", "start Python from one compressed file of its packages"
+    settings = [(setting.variable, help_of(setting)) for setting in TABLE]
+    codes = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", (PROJECT / "docs/reference.md").read_text(), re.MULTILINE)
+    exits = [(code, f"{of}: {meaning}") for code, of, meaning in codes if re.match(r"\d|the command", code)]
+    wrapper = (
+        "As an entrypoint, python -m unpackenv -- CMD ARG… unpacks the packages if they are not there yet, and "
+        "becomes CMD. Each of its settings is an option, too: --target for UNPACKENV_TARGET."
+    )
+    lines = [".SH ENTRYPOINT", wrapper, ".SH ENVIRONMENT", *_described(settings), ".SH EXIT STATUS", *_described(exits)]
+    return f"{page}".rstrip() + "\n" + "".join(f"{line}\n" for line in lines)
+
+
+def _described(terms: Iterable[tuple[str, str]]) -> list[str]:
+    return [line for term, text in terms for line in (".TP", f"\\fB{term}\\fR", text.replace("`", ""))]
 
 
 def _timing_log(text: str) -> str:
@@ -108,10 +132,11 @@ def _with_table(text: str, head: str, rows: Iterable[tuple[str, ...]]) -> str:
 
 
 _FILES: dict[str, Callable[[str], str]] = {
-    "README.md": _readme,
+    "docs/reference.md": _settings,
     "docs/timing-log.md": _timing_log,
     "docs/timing-log.schema.json": _schema,
     "docs/timings.md": _timings,
+    "docs/unpackenv.1": _manual,
     "src/unpackenv/__init__.py": _signature,
 }
 

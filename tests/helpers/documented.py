@@ -26,7 +26,6 @@ SHOWN = ("", "text", "json")  # what commands print, formats, diagrams
 # Document and beginning of a line (or of a whole block that is no shell): the test that runs it.
 ELSEWHERE = {
     ("README.md", "# In the build stage"): "tests/containers/test_dockerfiles.py",
-    ("README.md", "unpackenv push "): "tests/publish/test_push.py",
     ("docker.md", "FROM python"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "COPY unpackenv unpackenv\nRUN pip"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "RUN python -m compileall"): "tests/containers/test_dockerfiles.py",
@@ -41,6 +40,7 @@ ELSEWHERE = {
     ("fleet.md", "mpirun "): "tests/fleet/test_mpi.py",
     ("fleet.md", "#!/bin/sh\n#SBATCH"): "tests/fleet/test_slurm.py",
     ("format.md", "import hashlib"): "tests/archive/test_format_document.py",
+    ("reference.md", "unpackenv push "): "tests/publish/test_push.py",
     ("remote.md", "unpackenv push "): "tests/publish/test_push.py",
     ("remote-recipes.md", "FROM python"): "tests/containers/test_elsewhere.py",
     ("remote-recipes.md", "docker run "): "tests/containers/test_elsewhere.py",
@@ -59,7 +59,7 @@ ELSEWHERE = {
 
 # The same: why no test runs it.
 NOT_RUN = {
-    ("README.md", "unpackenv prune "): "it would clear the default places of the machine; test_prune.py has its own",
+    ("reference.md", "unpackenv prune "): "it would clear the default places of the machine; test_prune.py has its own",
     ("docker.md", "docker buildx "): "needs a builder, a registry and emulation of another architecture",
     ("names-first.md", "RUN unpackenv pack "): "the recipe of recipes.md has these commands, and runs",
     ("remote-recipes.md", "kubectl create secret "): "needs a cluster; test_deploy.py makes what it makes",

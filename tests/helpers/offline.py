@@ -22,7 +22,7 @@ rm -rf /etc/apt/sources.list.d/* && \
 echo 'deb [trusted=yes] file:{PLACE}/debian ./' > /etc/apt/sources.list"""
 
 _DEBIAN = ("binutils", "nginx-light", "tini")
-_OTHERS = ("awslambdaric", "hatchling>=1.26")
+_OTHERS = ("awslambdaric", "hatchling>=1.26", "itsdangerous==2.2.0", "pdm", "poetry", "poetry-plugin-export", "uv")
 
 
 def fill(directory: Path, requirements: Path) -> None:

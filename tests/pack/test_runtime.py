@@ -43,6 +43,11 @@ def test_a_runtime_is_small_on_disk(written: runtime.Runtime) -> None:
     assert on_disk <= written.size <= LIMIT
 
 
+BUILD_COMMANDS = (
+    "analyze", "completion", "dockerfile", "launcher", "pack", "push", "runtime", "timings", "trace",
+)  # fmt: skip
+
+
 def test_what_is_in_it(written: runtime.Runtime) -> None:
     files = [str(path.relative_to(written.path)) for path in Path(written.path).rglob("*") if path.is_file()]
     assert {name.partition("/")[0] for name in files} == {"unpackenv"}
@@ -54,7 +59,7 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     left_out = {f"{path.relative_to(package.parent)}" for path in package.rglob("*.py")} - sources - compiled
     assert left_out == {
         *(f"unpackenv/archive/{name}.py" for name in ("pace", "writer")),
-        *(f"unpackenv/cli/{name}.py" for name in ("analyze", "launcher", "pack", "push", "runtime", "timings")),
+        *(f"unpackenv/cli/{name}.py" for name in BUILD_COMMANDS),
         *(f"unpackenv/{name}.py" for name in ("python", "start/launcher")),
         *(f"{path.relative_to(package.parent)}" for room in BUILDING for path in (package / room).rglob("*.py")),
     }
@@ -65,7 +70,7 @@ def test_what_is_in_it(written: runtime.Runtime) -> None:
     }  # fmt: skip
     looks = {str(path.relative_to(package)) for room in ("", "doctor/") for path in package.glob(f"report/{room}*.py")}
     looks |= {f"archive/{name}.py" for name in ("compare", "frames", "pooled", "refusals", "tarstream", "verify")}
-    looks |= {f"cli/{name}.py" for name in ("common", "doctor", "fill", "hook", "inspect", "prune", "trace", "verify")}
+    looks |= {f"cli/{name}.py" for name in ("common", "doctor", "fill", "hook", "inspect", "prune", "verify")}
     looks |= {"start/fill/left.py", "start/log/import_times.py", "start/tree/prune.py"}
     looks |= {f"start/unpack/{name}.py" for name in ("decode_ahead", "foreign", "trace")}
     looks |= {

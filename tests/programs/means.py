@@ -50,6 +50,8 @@ TOOLS = (
     Tool("nginx", "nginx-light", "archives by URL from that server"),
     Tool("dockerd", "docker.io", _CONTAINERS),
     Tool("mmdebstrap", "mmdebstrap", _CONTAINERS),
+    Tool("zsh", "zsh", "completion in that shell"),
+    Tool("fish", "fish", "completion in that shell"),
     Tool("java", "openjdk-17-jre-headless", "Spark"),
     Tool("mpirun", "openmpi-bin", "MPI"),
     Tool("slurmctld", "slurm-wlm", "Slurm"),

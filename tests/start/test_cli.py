@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ from helpers.processes import python, run
 from helpers.support import TAR_FLAG
 from rig.environment import environment
 from rig.sites import TAG, write_tree
-from unpackenv import cli
-from unpackenv.start import settings
+from unpackenv.cli import parsers
+from unpackenv.start import locations, settings
 
 
 def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -322,11 +323,42 @@ def test_the_version_is_that_of_the_package(option: str) -> None:
     assert command(option).stdout == f"unpackenv {unpackenv.__version__}\n"
 
 
+def test_commands_say_in_json_what_they_did(site: Path, tmp_path: Path) -> None:
+    def said(*arguments: object, code: int = 0) -> dict[str, Any]:
+        done = command(*arguments, "--json")
+        assert done.returncode == code, done.stderr
+        found = json.loads(done.stdout)
+        assert isinstance(found, dict)
+        return found
+
+    archive, tree, trees = tmp_path / "packed.tar.zst", tmp_path / "trees/env", tmp_path / "trees"
+    packed = said("pack", site, "-o", archive, "--level", "3", "--no-sbom")
+    assert (packed["path"], packed["size"]) == (str(archive), archive.stat().st_size)
+    assert packed["digest"] == said("inspect", archive)["digest"]
+    sound = {"archive": str(archive), "digest": packed["digest"], "target": None, "differences": []}
+    assert said("verify", archive) == sound
+    assert command("unpack", archive, "-C", tree).returncode == 0
+    assert said("verify", archive, "--target", tree) == {**sound, "target": str(tree)}
+    (tree / "app.py").write_text("")
+    differences = said("verify", archive, "--target", tree, code=1)["differences"]
+    assert ("altered", "app.py") in [(one["kind"], one["path"]) for one in differences]
+    assert said("fill", tree) == {"target": str(tree), "was_whole": True}
+    write_tree(trees, {locations.CACHE_TAG: "Signature: 8a477f597d28d172789f06886806bc55\n# unpackenv\n"})
+    pruned = said("prune", trees, "--older-than", "0")["trees"]
+    assert [(one["path"], one["outcome"]) for one in pruned] == [(str(tree), "removed")]
+    hook = str(tmp_path / "unpackenv.pth")
+    assert said("hook", "--site-dir", tmp_path) == {"hook": hook, "outcome": "written"}
+    assert said("hook", "--site-dir", tmp_path, "--remove") == {"hook": hook, "outcome": "removed"}
+    written = said("launcher", "-o", tmp_path / "python", "--archive", archive)
+    assert (written["path"], written["size"]) == (str(tmp_path / "python"), (tmp_path / "python").stat().st_size)
+    assert said("runtime", tmp_path / "runtime")["path"] == str(tmp_path / "runtime")
+
+
 # --- help ----------------------------------------------------------------------------------------
 
 COMMANDS = (
     "pack", "push", "unpack", "fill", "verify", "inspect", "trace", "analyze", "timings", "doctor", "hook", "prune",
-    "runtime", "launcher",
+    "runtime", "launcher", "dockerfile", "completion",
 )  # fmt: skip
 
 
@@ -358,7 +390,7 @@ def test_help_fits_without_breaking_words(columns: int) -> None:
 
 
 def _options() -> Iterator[tuple[str, argparse.Action]]:
-    parser = cli._parser()
+    parser = parsers.command_line()
     for name, parsed in parser.commands.choices.items():
         yield from ((name, action) for action in parsed._actions if action.option_strings)
 

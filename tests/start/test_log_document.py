@@ -143,4 +143,4 @@ def lines_by_url(folder: Path, target: Path) -> list[str]:
 @pytest.mark.parametrize("name", ["log", "log_file", "imports", "trace"])
 def test_settings_are_there(name: str) -> None:
     assert f"`UNPACKENV_{name.upper()}=" in DOCUMENT
-    assert f"`UNPACKENV_{name.upper()}`" in (PROJECT / "README.md").read_text()
+    assert f"`UNPACKENV_{name.upper()}`" in (PROJECT / "docs/reference.md").read_text()

@@ -368,8 +368,9 @@ def test_a_place_of_root_does_not_keep_a_user_from_pruning_the_own_one(archive: 
     copy = open_path / "site.tar.zst"
     copy.write_bytes(archive.read_bytes())
     env = environment(HOME=open_path / "home", TMPDIR=open_path / "tmp")
-    home = f"{IMPORT_ALL}\nimport unpackenv.cli, unpackenv.start.tree.prune, unpackenv.start.locations as locations\n"
-    home += f"unpackenv.cli._parser(); locations.HOME = {str(open_path / 'opt')!r}\n"
+    home = f"{IMPORT_ALL}\nimport unpackenv.cli.parsers, unpackenv.start.tree.prune\n"
+    home += "import unpackenv.start.locations as locations\n"
+    home += f"unpackenv.cli.parsers.command_line(); locations.HOME = {str(open_path / 'opt')!r}\n"
     boot = f"import unpackenv; print(unpackenv.bootstrap({str(copy)!r}).target)"
     of_root = python(home + boot, env).stdout.strip()
     user = f"{home}import os; os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"

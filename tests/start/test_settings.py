@@ -15,8 +15,8 @@ import unpackenv
 from helpers.documented import PROJECT, documents
 from helpers.processes import run, wrapper
 from rig.environment import environment
-from unpackenv import cli
 from unpackenv.archive import trailer
+from unpackenv.cli import parsers
 from unpackenv.cli.common import default_of, help_of
 from unpackenv.start import locations
 from unpackenv.start.settings import ARCHIVE, COMMAND, HOOK, PREFIX, TABLE, VARIABLES, Setting, Settings
@@ -33,7 +33,7 @@ def remembered(place: str) -> set[str]:
 
 def options_of(command: str) -> set[str]:
     """Return the names of settings among the options of a command."""
-    parser = cli._parser(command).commands.choices[command]
+    parser = parsers.command_line(command).commands.choices[command]
     options = {option for action in parser._actions for option in action.option_strings}
     return {setting.name for setting in TABLE if setting.option in options}
 
@@ -70,10 +70,10 @@ def test_the_default_that_people_read_is_the_default(setting: Setting) -> None:
             assert dot + suffix in default_of(setting)
 
 
-def test_readme_and_docstring_have_every_setting() -> None:
+def test_reference_and_docstring_have_every_setting() -> None:
     """What they say of it is written by `make tables`."""
-    readme = (PROJECT / "README.md").read_text()
-    rows = re.findall(r"^\| `(UNPACKENV\w*)` \|", readme, re.MULTILINE)
+    reference = (PROJECT / "docs/reference.md").read_text()
+    rows = re.findall(r"^\| `(UNPACKENV\w*)` \|", reference, re.MULTILINE)
     assert rows == [*(setting.variable for setting in TABLE), "UNPACKENV"]
     described = re.findall(r"^    (\w+): ", inspect.getdoc(unpackenv.bootstrap) or "", re.MULTILINE)
     assert described == NAMES

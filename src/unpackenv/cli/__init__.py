@@ -8,20 +8,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from typing import NoReturn
 
-import unpackenv
-from unpackenv.cli.common import Parser, add_settings, did_you_mean, has
+from unpackenv.cli import parsers
+from unpackenv.cli.common import Parser, did_you_mean
 from unpackenv.errors import UnpackenvError
 from unpackenv.start import bootstrap, entrypoint
 from unpackenv.start.settings import TABLE, Log
 
-# In a runtime some are missing.
-_COMMANDS = (
-    "pack", "push", "unpack", "fill", "verify", "inspect", "trace", "analyze", "timings", "doctor", "hook", "prune",
-    "runtime", "launcher",
-)  # fmt: skip
 _USAGE_ERROR = 2
 
 
@@ -31,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Without arguments it prints its help and exits with 2: an entrypoint may have lost its command.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser(arguments[0] if arguments else "")
+    parser = parsers.command_line(arguments[0] if arguments else "")
     for stream in (sys.stdout, sys.stderr):  # a file name may have bytes that are no text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -51,21 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     sys.exit(code)
-
-
-def _parser(command: str = "") -> Parser:
-    """Return the parser of the command line, for one command or for all of them."""
-    parser = Parser(
-        prog="unpackenv",
-        description="Ship a Python environment as one compressed file, unpacked in parallel when the container starts.",
-        epilog=f"unpackenv help COMMAND explains a command and its options.\n\n{_entrypoint_help()}",
-    )
-    parser.add_argument("-V", "--version", action="version", version=f"unpackenv {unpackenv.__version__}")
-    parser.commands = parser.add_subparsers(prog="unpackenv", title="commands", required=True, metavar="COMMAND")
-    for name in (command,) if command in _COMMANDS else _COMMANDS:
-        if has(f"cli.{name}"):
-            import_module(f"unpackenv.cli.{name}").add(parser.commands)
-    return parser
 
 
 def _parsed(parser: Parser, arguments: list[str]) -> argparse.Namespace:
@@ -103,7 +82,7 @@ def _command(parser: Parser, name: str) -> Parser:
 
 
 def _no_command(name: str, commands: Iterable[str]) -> str:
-    if name in _COMMANDS:
+    if name in parsers.COMMANDS:
         return f"{name} is not in this runtime, to keep it small; run it where unpackenv is installed"
     text = f"there is no command {name!r}{did_you_mean(name, [*commands, 'help'])}"
     return f"{text} To start a program put -- before it: python -m unpackenv -- {name} …"
@@ -111,15 +90,3 @@ def _no_command(name: str, commands: Iterable[str]) -> str:
 
 def _wrapper_options() -> list[str]:
     return [setting.option for setting in TABLE]
-
-
-def _entrypoint_help() -> str:
-    """Describe the wrapper, whose options `entrypoint` parses without argparse."""
-    wrapper = Parser(
-        add_help=False,
-        usage="python -m unpackenv [options] -- CMD ARG…",
-        description="As an entrypoint: unpacks the environment if it is not there yet, and becomes CMD. Each option is "
-        "also an environment variable (UNPACKENV_TARGET for --target).",
-    )
-    add_settings(wrapper)
-    return wrapper.format_help()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import textwrap
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
@@ -107,6 +108,17 @@ def add_settings(parser: Parser, without: Collection[str] = ()) -> None:
             if not setting.is_switch:
                 value = {"metavar": setting.placeholder}
             parser.add_argument(setting.option, help=help_of(setting), default=None, **value)
+
+
+def add_json(parser: Parser, what: str) -> None:
+    """Add the option that `say` looks at; `what` is what is printed."""
+    parser.add_argument("--json", action="store_true", help=f"print {what} as one JSON object; sizes are in bytes")
+
+
+def say(options: argparse.Namespace, fields: Mapping[str, object], lines: Iterable[str]) -> None:
+    """Print what a command did or found: for programs if they ask for it, else for people."""
+    for line in [json.dumps(fields)] if options.json else lines:
+        print(line)
 
 
 def help_of(setting: Setting) -> str:

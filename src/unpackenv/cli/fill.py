@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from unpackenv.cli.common import path
+from unpackenv.cli.common import add_json, path, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def add(commands: Commands) -> None:
         description="Have every file of a tree filled, and wait until it is. Archive or copy a tree after that.",
     )
     parser.add_argument("directory", type=path, metavar="DIR", help="the target of a start")
+    add_json(parser, "the tree, and whether it was whole already,")
     parser.set_defaults(run=run)
 
 
@@ -27,5 +28,6 @@ def run(options: argparse.Namespace) -> int:
     from unpackenv.start.fill import joining
 
     was_whole = joining.complete(options.directory)
-    print(f"{options.directory}: has all of its files" + (" already" if was_whole else " now"))
+    found = {"target": options.directory, "was_whole": was_whole}
+    say(options, found, [f"{options.directory}: has all of its files" + (" already" if was_whole else " now")])
     return 0

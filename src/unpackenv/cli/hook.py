@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from unpackenv.cli.common import path
+from unpackenv.cli.common import add_json, path, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def add(commands: Commands) -> None:
         "--site-dir", type=path, default="", metavar="DIR", help="the site directory (default: this interpreter's)"
     )
     parser.add_argument("--remove", action="store_true", help="remove the hook again, if there is one")
+    add_json(parser, "the path of the hook, and what was done,")
     parser.set_defaults(run=run)
 
 
@@ -48,11 +49,13 @@ def run(options: argparse.Namespace) -> int:
     from unpackenv.start.python import hook_file
 
     if options.remove:
-        outcome = "removed" if hook_file.remove(options.site_dir) else "nothing to remove: there is no hook at"
-        print(f"{outcome} {hook_file.hook_path(options.site_dir)}")
+        removed = hook_file.remove(options.site_dir)
+        hook_path = hook_file.hook_path(options.site_dir)
+        outcome = "removed" if removed else "nothing to remove: there is no hook at"
+        say(options, {"hook": hook_path, "outcome": "removed" if removed else "absent"}, [f"{outcome} {hook_path}"])
         return 0
     hook_path = hook_file.install(
         auto=options.auto, archive=options.archive, target=options.target, site_directory=options.site_dir
     )
-    print(f"wrote {hook_path}")
+    say(options, {"hook": hook_path, "outcome": "written"}, [f"wrote {hook_path}"])
     return 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 
 from unpackenv.archive import codecs
-from unpackenv.cli.common import add_settings, path
+from unpackenv.cli.common import add_json, add_settings, path, say
 from unpackenv.start.settings import TABLE, Settings
 
 TYPE_CHECKING = False
@@ -35,6 +36,7 @@ def add(commands: Commands) -> None:
         "--codec", metavar="CODEC", choices=codecs.names(), default=codecs.DEFAULT,
         help=f"the archive's codec, {' or '.join(codecs.names())} (default: {codecs.DEFAULT})",
     )  # fmt: skip
+    add_json(parser, "its path, its size and its Python")
     add_settings(parser)
     parser.set_defaults(run=run)
 
@@ -54,5 +56,5 @@ def run(options: argparse.Namespace) -> int:
             "name another Python with --python",
             file=sys.stderr,
         )
-    print(f"{written.path}: {amount(written.size)}, becomes {written.python}")
+    say(options, asdict(written), [f"{written.path}: {amount(written.size)}, becomes {written.python}"])
     return 0

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from unpackenv.archive import codecs
-from unpackenv.cli.common import first_files, path, size
+from unpackenv.cli.common import add_json, first_files, path, say, size
 from unpackenv.pack import links, scan, sources
 from unpackenv.pack.bytecode import LEVELS, MODES
 from unpackenv.start.settings import BEFORE, FILLS
@@ -143,6 +143,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--python", metavar="PATH", help="the interpreter that will run it (default: the venv's, else this one)"
     )
+    add_json(parser, "what was packed")
     parser.set_defaults(run=run)
 
 
@@ -189,13 +190,32 @@ def run(options: argparse.Namespace) -> int:
     )
     # A build that is cancelled leaves neither half an archive nor a staging directory.
     packed = child.with_stop_signals(lambda: pack.pack(options.source, options.output, chosen, _warn))
-    for line in _summary(packed, options):
-        print(line)
+    say(options, _fields(packed), _summary(packed, options))
     return 0
 
 
 def _warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
+
+
+def _fields(packed: Packed) -> dict[str, object]:
+    toc = packed.written.toc
+    return {
+        "path": packed.path,
+        "size": packed.written.size,
+        "digest": packed.written.digest,
+        "codec": packed.codec,
+        "kind": packed.source.kind,
+        "python": packed.source.interpreter.cache_tag,
+        "files": len(toc.file_names),
+        "frames": len(toc.frame_raw),
+        "unpacked_size": toc.unpacked_size,
+        "first": packed.first,
+        "target": packed.target or None,
+        "sbom": packed.sbom or None,
+        "packages": packed.packages,
+        "seconds": round(packed.seconds, 3),
+    }
 
 
 def _summary(packed: Packed, options: argparse.Namespace) -> Iterator[str]:

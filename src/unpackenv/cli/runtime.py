@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 
 from unpackenv.archive import codecs
-from unpackenv.cli.common import path
+from unpackenv.cli.common import add_json, path, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add(commands: Commands) -> None:
         help=f"the archive's codec, {' or '.join(codecs.names())}; {without} needs no extension "
         f"(default: {codecs.DEFAULT})",
     )
+    add_json(parser, "its path and size")
     # Accepted and ignored: earlier versions left the doctor out without it.
     parser.add_argument("--doctor", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -46,5 +48,5 @@ def run(options: argparse.Namespace) -> int:
     written = runtime.write(options.directory, options.codec)
     if not written.stripped:
         print("warning: symbols are not stripped; install binutils to save 11 MB", file=sys.stderr)
-    print(f"{written.path}: {amount(written.size)} on disk")
+    say(options, asdict(written), [f"{written.path}: {amount(written.size)} on disk"])
     return 0

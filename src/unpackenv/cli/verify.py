@@ -6,11 +6,15 @@ import argparse
 import os
 import sys
 
-from unpackenv.cli.common import archive_settings, bar, open_archive, path
+from unpackenv.cli.common import add_json, archive_settings, bar, open_archive, path, say
 from unpackenv.errors import TreeMismatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from unpackenv.archive.compare import Difference
+    from unpackenv.archive.reader import Archive
     from unpackenv.cli.common import Commands
 
 
@@ -27,6 +31,7 @@ def add(commands: Commands) -> None:
         "--target", type=path, metavar="DIR", help="the tree to compare (default: none, check the archive by itself)"
     )
     parser.add_argument("--digest", metavar="SHA256", help="the digest that the archive must have (default: any)")
+    add_json(parser, "what was compared, and each difference,")
     parser.set_defaults(run=run)
 
 
@@ -43,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         with open_archive(settings) as archive:
             with bar("verify", archive.toc.raw_size) as show:
                 verify.verify_open(archive, show)
-            print(f"{archive.path}: sound")
+            say(options, _fields(archive), [f"{archive.path}: sound"])
         return 0
     if not os.path.isdir(options.target):
         raise TreeMismatch("there is no such tree", where=options.target)
@@ -59,14 +64,21 @@ def run(options: argparse.Namespace) -> int:
         differences = compare.compare_tree(
             archive, options.target, tag, extra=extra, rewritten=rewritten, on_progress=show
         )
-    for difference in differences:
-        print(f"{difference.kind}: {difference.path}" + (f" ({difference.detail})" if difference.detail else ""))
+    lines = [f"{one.kind}: {one.path}" + (f" ({one.detail})" if one.detail else "") for one in differences]
+    scripts = f", its scripts rewritten for {place}" if place not in ("", made_at) else ""
+    say(
+        options,
+        _fields(archive, options.target, differences),
+        lines or [f"{options.target}: complete and unaltered{scripts}"],
+    )
     if differences:
         # Other files in a directory that was filled in place must not be removed with the tree.
         to_remove = "it" if extra else os.path.join(options.target, stamp.NAME)
         count = counted(len(differences), "difference")
         print(f"{options.target}: {count}. Remove {to_remove}, and the next start unpacks again", file=sys.stderr)
-    else:
-        scripts = f", its scripts rewritten for {place}" if place not in ("", made_at) else ""
-        print(f"{options.target}: complete and unaltered{scripts}")
     return 1 if differences else 0
+
+
+def _fields(archive: Archive, target: str | None = None, differences: Iterable[Difference] = ()) -> dict[str, object]:
+    found = [difference._asdict() for difference in differences]
+    return {"archive": archive.path, "digest": archive.digest, "target": target, "differences": found}

@@ -31,16 +31,16 @@ from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, NoSpace, PackError
 
 # Paths within the package that only a build needs, and the backend, which is copied anew.
 _LEFT_OUT = (
-    "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/launcher.py", "cli/pack.py",
-    "cli/push.py", "cli/runtime.py", "cli/timings.py", "contrib", "pack", "publish", "py.typed", "python.py",
-    "report/analyze", "report/timings",
+    "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/completion.py",
+    "cli/dockerfile.py", "cli/launcher.py", "cli/pack.py", "cli/push.py", "cli/runtime.py", "cli/timings.py",
+    "cli/trace.py", "contrib", "pack", "publish", "py.typed", "python.py", "report/analyze", "report/timings",
 )  # fmt: skip
 _OF_LAUNCHERS = ("start/launcher.py",)
 # Empty modules, and modules that a usual start does not import: for failures, extra settings, environments, registries,
 # archives of plain tar and other commands. They are compiled when they are imported.
 _WITHOUT_BYTECODE = (
     r"report/|archive/(compare|frames|pooled|refusals|tarstream|verify|codecs/zstd_stdlib)\.py|"
-    r"cli/(common|doctor|fill|hook|inspect|prune|trace|verify)\.py|"
+    r"cli/(common|doctor|fill|hook|inspect|prune|verify)\.py|"
     r"start/(cold|fill|log|machine|python|remote|tree|unpack)/__init__\.py|"
     r"start/(fill/left|log/import_times|python/(conda_unpack|hook_file|notfound|relocation|treepython)|tree/prune)\.py|"
     r"start/(remote/(cache|credentials|reference|registry|shared|stored|tokens)|unpack/(decode_ahead|foreign|trace))\.py"

@@ -148,7 +148,7 @@ class Setting:
         return self.parse is path
 
 
-# `--help`, the table in README.md and the docstring of `unpackenv.bootstrap` take their texts from here.
+# `--help`, the table in docs/reference.md and the docstring of `unpackenv.bootstrap` take their texts from here.
 TABLE = (
     Setting(
         "archive", path, "", "FILE", "the archive, or its URL with its digest",
