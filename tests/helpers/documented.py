@@ -29,6 +29,7 @@ ELSEWHERE = {
     ("docker.md", "FROM python"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "COPY unpackenv unpackenv\nRUN pip"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "RUN python -m compileall"): "tests/containers/test_dockerfiles.py",
+    ("docker.md", "unpackenv dockerfile "): "tests/containers/test_projects.py",
     ("docker.md", "docker run "): "tests/containers/test_dockerfiles.py",
     ("docker.md", "docker build "): "tests/containers/test_documents.py",
     ("fleet.md", "unpackenv launcher "): "tests/start/test_launcher.py",
@@ -59,6 +60,7 @@ ELSEWHERE = {
 
 # The same: why no test runs it.
 NOT_RUN = {
+    ("reference.md", "unpackenv dockerfile "): "the directory of the documents is no project; see test_dockerfile.py",
     ("reference.md", "unpackenv prune "): "it would clear the default places of the machine; test_prune.py has its own",
     ("docker.md", "docker buildx "): "needs a builder, a registry and emulation of another architecture",
     ("names-first.md", "RUN unpackenv pack "): "the recipe of recipes.md has these commands, and runs",
