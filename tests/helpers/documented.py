@@ -41,6 +41,8 @@ ELSEWHERE = {
     ("fleet.md", "mpirun "): "tests/fleet/test_mpi.py",
     ("fleet.md", "#!/bin/sh\n#SBATCH"): "tests/fleet/test_slurm.py",
     ("format.md", "import hashlib"): "tests/archive/test_format_document.py",
+    ("reference.md", "unpackenv dockerfile "): "tests/pack/test_dockerfile.py",
+    ("reference.md", 'eval "$(unpackenv completion'): "tests/start/test_completion.py",
     ("reference.md", "unpackenv push "): "tests/publish/test_push.py",
     ("remote.md", "unpackenv push "): "tests/publish/test_push.py",
     ("remote-recipes.md", "FROM python"): "tests/containers/test_elsewhere.py",
@@ -60,7 +62,6 @@ ELSEWHERE = {
 
 # The same: why no test runs it.
 NOT_RUN = {
-    ("reference.md", "unpackenv dockerfile "): "the directory of the documents is no project; see test_dockerfile.py",
     ("reference.md", "unpackenv prune "): "it would clear the default places of the machine; test_prune.py has its own",
     ("docker.md", "docker buildx "): "needs a builder, a registry and emulation of another architecture",
     ("names-first.md", "RUN unpackenv pack "): "the recipe of recipes.md has these commands, and runs",
