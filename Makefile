@@ -42,8 +42,8 @@ lint: $(VENV)/.build,lint ## ruff, mypy, and the workflow files of forges
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml docs/deploy/ci-github.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml docs/deploy/ci-gitlab.yml
 
 format: $(VENV)/.build,lint ## put right what ruff can by itself
 	$(BIN)/ruff check --fix

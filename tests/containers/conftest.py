@@ -12,7 +12,7 @@ import pytest
 
 from helpers import docker_client, documented, offline
 from helpers.docker_client import Docker
-from helpers.documented import REMOTE_RECIPES
+from helpers.documented import REMOTE_RECIPES, SERVERLESS_MD
 from rig import base_image, kept
 from rig import engine as engines
 from rig.engine import Engine
@@ -21,6 +21,16 @@ from rig.packages import PIP
 from rig.sites import TAG, members_of, pack, pack_tree
 
 HERE = Path(__file__).parent
+# A Python and its libraries, and nothing else: no shell.
+DISTROLESS = """
+FROM scratch
+COPY --from=python:3.12-slim /usr/local /usr/local
+COPY --from=python:3.12-slim /etc/ld.so.cache /etc/ld.so.cache
+COPY --from=python:3.12-slim /lib64 /lib64
+COPY --from=python:3.12-slim /lib/x86_64-linux-gnu /lib/x86_64-linux-gnu
+COPY --from=python:3.12-slim /usr/lib/x86_64-linux-gnu /usr/lib/x86_64-linux-gnu
+ENV PATH=/usr/local/bin
+"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
@@ -52,6 +62,7 @@ def python_images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> N
     docker_client.build(engine, "python:3.12-slim", slim, context)
     tools = "FROM python:3.12-slim\nRUN apt-get update -qq && apt-get install -qq binutils\n"
     docker_client.build(engine, "python:3.12", tools, context)
+    docker_client.build(engine, "distroless", DISTROLESS, context)
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +87,7 @@ def context(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Path:
     path = tmp_path_factory.mktemp("context")
     for name in ("app.py", "requirements.txt"):
         shutil.copy(HERE / name, path)
-    (path / "handler.py").write_text(documented.file(REMOTE_RECIPES, "handler.py"))
+    (path / "handler.py").write_text(documented.file(SERVERLESS_MD, "handler.py"))
     subprocess.run(["tar", "-C", site.parent, "-Jcf", path / "packages.tar.xz", site.name], check=True)
     return path
 
@@ -84,7 +95,7 @@ def context(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Path:
 @pytest.fixture(scope="session")
 def image(engine: Engine, python_images: None, context: Path) -> Callable[[str], str]:
     """A function that returns the image of a section of a document, built when it is first asked for."""
-    recipes = {**documented.recipes(), **documented.recipes(REMOTE_RECIPES)}
+    recipes = {**documented.recipes(), **documented.recipes(REMOTE_RECIPES), **documented.recipes(SERVERLESS_MD)}
     built: dict[str, str | NotMade] = {}
 
     def build(heading: str) -> str:

@@ -17,7 +17,7 @@ import yaml
 
 from helpers import docker_client
 from helpers.docker_client import Container, Docker
-from helpers.documented import DOCKER_MD, PROJECT, REMOTE_RECIPES, adapted, line_of
+from helpers.documented import DOCKER_MD, KUBERNETES_MD, PROJECT, REMOTE_RECIPES, adapted, line_of
 from helpers.processes import run, wait_for, wrapper
 from helpers.registries import HTPASSWD, docker_config
 from rig import registry
@@ -38,7 +38,8 @@ ASK = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000/').rea
 
 
 def test_all_are_documented() -> None:
-    text = DOCKER_MD.read_text() + REMOTE_RECIPES.read_text()
+    caches = PROJECT / "docs/ci-caches.md"
+    text = "".join(path.read_text() for path in (DOCKER_MD, KUBERNETES_MD, REMOTE_RECIPES, caches))
     assert set(re.findall(r"\(deploy/(.+?)\)", text)) == {path.name for path in DEPLOY.iterdir()}
 
 
@@ -234,7 +235,7 @@ def test_pods_fetch_with_the_credentials_for_images(
     (tmp_path / "htpasswd").write_text(HTPASSWD)
     (tmp_path / "registry").mkdir()  # the Secret
     auth = {"htpasswd": {"realm": "registry", "path": str(tmp_path / "htpasswd")}}
-    push = line_of(REMOTE_RECIPES, "unpackenv push ")
+    push = line_of(KUBERNETES_MD, "unpackenv push ")
     with registry.running(auth=auth) as address:
         (tmp_path / "registry/.dockerconfigjson").write_text(docker_config(address))
         (tmp_path / "config.json").write_text(docker_config(address))

@@ -26,7 +26,7 @@ def test_they_are_all_found() -> None:
     assert all(recipe.runs for recipe in RECIPES.values())
     assert len(RUNS) == text.count("    docker run ")
     having = [path.name for path in documented.documents() if "```dockerfile" in path.read_text().lower()]
-    assert having == ["README.md", "docker.md", "names-first.md", "remote-recipes.md"]
+    assert having == ["README.md", "docker.md", "names-first.md", "remote-recipes.md", "serverless.md"]
 
 
 def test_the_shortest_has_four_other_instructions_than_one_without_unpackenv() -> None:

@@ -1,4 +1,4 @@
-"""Containers whose image has no packages, as docs/remote-recipes.md makes them."""
+"""Containers whose image has no packages, as docs/remote-recipes.md and docs/serverless.md make them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from helpers import documented
 from helpers.docker_client import Docker
-from helpers.documented import REMOTE_RECIPES, adapted
+from helpers.documented import REMOTE_RECIPES, SERVERLESS_MD, adapted
 from helpers.file_server import serving
 from helpers.lambda_runtime import runtime_api
 from unpackenv.archive import trailer
 
-RECIPES = documented.recipes(REMOTE_RECIPES)
+RECIPES = {**documented.recipes(REMOTE_RECIPES), **documented.recipes(SERVERLESS_MD)}
 HOST = "--network=host"  # the servers are on loopback
 
 

@@ -19,7 +19,9 @@ from rig.environment import PATIENCE
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCKER_MD = PROJECT / "docs" / "docker.md"
+KUBERNETES_MD = PROJECT / "docs" / "kubernetes.md"
 REMOTE_RECIPES = PROJECT / "docs" / "remote-recipes.md"
+SERVERLESS_MD = PROJECT / "docs" / "serverless.md"
 
 SHOWN = ("", "text", "json")  # what commands print, formats, diagrams
 
@@ -44,6 +46,8 @@ ELSEWHERE = {
     ("reference.md", "unpackenv dockerfile "): "tests/pack/test_dockerfile.py",
     ("reference.md", 'eval "$(unpackenv completion'): "tests/start/test_completion.py",
     ("reference.md", "unpackenv push "): "tests/publish/test_push.py",
+    ("kubernetes.md", "unpackenv push "): "tests/containers/test_deploy.py",
+    ("packagers.md", "unpackenv dockerfile"): "tests/containers/test_projects.py",
     ("remote.md", "unpackenv push "): "tests/publish/test_push.py",
     ("remote-recipes.md", "FROM python"): "tests/containers/test_elsewhere.py",
     ("remote-recipes.md", "docker run "): "tests/containers/test_elsewhere.py",
@@ -52,10 +56,10 @@ ELSEWHERE = {
     ("remote-recipes.md", "export UNPACKENV_ARCHIVE=s3:"): "tests/start/test_stores.py",
     ("remote-recipes.md", "python -m unpackenv -- "): "tests/docs/test_remote_recipes.py",
     ("remote-recipes.md", "import boto3"): "tests/start/test_stores.py",
-    ("remote-recipes.md", "import unpackenv"): "tests/start/test_lambda.py",
     ("remote-recipes.md", "UNPACKENV_ARCHIVE=http://archives/"): "tests/containers/test_deploy.py",
-    ("remote-recipes.md", "unpackenv push "): "tests/containers/test_deploy.py",
     ("remote-recipes.md", "export https_proxy="): "tests/docs/test_remote_recipes.py",
+    ("serverless.md", "FROM python"): "tests/containers/test_elsewhere.py",
+    ("serverless.md", "import unpackenv"): "tests/start/test_lambda.py",
     ("timing-log.md", "import unpackenv"): "tests/start/test_log_document.py",
     ("timings.md", "docker compose logs app |"): "tests/containers/test_deploy.py",
 }
@@ -65,7 +69,7 @@ NOT_RUN = {
     ("reference.md", "unpackenv prune "): "it would clear the default places of the machine; test_prune.py has its own",
     ("docker.md", "docker buildx "): "needs a builder, a registry and emulation of another architecture",
     ("names-first.md", "RUN unpackenv pack "): "the recipe of recipes.md has these commands, and runs",
-    ("remote-recipes.md", "kubectl create secret "): "needs a cluster; test_deploy.py makes what it makes",
+    ("kubernetes.md", "kubectl create secret "): "needs a cluster; test_deploy.py makes what it makes",
     ("performance.md", "perf record "): "needs perf, and a kernel that lets it look",
 }
 

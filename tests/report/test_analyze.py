@@ -228,7 +228,7 @@ print(json.dumps(analyze.fields(found)["proposal"]))
     *text, last_line = done.stdout.splitlines()
     proposal = json.loads(last_line)
     command = proposal["command"]
-    assert text[-1] == f"pack it with: {shlex.join(command)}"
+    assert text[3] == f"pack it with: {shlex.join(command)}"
     assert "reader keeps its sources, " in done.stdout
     assert command[:4] == ["unpackenv", "pack", str(site), "-o"]
     assert command[5:10] == ["--exclude", "*.pyi", "--sources", "none", "--exclude-tests"]
@@ -255,9 +255,13 @@ def test_a_tiny_environment(small: dict[str, Any], small_site: Path) -> None:
     assert small["advice"]["verdict"].startswith("don't: a plain image is better, there is too little to save")
     done = run(wrapper("analyze", small_site, "--quick"))  # too small for an estimate
     assert done.returncode == 0, done.stderr
-    verdict = [line for line in done.stdout.splitlines() if line.startswith("verdict: ")]
-    assert verdict[0].startswith("verdict: don't")
+    verdict, saving, times, *_ = done.stdout.splitlines()
+    assert verdict.startswith("verdict: don't")
+    assert saving.startswith("  ")
+    assert " in the registry: " in saving
+    assert times.startswith("  a pull at 1000 Mbit/s is ")
     assert "estimate" not in done.stdout
+    assert "pack it with: " not in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import zstandard
 
 from helpers import documented, services
 from helpers.containers_by_hand import Container
-from helpers.documented import REMOTE_RECIPES
+from helpers.documented import SERVERLESS_MD
 from helpers.file_server import FileServer, serving
 from helpers.lambda_runtime import RuntimeApi, runtime_api
 from rig.environment import SOURCE, environment
@@ -35,7 +35,7 @@ def digest(tmp_path: Path) -> str:
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Container:
     """A file system of which only /tmp may be written to."""
-    write_tree(tmp_path / "task", {"handler.py": documented.file(REMOTE_RECIPES, "handler.py")})
+    write_tree(tmp_path / "task", {"handler.py": documented.file(SERVERLESS_MD, "handler.py")})
     (tmp_path / "root").mkdir()
     made = Container(tmp_path / "root")
     made.bind(tmp_path / "task", TASK, read_only=True)

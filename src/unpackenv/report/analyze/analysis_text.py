@@ -20,7 +20,8 @@ def show(analysis: Analysis) -> None:
     """Write an analysis to stdout."""
     parts = (_packages, _kinds, _needless, _duplicates, _measured, _proposal)
     tables = [table for part in parts for table in part(analysis)]
-    terminal.show("\n".join(_head(analysis)), tables, "\n".join(_verdict(analysis)))
+    head = "\n".join((*_verdict(analysis), "", *_head(analysis)))
+    terminal.show(head, tables, "\n".join(_reasons(analysis)))
 
 
 def _head(analysis: Analysis) -> Iterator[str]:
@@ -151,11 +152,19 @@ def _proposal(analysis: Analysis) -> Iterator[Table]:
 def _verdict(analysis: Analysis) -> Iterator[str]:
     estimate = " (an estimate: measure without --quick before you decide)" if analysis.measured.sample else ""
     yield f"verdict: {analysis.advice.verdict}{estimate}"
-    for reason in analysis.advice.reasons:
-        yield f"  - {reason}"
+    for reason in analysis.advice.reasons[:2]:
+        yield f"  {reason}"
     if analysis.proposal:
         yield f"pack it with: {shlex.join(analysis.proposal.command)}"
-    elif analysis.subject.kind == "directory":
+    elif analysis.advice.worth_it and analysis.command:
+        yield f"pack it with: {shlex.join(analysis.command)}"
+
+
+def _reasons(analysis: Analysis) -> Iterator[str]:
+    yield "what else the verdict rests on"
+    for reason in analysis.advice.reasons[2:]:
+        yield f"  - {reason}"
+    if not analysis.proposal and analysis.subject.kind == "directory":
         yield "with --propose, analyze also tries the options of pack, and says which are worth it"
 
 

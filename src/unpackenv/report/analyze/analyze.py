@@ -37,6 +37,8 @@ class Analysis:
     circumstances: Circumstances
     machine: dict[str, Any]
     """Facts about the machine that measured it."""
+    command: list[str]
+    """The command that packs it as it was measured; [] for what is no folder."""
     proposal: Proposal | None
     """The command that packs it best, if that was asked for."""
 
@@ -91,6 +93,7 @@ def analyze(
             advice=advice.advise(measured, circumstances),
             circumstances=circumstances,
             machine=_machine(place),
+            command=proposal.command(path, exclude, follow) if subject.kind == "directory" else [],
             proposal=proposed,
         )
 

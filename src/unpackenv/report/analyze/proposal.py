@@ -57,8 +57,6 @@ def check(subject: Subject) -> None:
 
 def propose(subject: Subject, measured: Measured, exclude: Sequence[str], follow: str, scratch: str) -> Proposal:
     """Try every option on the folder of `subject`; `scratch` is an empty directory. Raises `UnpackenvError`."""
-    given = [word for glob in exclude for word in ("--exclude", glob)]
-    given += ["--links", follow] if follow != Options.links else []
     chosen: list[str] = []
     tried = _Trial(subject.path, exclude, follow, scratch)
     size, seconds, base = tried.step(chosen)
@@ -75,8 +73,15 @@ def propose(subject: Subject, measured: Measured, exclude: Sequence[str], follow
         if worth_it:
             chosen += option
             size, files = smaller, _files(packed)
+    return Proposal([*command(subject.path, exclude, follow), *chosen], steps)
+
+
+def command(folder: str, exclude: Sequence[str], follow: str) -> list[str]:
+    """Return the command that packs a folder, with the options that `analyze` was given."""
     output = f"site-packages.tar{codecs.get(codecs.DEFAULT).suffixes[0]}"
-    return Proposal(["unpackenv", "pack", subject.path, "-o", output, *given, *chosen], steps)
+    given = [word for glob in exclude for word in ("--exclude", glob)]
+    given += ["--links", follow] if follow != Options.links else []
+    return ["unpackenv", "pack", folder, "-o", output, *given]
 
 
 class _Trial:
