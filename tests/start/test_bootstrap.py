@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -400,6 +401,18 @@ def test_on_other_platforms_it_is_off_or_an_error(archive: Path, target: Path, p
     without = "import unpackenv; result = unpackenv.bootstrap(missing='ignore').outcome"
     assert result_of(code + without) == "missing"
     assert raised(f"{code}import unpackenv; unpackenv.bootstrap()")["type"] == "PlatformUnsupported"
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_packing_elsewhere_says_how_to_pack_in_a_container(tmp_path: Path, platform: str) -> None:
+    code = f"{WITHOUT_FCNTL}\nsys.platform = {platform!r}\nfrom unpackenv.cli import main\n"
+    code += f"main(['pack', 'site-packages', '-o', {str(tmp_path / 'x.tar.zst')!r}])"
+    done = python(code)
+    assert (done.returncode, done.stdout) == (125, "")
+    said = f"unpackenv: error: site-packages: packages that are installed on {platform} are for {platform}, "
+    assert done.stderr.startswith(said)
+    assert f'docker run --rm -v "$PWD":/work -w /work python:3.{sys.version_info[1]} sh -c ' in done.stderr
+    assert "unpackenv pack site-packages -o " in done.stderr
 
 
 def test_a_pin_is_no_call_that_names_nothing(archive: Path, target: Path) -> None:

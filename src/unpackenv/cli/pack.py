@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 
 from unpackenv.archive import codecs
 from unpackenv.cli.common import add_json, first_files, path, say, size
+from unpackenv.errors import PlatformUnsupported
 from unpackenv.pack import links, scan, sources
 from unpackenv.pack.bytecode import LEVELS, MODES
 from unpackenv.start.settings import BEFORE, FILLS
@@ -162,6 +164,7 @@ def names(text: str) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
+    _check_system(options)
     from unpackenv.pack import pack
     from unpackenv.start.machine import child
 
@@ -192,6 +195,20 @@ def run(options: argparse.Namespace) -> int:
     packed = child.with_stop_signals(lambda: pack.pack(options.source, options.output, chosen, _warn))
     say(options, _fields(packed), _summary(packed, options))
     return 0
+
+
+def _check_system(options: argparse.Namespace) -> None:
+    """Raise `PlatformUnsupported` on another system: the packages there are for it, and starts are on Linux."""
+    if sys.platform != "linux":
+        command = shlex.join(["unpackenv", "pack", options.source, "-o", options.output])
+        image = f"python:{sys.version_info[0]}.{sys.version_info[1]}"
+        raise PlatformUnsupported(
+            f"packages that are installed on {sys.platform} are for {sys.platform}, and an archive starts on Linux",
+            where=options.source,
+            hint="Install and pack them in a container of the image: "
+            f'docker run --rm -v "$PWD":/work -w /work {image} sh -c '
+            + shlex.quote(f"pip install 'unpackenv[build]' && {command}"),
+        )
 
 
 def _warn(text: str) -> None:
