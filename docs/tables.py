@@ -21,6 +21,7 @@ from unpackenv.report.timings.words import CAUSES, FETCHED, OUTCOMES, PHASES, ST
 from unpackenv.start.settings import TABLE
 
 PROJECT = Path(__file__).resolve().parents[1]
+_OFF = ("UNPACKENV", "on", "off: do nothing at all, as on a laptop that has the packages installed")
 
 
 def main() -> int:
@@ -41,9 +42,9 @@ def main() -> int:
 
 
 def _settings(text: str) -> str:
-    rows = [(f"`{setting.variable}`", default_of(setting), setting.meaning) for setting in TABLE]
-    off = ("`UNPACKENV`", "on", "off: do nothing at all, as on a laptop that has the packages installed")
-    return _with_table(text, "| variable | default | what it is |", [*rows, off])
+    settings = [*((setting.variable, default_of(setting), setting.meaning) for setting in TABLE), _OFF]
+    rows = [(f"`{name}`", default, meaning) for name, default, meaning in settings]
+    return _with_table(text, "| variable | default | what it is |", rows)
 
 
 def _signature(text: str) -> str:
@@ -64,7 +65,7 @@ def _manual(_: str) -> str:
     parser.epilog = None
     page = Manpage(parser)
     page.date, page.manual, page.description = "", "unpackenv", "start Python from one compressed file of its packages"
-    settings = [(setting.variable, help_of(setting)) for setting in TABLE]
+    settings = [*((setting.variable, help_of(setting)) for setting in TABLE), (_OFF[0], f"{_OFF[2]} (default: on)")]
     codes = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", (PROJECT / "docs/reference.md").read_text(), re.MULTILINE)
     exits = [(code, f"{of}: {meaning}") for code, of, meaning in codes if re.match(r"\d|the command", code)]
     wrapper = (

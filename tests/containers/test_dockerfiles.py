@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pytest
 
 from helpers import docker_client, documented
 from helpers.docker_client import OFTEN, Docker
-from helpers.documented import DOCKER_MD, PROJECT, line_of
-from helpers.processes import wait_for
+from helpers.documented import DOCKER_MD, PROJECT, adapted, line_of
+from helpers.processes import run, wait_for
 from rig.engine import Engine
 
 README = PROJECT / "README.md"
@@ -80,18 +81,16 @@ def tree_in(stderr: str) -> str:
     return next(word for word in unpacked.split() if "/" in word and "env/" in word).rstrip(":,;")
 
 
-def test_from_a_clone_beside_the_dockerfile(
+def test_from_a_wheel_beside_the_dockerfile(
     engine: Engine, docker: Docker, python_images: None, tmp_path: Path
 ) -> None:
-    clone = line_of(DOCKER_MD, "COPY unpackenv unpackenv")
-    for path in ("pyproject.toml", "README.md", "LICENSE"):
-        (tmp_path / "unpackenv").mkdir(exist_ok=True)
-        shutil.copy(PROJECT / path, tmp_path / "unpackenv")
-    no_bytecode = shutil.ignore_patterns("__pycache__")  # another run of the tests may be writing some
-    shutil.copytree(PROJECT / "src", tmp_path / "unpackenv" / "src", ignore=no_bytecode)
-    tag = docker_client.build(engine, "clone", f"FROM python:3.12\n{clone}", tmp_path)
-    done = docker.run(tag, "unpackenv", "--version")
+    make = adapted(line_of(DOCKER_MD, "pip wheel "), {"PATH/TO/THE/CLONE": PROJECT}).split()
+    done = run([sys.executable, "-m", *make], dict(os.environ), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    copy = line_of(DOCKER_MD, "COPY unpackenv-*.whl")
+    tag = docker_client.build(engine, "wheel", f"FROM python:3.12\n{copy}", tmp_path)
+    started = docker.run(tag, "unpackenv", "--version")
+    assert started.returncode == 0, started.stderr
 
 
 def test_the_line_that_compiles_the_standard_library(

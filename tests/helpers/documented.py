@@ -29,7 +29,8 @@ SHOWN = ("", "text", "json")  # what commands print, formats, diagrams
 ELSEWHERE = {
     ("README.md", "# In the build stage"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "FROM python"): "tests/containers/test_dockerfiles.py",
-    ("docker.md", "COPY unpackenv unpackenv\nRUN pip"): "tests/containers/test_dockerfiles.py",
+    ("docker.md", "COPY unpackenv-*.whl"): "tests/containers/test_dockerfiles.py",
+    ("docker.md", "pip wheel "): "tests/containers/test_dockerfiles.py",
     ("docker.md", "RUN python -m compileall"): "tests/containers/test_dockerfiles.py",
     ("docker.md", "unpackenv dockerfile "): "tests/containers/test_projects.py",
     ("docker.md", "docker run "): "tests/containers/test_dockerfiles.py",

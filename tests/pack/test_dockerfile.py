@@ -63,12 +63,41 @@ def test_what_names_the_python_first(tmp_path: Path) -> None:
     ("files", "command"),
     [
         (["main.py"], '["python", "main.py"]'), (["main.py", "app.py"], '["python", "app.py"]'),
-        (["manage.py"], '["python", "manage.py", "runserver", "0.0.0.0:8000"]'), ([], '["python", "app.py"]'),
+        (["manage.py"], '["python", "manage.py", "runserver", "0.0.0.0:8000"]'),
     ],
 )  # fmt: skip
 def test_the_application(tmp_path: Path, files: list[str], command: str) -> None:
     root = write_tree(tmp_path / "project", dict.fromkeys(["requirements.txt", *files], ""))
     assert run(wrapper("dockerfile", root)).stdout.endswith(f"\nCMD {command}\n")
+
+
+@pytest.mark.parametrize(
+    ("packages", "code", "command"),
+    [
+        (
+            "flask\ngunicorn\n",
+            "application = flask.Flask(__name__)",
+            ("gunicorn", "--bind=0.0.0.0:8000", "app:application"),
+        ),
+        ("flask\n", "app: Flask = Flask('x')", ("flask", "--app", "app:app", "run", "--host=0.0.0.0", "--port=8000")),
+        ("fastapi\nuvicorn\n", "app = FastAPI()", ("uvicorn", "--host=0.0.0.0", "--port=8000", "app:app")),
+    ],
+)
+def test_an_application_that_needs_a_server(tmp_path: Path, packages: str, code: str, command: tuple[str, ...]) -> None:
+    files = {"requirements.txt": packages, "app.py": f"{code}\n"}
+    assert dockerfile.look(str(write_tree(tmp_path / "a", files))).command == ("python", "-m", *command)
+    files["app.py"] += "if __name__ == '__main__':\n    main()\n"
+    assert dockerfile.look(str(write_tree(tmp_path / "b", files))).command == ("python", "app.py")
+
+
+def test_what_it_cannot_settle_is_said_twice(tmp_path: Path) -> None:
+    """In the Dockerfile, and where somebody sees it who writes it to a file."""
+    done = run(wrapper("dockerfile", write_tree(tmp_path / "project", {"requirements.txt": "-r base.txt\n"})))
+    note = "requirements.txt names other files or folders of the project: add COPY lines for them."
+    assert done.stdout.startswith(f"# Note: {note}\n")
+    assert done.stderr.startswith(f"note: {note}\nnote: command: To be written: ")
+    (command,) = [line for line in done.stdout.splitlines() if line.startswith("CMD ")]
+    assert "no application was found" in command  # it fails, and says why
 
 
 def test_of_the_directory_that_it_stands_in(tmp_path: Path) -> None:
@@ -79,6 +108,7 @@ def test_of_the_directory_that_it_stands_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "says"),
     [
+        ({}, "is no directory"),
         ({"app.py": ""}, "has neither a lock file of uv, Poetry or PDM, nor requirements.txt"),
         ({"pyproject.toml": "[project\n"}, "is no valid TOML"),
         ({"pyproject.toml": "[tool.ruff]\n"}, "has neither a lock file"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 
 from unpackenv.cli.common import path
 
@@ -37,8 +38,8 @@ def add(commands: Commands) -> None:
 
 
 def _version(text: str) -> str:
-    if not re.fullmatch(r"(3\.\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no version such as 3.12")
+    if text and not (re.fullmatch(r"3\.\d+", text) and int(text[2:]) >= 9):
+        raise argparse.ArgumentTypeError(f"{text!r} is no version such as 3.12, from 3.9 on")
     return text
 
 
@@ -46,5 +47,8 @@ def run(options: argparse.Namespace) -> int:
     """Run it, and return its exit code."""
     from unpackenv.pack import dockerfile
 
-    print(dockerfile.write(dockerfile.look(options.directory, options.python), venv=options.venv), end="")
+    project = dockerfile.look(options.directory, options.python)
+    print(dockerfile.write(project, venv=options.venv), end="")
+    for note in (*project.notes, f"command: {project.command_why}"):
+        print(f"note: {note}", file=sys.stderr)
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ _LOCKS = {
     "poetry.lock": ("poetry poetry-plugin-export", "poetry export --output requirements.txt"),
     "pdm.lock": ("pdm", "pdm export --prod --output requirements.txt"),
 }
-_APPLICATIONS = ("app.py", "main.py", "server.py", "run.py")
+_APPLICATIONS = ("app.py", "main.py", "server.py", "run.py", "wsgi.py", "asgi.py")
+# What makes a module an application of a server: the name of its object, and of the class.
+_OBJECT = re.compile(r"^(\w+)(?:\s*:[^=\n]+)?\s*=\s*(?:\w+\.)?(Flask|FastAPI|Starlette|Sanic|Quart)\(", re.MULTILINE)
+_ASYNC = ("FastAPI", "Starlette", "Quart")
+_NEEDED = re.compile(r"^\s*(?:-[rcef]\b|--(?:requirement|constraint|editable|find-links)\b|\.{0,2}/)", re.MULTILINE)
 _VERSION = re.compile(r"3\.\d+")
 _OLDEST, _NEWEST = 9, 14
 """Minor numbers of the CPythons that unpackenv is for."""
-_ARCHIVE = {False: "site-packages", True: "venv"}
 _STDLIB = "RUN python -m compileall -q $(python -c \"import sysconfig; print(sysconfig.get_path('stdlib'))\")"
 
 
@@ -42,6 +45,8 @@ class Project:
     python_why: str
     command: tuple[str, ...]
     command_why: str
+    notes: tuple[str, ...] = ()
+    """What the Dockerfile does not settle, a sentence each."""
 
 
 def look(directory: str, python: str = "") -> Project:
@@ -50,6 +55,8 @@ def look(directory: str, python: str = "") -> Project:
     Raises `PackError` if nothing there names packages.
     """
     root = Path(directory)
+    if not root.is_dir():
+        raise PackError("is no directory", where=str(root.absolute()))
     pyproject = _table(root / "pyproject.toml")
     requirements = next((name for name in (*_LOCKS, _REQUIREMENTS) if (root / name).is_file()), "")
     if not (requirements or "project" in pyproject):
@@ -61,7 +68,7 @@ def look(directory: str, python: str = "") -> Project:
     version, why = (python, "as asked for") if python else _python(root, pyproject)
     command, command_why = _command(root, pyproject)
     is_package = "build-system" in pyproject or not requirements
-    return Project(requirements, is_package, version, why, command, command_why)
+    return Project(requirements, is_package, version, why, command, command_why, tuple(_notes(root, requirements)))
 
 
 def write(project: Project, *, venv: bool = False) -> str:
@@ -72,6 +79,8 @@ def write(project: Project, *, venv: bool = False) -> str:
 def _build_stage(project: Project, venv: bool) -> Iterator[str]:
     packed, name = ("/opt/venv", "venv") if venv else ("/site-packages", "site-packages")
     pip = "pip --python /opt/venv/bin/python install" if venv else f"pip install --target {packed}"
+    for note in project.notes:
+        yield f"# Note: {note}"
     yield f"# Python {project.python}: {project.python_why}"
     yield f"FROM python:{project.python} AS build"
     yield "RUN pip install 'unpackenv[build]'"
@@ -87,6 +96,7 @@ def _build_stage(project: Project, venv: bool) -> Iterator[str]:
     if project.requirements:
         yield f"RUN {pip} -r {_REQUIREMENTS}"
     if project.is_package:
+        yield "# A .dockerignore keeps .git, .venv and secrets out."
         yield "COPY . ."
         yield f"RUN {pip} {'--no-deps ' if project.requirements else ''}."
     yield "RUN unpackenv runtime /opt/unpackenv/runtime && unpackenv pack " + packed + " \\"
@@ -94,6 +104,7 @@ def _build_stage(project: Project, venv: bool) -> Iterator[str]:
 
 
 def _final_image(project: Project, venv: bool) -> Iterator[str]:
+    yield "# Slim: a library of the system that a package needs (libpq, libgomp, …) has to be installed here, too."
     yield f"FROM python:{project.python}-slim"
     yield "# Official images have the standard library without bytecode: every container would compile what it imports."
     yield _STDLIB
@@ -102,12 +113,15 @@ def _final_image(project: Project, venv: bool) -> Iterator[str]:
         yield "ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/unpackenv/runtime"
         yield "WORKDIR /srv"
     else:
-        yield "# The last line that runs Python: from here on, every interpreter imports from the archive."
+        yield "# From here on every interpreter imports from the archive, and the first one unpacks it: a RUN line that"
+        yield "# starts Python below would do so in the image."
         yield "RUN PYTHONPATH=/opt/unpackenv/runtime python -m unpackenv hook --auto"
         yield "WORKDIR /srv"
     yield "COPY . ."
     if venv:
         yield 'ENTRYPOINT ["python", "-m", "unpackenv", "--"]'
+    if not venv:
+        yield "# Scripts of packages are not on PATH: python -m gunicorn, or unpackenv dockerfile --venv."
     yield f"# {project.command_why}"
     yield "CMD [" + ", ".join(f'"{word}"' for word in project.command) + "]"
 
@@ -125,7 +139,9 @@ def _python(root: Path, pyproject: dict[str, Any]) -> tuple[str, str]:
     fitting = _fitting(wanted)
     if not fitting:
         raise PackError(f"wants Python {wanted}, for which unpackenv is not", where=str(root / "pyproject.toml"))
-    return f"3.{own if own in fitting else fitting[-1]}", f"pyproject.toml wants {wanted}"
+    if own in fitting:
+        return f"3.{own}", f"that of the Python that ran `unpackenv dockerfile`; pyproject.toml allows {wanted}"
+    return f"3.{fitting[-1]}", f"pyproject.toml wants {wanted}"
 
 
 def _fitting(wanted: str) -> list[int]:
@@ -145,21 +161,49 @@ def _fitting(wanted: str) -> list[int]:
 
 
 def _command(root: Path, pyproject: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Return what starts the application, and why that."""
     for name in _APPLICATIONS:
         if (root / name).is_file():
-            return ("python", name), "The application, by its name"
+            return _of_module(root / name, _named_packages(root))
     if (root / "manage.py").is_file():
-        return (
-            "python",
-            "manage.py",
-            "runserver",
-            "0.0.0.0:8000",
-        ), "Django, for a first try; then a server such as gunicorn"
-    scripts: Iterable[str] = pyproject.get("project", {}).get("scripts", {}).values()
-    for script in scripts:
+        why = "Django, for a first try; then a server such as gunicorn"
+        return ("python", "manage.py", "runserver", "0.0.0.0:8000"), why
+    for script in pyproject.get("project", {}).get("scripts", {}).values():
         module, _, function = script.partition(":")
         return ("python", "-c", f"import {module} as app; app.{function}()"), "The first script of pyproject.toml"
-    return ("python", "app.py"), "Your command: no app.py or main.py was found"
+    missing = "no application was found: write its command into the Dockerfile"
+    why = f"To be written: there is none of {', '.join(_APPLICATIONS)}"
+    return ("python", "-c", f"raise SystemExit('{missing}')"), why
+
+
+def _of_module(path: Path, packages: str) -> tuple[tuple[str, ...], str]:
+    """Return the command for a module: a server, if it has an application for one and does not start itself."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = _OBJECT.search(text)
+    if not found or "__main__" in text:
+        return ("python", path.name), "The application, by its name"
+    where = f"{path.stem}:{found[1]}"
+    why = f"{path.name} has an application of {found[2]}, and does not start by itself"
+    if found[2] in _ASYNC and "uvicorn" in packages:
+        return ("python", "-m", "uvicorn", "--host=0.0.0.0", "--port=8000", where), why
+    if found[2] == "Flask":
+        if "gunicorn" in packages:
+            return ("python", "-m", "gunicorn", "--bind=0.0.0.0:8000", where), why
+        return ("python", "-m", "flask", "--app", where, "run", "--host=0.0.0.0", "--port=8000"), why
+    return ("python", path.name), f"{why}: put its server here"
+
+
+def _named_packages(root: Path) -> str:
+    """Return the text of all files that name packages."""
+    files = (root / name for name in (_REQUIREMENTS, "pyproject.toml", *_LOCKS))
+    return "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
+
+
+def _notes(root: Path, requirements: str) -> Iterator[str]:
+    if requirements == _REQUIREMENTS:
+        text = (root / requirements).read_text(encoding="utf-8", errors="replace")
+        if _NEEDED.search(text):
+            yield "requirements.txt names other files or folders of the project: add COPY lines for them."
 
 
 def _table(path: Path) -> dict[str, Any]:
