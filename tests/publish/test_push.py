@@ -380,7 +380,10 @@ def test_an_archive_of_plain_tar_is_refused(
 @pytest.mark.parametrize(
     ("reference", "says"),
     [
-        ("registry.example/app:1", "REFERENCE: is no reference to a registry. It is oci://REGISTRY/REPOSITORY:TAG"),
+        (
+            "registry.example/app:1",
+            "REFERENCE: is no reference to a registry. It is oci://REGISTRY/REPOSITORY:TAG, such",
+        ),
         ("oci://registry.example", "REFERENCE: is no reference to a registry ('' is no repository)"),
         ("oci://registry.example/App:1", "REFERENCE: is no reference to a registry ('App' is no repository)"),
         ("oci://registry.example/app:-1", "REFERENCE: '-1' is no tag"),

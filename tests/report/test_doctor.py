@@ -212,6 +212,8 @@ def test_another_interpreter_is_a_problem_as_it_is_for_a_start(tmp_path: Path, t
     assert start(*named) == "interpreter-mismatch"
     forced = doctor(*named, "--force")
     assert (forced.returncode, forced.only("match")["level"]) == (0, "warning")
+    for said in found, forced:
+        assert not [one for one in said.found["findings"] if one["topic"] == "bytecode"]  # it is for the other one
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython decodes zstd itself")

@@ -424,6 +424,7 @@ def test_every_option_says_its_choices() -> None:
         (["pakc", "x"], "unpackenv: error: there is no command 'pakc'; did you mean pack? "),
         (["Pack", "x"], "unpackenv: error: there is no command 'Pack'; did you mean pack? "),
         (["help", "pak"], "unpackenv: error: there is no command 'pak'; did you mean pack? "),
+        (["run", "--", "x"], "unpackenv: error: there is no command 'run'. To start a program: python -m unpackenv "),
         (["hellp"], "unpackenv: error: there is no command 'hellp'; did you mean help? "),
         (["--hlep"], "unpackenv: error: there is no option --hlep; did you mean --help?"),
         (["--trget=x"], "unpackenv: error: there is no option --trget; did you mean --target?"),

@@ -98,6 +98,16 @@ def test_force_takes_the_wrong_python(made: Environment) -> None:
     assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr
 
 
+def test_force_says_that_it_takes_the_wrong_python(tmp_path: Path, target: Path) -> None:
+    pack_tree(tmp_path / "a.tar.zst", write_tree(tmp_path / "site", {"app.py": ""}), python="cpython-36")
+    for outcome in "unpacked", "reused":
+        named = ("--archive", tmp_path / "a.tar.zst", "--target", target)
+        done = run(wrapper(*named, "--force", "--", sys.executable, "-c", "import app"))
+        assert done.returncode == 0, done.stderr
+        assert f"unpackenv: {outcome} " in done.stderr
+        assert f"packed for cpython-36, and this interpreter is {TAG}, as force says" in done.stderr
+
+
 @pytest.mark.parametrize("way", ["by name", "by path"])
 def test_the_python_is_not_in_the_image(made: Environment, way: str) -> None:
     """As one of uv or pyenv, which only the build stage has."""

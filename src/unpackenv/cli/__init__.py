@@ -17,6 +17,7 @@ from unpackenv.start import bootstrap, entrypoint
 from unpackenv.start.settings import TABLE, Log
 
 _USAGE_ERROR = 2
+_MEANT_FOR_PROGRAMS = ("exec", "run", "start")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -84,6 +85,8 @@ def _command(parser: Parser, name: str) -> Parser:
 def _no_command(name: str, commands: Iterable[str]) -> str:
     if name in parsers.COMMANDS:
         return f"{name} is not in this runtime, to keep it small; run it where unpackenv is installed"
+    if name in _MEANT_FOR_PROGRAMS:
+        return f"there is no command {name!r}. To start a program: python -m unpackenv -- CMD ARG…"
     text = f"there is no command {name!r}{did_you_mean(name, [*commands, 'help'])}"
     return f"{text} To start a program put -- before it: python -m unpackenv -- {name} …"
 

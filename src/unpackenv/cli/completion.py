@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
         '  eval "$(unpackenv completion zsh)"       # in ~/.zshrc, after compinit\n'
         "  unpackenv completion fish | source       # in ~/.config/fish/config.fish",
     )
-    parser.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"{', '.join(_SHELLS[:-1])} or {_SHELLS[-1]}")
+    parser.add_argument("shell", choices=_SHELLS, help=f"{', '.join(_SHELLS[:-1])} or {_SHELLS[-1]}")
     parser.set_defaults(run=run)
 
 

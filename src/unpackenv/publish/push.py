@@ -75,7 +75,9 @@ def push(
 def _reference(text: str, insecure: bool) -> Reference:
     """Return where to push to; raises `SettingError` for what is no tag of a registry."""
     if not text.startswith(SCHEME):
-        raise SettingError("is no reference to a registry", where=_WHERE, hint=f"It is {SCHEME}REGISTRY/REPOSITORY:TAG")
+        meant = "" if "@" in text or "://" in text else f", such as {SCHEME}{text}"  # it may have a password
+        hint = f"It is {SCHEME}REGISTRY/REPOSITORY:TAG{meant}"
+        raise SettingError("is no reference to a registry", where=_WHERE, hint=hint)
     reference = Reference(text, insecure, _WHERE)
     if reference.digest:
         raise SettingError("has a digest, which follows from what is pushed", where=_WHERE, hint="Name a tag instead")

@@ -107,7 +107,11 @@ class Start:
         settings, warnings = self.settings, []
         if report.import_paths != this_process.hooked:
             # With `force`, the tree may be for another Python than the one that will import it.
-            python = _running(settings) if settings.force else report.python
+            python = report.python
+            if settings.force:
+                python = _running(settings)
+                if python and report.python and python != report.python:
+                    warnings.append(f"packed for {report.python}, and this interpreter is {python}, as force says")
             warnings += importpaths.for_children(report.import_paths, report.plain_paths, python, os.environ)
         if report.bin:
             warnings += importpaths.add_scripts(report.bin, os.environ)

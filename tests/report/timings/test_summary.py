@@ -157,6 +157,10 @@ UNPACK = {"check": 10.0, "unpack": 90.0}
         (start(phases=UNPACK, throttled_ms=None, cpu_ms=90.0), "unpack: 90 ms (90%)"),
         (start(phases=UNPACK, cpu_ms=45.0), "unpack: 90 ms (90%), CPUs used for 25% of it: disk, or other processes"),
         (start(phases=UNPACK, cpu_ms=None), "unpack: 90 ms (90%)"),
+        (
+            start(phases=UNPACK, workers=1, workers_why="setting", cpu_ms=90.0),
+            "unpack: 90 ms (90%), by 1 worker, as UNPACKENV_WORKERS says",
+        ),
         (start(phases={"check": 60, "import paths": 40}, cpu_ms=1.0), "check: 60 ms (60%)"),
         (error(milliseconds=600, lock_wait_ms=500.0), "another start, which held the lock: 500 ms (83%)"),
         (error(milliseconds=600), "until it failed: 540 ms (90%)"),

@@ -151,13 +151,15 @@ def _start(settings: Settings, findings: list[Finding]) -> str:
     elif settings.is_remote:
         findings.append(_pinned(identity))
     findings += _backend(identity)
-    findings += _match(identity, settings)
+    matches = list(_match(identity, settings))
+    findings += matches
     candidates = locations.candidates(settings, identity)
     source = _open(identity, settings, findings)
     tree_findings, report = doctor_tree.examine(candidates, identity.key, settings, "" if settings.is_remote else path)
     tree = report.target if report else ""
     import_paths = report.import_paths if report else []
-    tree_findings += doctor_python.bytecode_used(first(identity.facts, "bytecode"), import_paths)
+    if not any(match.reason for match in matches):
+        tree_findings += doctor_python.bytecode_used(first(identity.facts, "bytecode"), import_paths)
     use = "a start would unpack here, if there were no tree" if tree else "a start unpacks here"
     try:
         place_findings, target = doctor_places.examine(candidates, source.check if source else None, settings, use)

@@ -8,7 +8,8 @@ The rules, in their order; "the whole" is `milliseconds`:
 3. The network, if it took half of the whole or more. The log has how long the workers waited together. They may have
    waited at the same time, so what counts is the shortest time in which they could have waited for so long.
 4. Else the largest phase. If that is the unpack, and its workers used their CPUs for less than half of it,
-   the start waited for the disk, or for other processes on these CPUs.
+   the start waited for the disk, or for other processes on these CPUs. What bounded its workers is said, too, if that
+   was a setting, the memory or the CPU quota.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from unpackenv.report import amount, counted
 from unpackenv.report.timings.log import Fetched, StartLine
 from unpackenv.report.timings.words import ANOTHER_START, CPU_QUOTA, IDLE_CPUS, LOCK, NAMES, NETWORK, UNPACK
 
+# What bounds the workers, and may be changed.
+_BOUNDS = {
+    "setting": "as UNPACKENV_WORKERS says", "memory": "as memory allows", "quota": "as the CPU quota allows",
+}  # fmt: skip
 _LOCK_SHARE, _QUOTA_SHARE, _NETWORK_SHARE, _IDLE_SHARE = 0.5, 0.25, 0.5, 0.5
 
 
@@ -35,6 +40,8 @@ def waited_for(start: StartLine) -> str:
         return f"{NETWORK.name}: {_part(network_ms, whole)}, for {fetched_text(start.fetched)}"
     name = max(steps, key=lambda phase: steps[phase])
     text = f"{name}: {_part(steps[name], whole)}"
+    if name in (NAMES.name, UNPACK.name) and start.workers_why in _BOUNDS:
+        text += f", by {counted(start.workers, 'worker')}, {_BOUNDS[start.workers_why]}"
     if name == LOCK.name and start.lock_wait_ms:
         text += f", {start.lock_wait_ms:,.0f} ms of it for another start"
     available_ms = steps[name] * start.workers

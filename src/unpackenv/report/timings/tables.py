@@ -30,8 +30,10 @@ def headline(summary: Summary) -> str:
     if log.killed:
         were = "application was" if len(log.killed) == 1 else "applications were"
         text += f" {len(log.killed):,} {were} killed, since files could not be filled."
-    left_out = {"are not of unpackenv": log.other, "are cut off": log.cut_off, "cannot be understood": log.unclear,
-                "are of a later version": log.later}  # fmt: skip
+    left_out = {
+        "are of UNPACKENV_LOG=text": log.text_lines, "are not of unpackenv": log.other - log.text_lines,
+        "are cut off": log.cut_off, "cannot be understood": log.unclear, "are of a later version": log.later,
+    }  # fmt: skip
     reasons = [f"{count:,} {reason}" for reason, count in left_out.items() if count]
     return text + (f" Lines left out: {', '.join(reasons)}." if reasons else "")
 
