@@ -192,6 +192,21 @@ def test_a_trace_on_a_terminal(log_of_all: Path, tmp_path: Path) -> None:
     assert "The trace lasts 33.0 ms" in done.stdout
 
 
+def test_opens_that_waited_have_rows_of_their_own(log_of_all: Path, tmp_path: Path) -> None:
+    """Those that waited at the same time are side by side."""
+    trace = timing_logs.events()
+    assert isinstance(trace["traceEvents"], list)
+    for number, (begin, end) in enumerate([(1000, 5000), (2000, 3000), (6000, 9000)]):
+        for kind, at in ("b", begin), ("e", end):
+            wait = {"ph": kind, "name": "wait", "cat": "open", "pid": 30, "tid": 30, "id": f"1.{number}"}
+            trace["traceEvents"].append({**wait, "ts": 5_000_000 + at, "args": {"path": f"module{number}.py"}})
+    (tmp_path / "trace.json").write_text(json.dumps(trace))
+    found = json.loads(timings(log_of_all, "--trace", tmp_path / "trace.json", "--json").stdout)["trace"]
+    rows = {name: [(span["detail"], span["start"], span["duration"]) for span in found[name]] for name in found}
+    assert rows["opens that wait"] == [("path module0.py", 1, 4), ("path module2.py", 6, 3)]
+    assert rows["opens that wait (1)"] == [("path module1.py", 2, 1)]
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", "[1]", '{"traceEvents": [{"ph": "X", "ts": "now", "pid": 1}]}', "\0", '[{"ph": "M"}]']
 )

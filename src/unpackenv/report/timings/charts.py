@@ -20,7 +20,7 @@ from unpackenv.report.timings.log import StartLine
 from unpackenv.report.timings.summary import Group, Summary
 from unpackenv.report.timings.tables import milliseconds
 from unpackenv.report.timings.trace import Timeline
-from unpackenv.report.timings.words import BEFORE, STEPS, outcome, outcome_label, phase_colours, phase_meaning
+from unpackenv.report.timings.words import BEFORE, STEPS, WAIT, outcome, outcome_label, phase_colours, phase_meaning
 
 # For names that are not in `words`: Okabe and Ito's colours, which people with any colour vision can tell apart.
 _PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#b8a800")
@@ -192,7 +192,7 @@ def _trace(trace: Timeline) -> _Chart:
     """Draw a row for each worker, with a bar for each of its steps."""
     chart = _Chart(1, 0.9 + 0.35 * len(trace.workers))
     (axes,) = chart.axes
-    colours = _Colours({**phase_colours(), **{step: word.colour for step, word in STEPS.items()}})
+    colours = _Colours({**phase_colours(), **{word.name: word.colour for word in (*STEPS.values(), WAIT)}})
     for row, spans in enumerate(trace.workers.values()):
         for span in spans:
             step = f"{span.step} ({span.detail})" if span.detail else span.step

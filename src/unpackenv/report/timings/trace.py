@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from unpackenv.errors import TimingLogUnreadable
+from unpackenv.report.timings.words import WAIT
 
 # Milliseconds by which rounding may let a step begin before the end of the previous one.
 _ROUNDING = 0.001
@@ -26,7 +27,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The steps of one start by process or thread (`workers`), one after the other."""
+    """The steps of one start by process or thread (`workers`), one after the other, and the opens that waited.
+
+    Opens that waited at the same time are in several rows.
+    """
 
     path: str
     workers: dict[str, list[Span]]
@@ -57,6 +61,7 @@ def read(path: str) -> Timeline:
         spans: dict[str, list[Span]] = {}
         for event in complete:
             spans.setdefault(_worker(event), []).append(_span(event, began))
+        waits = _waits(events, began)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise TimingLogUnreadable(
             "is not a trace of a start",
@@ -67,7 +72,26 @@ def read(path: str) -> Timeline:
     for worker, all_spans in spans.items():
         name = names.get(worker, worker).replace("unpackenv ", "")
         workers[f"{name} ({worker})" if name in workers else name] = _leaves(all_spans)
+    rows: list[list[Span]] = []
+    for wait in waits:
+        row = next((row for row in rows if row[-1].start + row[-1].duration <= wait.start), None)
+        if row is None:
+            rows.append([])
+            row = rows[-1]
+        row.append(wait)
+    workers.update({f"opens that wait{f' ({number})' if number else ''}": row for number, row in enumerate(rows)})
     return Timeline(path, workers)
+
+
+def _waits(events: list[dict[str, Any]], began: float) -> list[Span]:
+    """Return the opens that waited, by their beginning; each is a pair of events with one `id`."""
+    begun = {event["id"]: event for event in events if event["ph"] == "b" and event["name"] == WAIT.name}
+    waits = []
+    for event in events:
+        if event["ph"] == "e" and event["id"] in begun:
+            first = begun[event["id"]]
+            waits.append(_span({**first, "dur": event["ts"] - first["ts"]}, began))
+    return sorted(waits, key=lambda wait: wait.start)
 
 
 def _worker(event: Mapping[str, Any]) -> str:

@@ -190,6 +190,7 @@ STEPS = _by_name(
     ]
 )
 """The steps of a worker with each frame, as in a trace."""
+WAIT = Word("wait", "an open waits for a file that is not filled yet", "#ddcc77")
 
 ANOTHER_START = Word(
     "another start, which held the lock",
