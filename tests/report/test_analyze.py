@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tarfile
 import time
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -219,9 +220,10 @@ def test_options_of_pack_are_proposed(small_site: Path, tmp_path: Path) -> None:
     write_tree(site, {"package/__init__.py": "", "reader.py": "import inspect\ninspect.getsource(min)\n", **tests})
     done = python(f"""
 import json
-from unpackenv.report.analyze import analysis_text, analyze
+from unpackenv.report.analyze import analysis_text, analyze, page
 found = analyze.analyze({str(site)!r}, analyze.Circumstances(), exclude=["*.pyi"], quick=True, propose=True)
 analysis_text.show(found)
+page.write({str(tmp_path / "page.html")!r}, found)
 print(json.dumps(analyze.fields(found)["proposal"]))
 """)
     assert done.returncode == 0, done.stderr
@@ -229,6 +231,7 @@ print(json.dumps(analyze.fields(found)["proposal"]))
     proposal = json.loads(last_line)
     command = proposal["command"]
     assert text[3] == f"pack it with: {shlex.join(command)}"
+    check_page((tmp_path / "page.html").read_text(), command)
     assert "reader keeps its sources, " in done.stdout
     assert command[:4] == ["unpackenv", "pack", str(site), "-o"]
     assert command[5:10] == ["--exclude", "*.pyi", "--sources", "none", "--exclude-tests"]
@@ -241,6 +244,27 @@ print(json.dumps(analyze.fields(found)["proposal"]))
     with reader.open_archive(str(archive)) as packed:
         assert len(packed.toc.file_names) == last["files"]
     assert archive.stat().st_size == pytest.approx(last["archive"], rel=0.05)
+
+
+def check_page(page: str, command: list[str]) -> None:
+    """Verdict and command come first, each package has a rectangle that says what it is, and nothing is loaded."""
+    assert page.index("<h1>Don&#39;t: a plain image is better") < page.index("<svg") < page.index("Kinds of files")
+    assert f"<code>{shlex.join(command)}</code>" in unescape(page)
+    described = re.findall(r"<title>(\w+): [\d.]+ \w+, in the archive [\d.]+ \w+, [\d,]+ files?</title>", page)
+    assert {"package", "reader"} <= set(described)
+    assert page.count("<rect ") == len(re.findall("<g><title>", page)) >= 2
+    assert "<script" not in page
+    assert not re.search(r"""(src|href)=["']?http""", page)
+
+
+def test_a_page_needs_its_libraries() -> None:
+    done = python("""
+import sys
+sys.modules["squarify"] = None
+from unpackenv.report.analyze import page
+page.write("x", None)
+""")
+    assert "ExtraMissing: --html: the page needs squarify, which is not installed" in done.stderr
 
 
 def test_no_options_are_proposed_for_an_archive(small_archive: Path) -> None:

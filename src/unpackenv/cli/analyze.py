@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from unpackenv.cli.common import positive
+from unpackenv.cli.common import path, positive
 from unpackenv.pack import links
 
 TYPE_CHECKING = False
@@ -53,6 +53,11 @@ def add(commands: Commands) -> None:
         "--link", type=positive, default=1000, metavar="MBIT",
         help="speed between registry and node, in Mbit/s (default: 1000)",
     )  # fmt: skip
+    parser.add_argument(
+        "--html", default="", type=path, metavar="OUT",
+        help="write one page with a map of what is large, and print the verdict; needs pip install "
+        "'unpackenv[report]' (default: no page)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.set_defaults(run=run)
 
@@ -75,7 +80,12 @@ def run(options: argparse.Namespace) -> int:
             propose=options.propose,
         )
     )
-    if options.json:
+    if options.html:
+        from unpackenv.report.analyze import page
+
+        page.write(options.html, analysis)
+        print(*analysis_text.verdict(analysis), f"wrote {options.html}", sep="\n")
+    elif options.json:
         print(json.dumps(analyze.fields(analysis)))
     else:
         analysis_text.show(analysis)

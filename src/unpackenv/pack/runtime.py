@@ -33,7 +33,8 @@ from unpackenv.errors import EXIT_BOOTSTRAP_FAILED, NoSpace, PackError
 _LEFT_OUT = (
     "archive/backend", "archive/pace.py", "archive/writer.py", "cli/analyze.py", "cli/completion.py",
     "cli/dockerfile.py", "cli/launcher.py", "cli/pack.py", "cli/push.py", "cli/runtime.py", "cli/timings.py",
-    "cli/trace.py", "contrib", "pack", "publish", "py.typed", "python.py", "report/analyze", "report/timings",
+    "cli/trace.py", "contrib", "pack", "publish", "py.typed", "python.py", "report/analyze",
+    "report/page.html", "report/pages.py", "report/tables.html", "report/timings",
 )  # fmt: skip
 _OF_LAUNCHERS = ("start/launcher.py",)
 # Empty modules, and modules that a usual start does not import: for failures, extra settings, environments, registries,

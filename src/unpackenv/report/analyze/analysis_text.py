@@ -18,13 +18,17 @@ _MANY = 10  # containers, for the figures of a node with more than one
 
 def show(analysis: Analysis) -> None:
     """Write an analysis to stdout."""
+    terminal.show("\n".join((*verdict(analysis), "", *head(analysis))), tables(analysis), "\n".join(_reasons(analysis)))
+
+
+def tables(analysis: Analysis) -> list[Table]:
+    """Return everything that was found."""
     parts = (_packages, _kinds, _needless, _duplicates, _measured, _proposal)
-    tables = [table for part in parts for table in part(analysis)]
-    head = "\n".join((*_verdict(analysis), "", *_head(analysis)))
-    terminal.show(head, tables, "\n".join(_reasons(analysis)))
+    return [table for part in parts for table in part(analysis)]
 
 
-def _head(analysis: Analysis) -> Iterator[str]:
+def head(analysis: Analysis) -> Iterator[str]:
+    """Say what was analysed."""
     subject = analysis.subject
     files = sum(kind.files for kind in analysis.kinds)
     size = sum(kind.size for kind in analysis.kinds)
@@ -149,7 +153,8 @@ def _proposal(analysis: Analysis) -> Iterator[Table]:
     )
 
 
-def _verdict(analysis: Analysis) -> Iterator[str]:
+def verdict(analysis: Analysis) -> Iterator[str]:
+    """Say whether packing is worth it, why, and with which command."""
     estimate = " (an estimate: measure without --quick before you decide)" if analysis.measured.sample else ""
     yield f"verdict: {analysis.advice.verdict}{estimate}"
     for reason in analysis.advice.reasons[:2]:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unpackenv.errors import ExtraMissing
-from unpackenv.report import amount, counted
-from unpackenv.report.terminal import Bar
+from unpackenv.report import amount, counted, pages
 from unpackenv.report.timings import tables
 from unpackenv.report.timings.causes import fetched_text, waited_for
 from unpackenv.report.timings.comparison import Change
@@ -22,23 +20,10 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 def write(path: str, summary: Summary, changes: Sequence[Change] | None = None, trace: Timeline | None = None) -> None:
     """Write the page to a file. Raises `ExtraMissing`, or `OSError`."""
     try:
-        import jinja2
-
         from unpackenv.report.timings import charts
     except ImportError as error:
-        raise ExtraMissing(
-            f"the page needs {error.name}, which is not installed",
-            where="--html",
-            hint="Install the extra: pip install 'unpackenv[report]'; the tables and --json do not need it",
-        ) from error
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.tests["bar"] = lambda cell: isinstance(cell, Bar)
-    page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        _content(summary, changes, trace), charts=charts.draw(summary, trace)
-    )
-    Path(path).write_text(page, encoding="utf-8", errors="replace")
+        raise pages.missing(error) from error
+    pages.write(path, _TEMPLATE, charts=charts.draw(summary, trace), **_content(summary, changes, trace))
 
 
 def _content(summary: Summary, changes: Sequence[Change] | None, trace: Timeline | None) -> dict[str, Any]:
