@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterator
 
@@ -200,6 +199,8 @@ def run(options: argparse.Namespace) -> int:
 def _check_system(options: argparse.Namespace) -> None:
     """Raise `PlatformUnsupported` on another system: the packages there are for it, and starts are on Linux."""
     if sys.platform != "linux":
+        import shlex
+
         command = shlex.join(["unpackenv", "pack", options.source, "-o", options.output])
         image = f"python:{sys.version_info[0]}.{sys.version_info[1]}"
         raise PlatformUnsupported(
