@@ -15,7 +15,7 @@ from rig.engine import Engine
 PROJECTS = Path(__file__).parent / "projects"
 CASES = [
     ("requirements", ""), ("requirements", "--venv"), ("uv", ""), ("poetry", ""), ("pdm", ""), ("package", ""),
-    ("package", "--venv"),
+    ("package", "--venv"), ("application", ""),
 ]  # fmt: skip
 
 

@@ -27,6 +27,22 @@ def test_a_lock_file_wins(tmp_path: Path, files: list[str], found: str) -> None:
     assert (project.requirements, project.is_package) == (found, False)
 
 
+PACKAGE = '[project]\nname = "x"\n[build-system]\nrequires = []\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "requirements", "is_package"),
+    [
+        (PACKAGE, "", True), ('[project]\nname = "x"\n', "pyproject.toml", False),
+        (PACKAGE + "[tool.poetry]\npackage-mode = false\n", "pyproject.toml", False),
+        (PACKAGE + "[tool.uv]\npackage = false\n", "pyproject.toml", False),
+    ],
+)  # fmt: skip
+def test_a_project_may_be_a_package(tmp_path: Path, text: str, requirements: str, is_package: bool) -> None:
+    project = dockerfile.look(str(write_tree(tmp_path / "project", {"pyproject.toml": text})))
+    assert (project.requirements, project.is_package) == (requirements, is_package)
+
+
 @pytest.mark.parametrize(
     ("wanted", "version"),
     [

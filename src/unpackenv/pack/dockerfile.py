@@ -6,6 +6,7 @@ Python that it is for; the file that is most likely its application.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,13 @@ _LOCKS = {
     "poetry.lock": ("poetry poetry-plugin-export", "poetry export --output requirements.txt"),
     "pdm.lock": ("pdm", "pdm export --prod --output requirements.txt"),
 }
+_PYPROJECT = "pyproject.toml"
+# Projects that are no packages say so here, whatever builds them.
+_NO_PACKAGE = (("poetry", "package-mode"), ("uv", "package"), ("pdm", "distribution"))
+_DEPENDENCIES = (
+    'python -c "import {toml} as toml; '
+    "print(*toml.load(open('pyproject.toml', 'rb'))['project'].get('dependencies', []), sep='\\n')\" > requirements.txt"
+)
 _APPLICATIONS = ("app.py", "main.py", "server.py", "run.py", "wsgi.py", "asgi.py")
 # What makes a module an application of a server: the name of its object, and of the class.
 _OBJECT = re.compile(r"^(\w+)(?:\s*:[^=\n]+)?\s*=\s*(?:\w+\.)?(Flask|FastAPI|Starlette|Sanic|Quart)\(", re.MULTILINE)
@@ -38,7 +46,7 @@ class Project:
     """What a project says of itself: how its packages are installed, its Python ("3.12"), its application."""
 
     requirements: str
-    """The file that names its packages; "" for pyproject.toml, which is installed itself."""
+    """The file that names its packages; "" if they are installed with the project itself."""
     is_package: bool
     """Whether the project itself is to be installed, too."""
     python: str
@@ -57,7 +65,7 @@ def look(directory: str, python: str = "") -> Project:
     root = Path(directory)
     if not root.is_dir():
         raise PackError("is no directory", where=str(root.absolute()))
-    pyproject = _table(root / "pyproject.toml")
+    pyproject = _table(root / _PYPROJECT)
     requirements = next((name for name in (*_LOCKS, _REQUIREMENTS) if (root / name).is_file()), "")
     if not (requirements or "project" in pyproject):
         raise PackError(
@@ -65,9 +73,13 @@ def look(directory: str, python: str = "") -> Project:
             where=str(root.absolute()),
             hint="Run this in the directory of a project",
         )
+    is_package = "build-system" in pyproject and not any(
+        pyproject.get("tool", {}).get(tool, {}).get(key) is False for tool, key in _NO_PACKAGE
+    )
+    if not requirements and not is_package:
+        requirements = _PYPROJECT
     version, why = (python, "as asked for") if python else _python(root, pyproject)
     command, command_why = _command(root, pyproject)
-    is_package = "build-system" in pyproject or not requirements
     return Project(requirements, is_package, version, why, command, command_why, tuple(_notes(root, requirements)))
 
 
@@ -93,6 +105,9 @@ def _build_stage(project: Project, venv: bool) -> Iterator[str]:
         yield f"RUN pip install {tool} && {export}"
     elif project.requirements:
         yield f"COPY {project.requirements} ./"
+    if project.requirements == _PYPROJECT:
+        toml = "pip._vendor.tomli" if project.python in ("3.9", "3.10") else "tomllib"
+        yield f"RUN {_DEPENDENCIES.format(toml=toml)}"
     if project.requirements:
         yield f"RUN {pip} -r {_REQUIREMENTS}"
     if project.is_package:
@@ -120,10 +135,10 @@ def _final_image(project: Project, venv: bool) -> Iterator[str]:
     yield "COPY . ."
     if venv:
         yield 'ENTRYPOINT ["python", "-m", "unpackenv", "--"]'
-    if not venv:
+    else:
         yield "# Scripts of packages are not on PATH: python -m gunicorn, or unpackenv dockerfile --venv."
     yield f"# {project.command_why}"
-    yield "CMD [" + ", ".join(f'"{word}"' for word in project.command) + "]"
+    yield f"CMD {json.dumps(project.command)}"
 
 
 def _python(root: Path, pyproject: dict[str, Any]) -> tuple[str, str]:
@@ -195,7 +210,7 @@ def _of_module(path: Path, packages: str) -> tuple[tuple[str, ...], str]:
 
 def _named_packages(root: Path) -> str:
     """Return the text of all files that name packages."""
-    files = (root / name for name in (_REQUIREMENTS, "pyproject.toml", *_LOCKS))
+    files = (root / name for name in (_REQUIREMENTS, _PYPROJECT, *_LOCKS))
     return "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
 
 

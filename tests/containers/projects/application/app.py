@@ -1,0 +1,5 @@
+"""An application with one package."""
+
+import itsdangerous
+
+print(itsdangerous.__file__)
