@@ -405,7 +405,8 @@ def test_on_other_platforms_it_is_off_or_an_error(archive: Path, target: Path, p
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_packing_elsewhere_says_how_to_pack_in_a_container(tmp_path: Path, platform: str) -> None:
-    code = f"{WITHOUT_FCNTL}\nsys.platform = {platform!r}\nfrom unpackenv.cli import main\n"
+    # The standard library of that system has other modules: what is imported before is that of this one.
+    code = f"import argparse, shutil\n{WITHOUT_FCNTL}\nsys.platform = {platform!r}\nfrom unpackenv.cli import main\n"
     code += f"main(['pack', 'site-packages', '-o', {str(tmp_path / 'x.tar.zst')!r}])"
     done = python(code)
     assert (done.returncode, done.stdout) == (125, "")
