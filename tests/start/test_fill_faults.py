@@ -39,12 +39,16 @@ def variables(archive: Path, target: Path, fill: str, **more: object) -> dict[st
 
 
 def reading(target: Path, sizes: dict[str, int], seed: int = 1) -> str:
-    """Return code of an application that reads every file, in random order, and prints which are wrong."""
+    """Return code of an application that reads every file, in random order, and prints which are wrong.
+
+    If any are, it does not end before it is killed.
+    """
     paths = list(sizes)
     random.Random(seed).shuffle(paths)
     order = {path: sizes[path] for path in paths}
     rest = "print('started', flush=True)\nfrom helpers.fills import wrong_files\n"
-    rest += f"print(wrong_files({str(target)!r}, {order}))"
+    rest += f"wrong = wrong_files({str(target)!r}, {order})\nprint(wrong, flush=True)\n"
+    rest += f"if wrong:\n    import time; time.sleep({PATIENCE})"
     return boot_code(rest=rest)
 
 
