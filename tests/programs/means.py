@@ -16,7 +16,7 @@ from renderer import install
 from rig import kept
 
 MEGABYTES = {"virtual environment": 600, "cache": 2350}
-MINUTES, FIRST_MINUTES = 10, 10
+MINUTES, FIRST_MINUTES = 20, 10
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _NOTHING = "nothing runs"
 
