@@ -2,7 +2,7 @@
 
     .venv/bin/python docs/demo/record.py            # --check only says whether the picture is current
 
-Pauses of more than a second are cut to one. Who wants less motion sees all of it at once.
+Pauses of more than a second are cut to one. Where a reader prefers less motion, all lines are there at once.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ print(json.dumps(analyze.fields(found)["proposal"]))
     proposal = json.loads(last_line)
     command = proposal["command"]
     assert text[3] == f"pack it with: {shlex.join(command)}"
-    check_page((tmp_path / "page.html").read_text(), command)
+    check_page((tmp_path / "page.html").read_text(), text[0].partition("verdict: ")[2], command)
     assert "reader keeps its sources, " in done.stdout
     assert command[:4] == ["unpackenv", "pack", str(site), "-o"]
     assert command[5:10] == ["--exclude", "*.pyi", "--sources", "none", "--exclude-tests"]
@@ -246,9 +246,10 @@ print(json.dumps(analyze.fields(found)["proposal"]))
     assert archive.stat().st_size == pytest.approx(last["archive"], rel=0.05)
 
 
-def check_page(page: str, command: list[str]) -> None:
+def check_page(page: str, verdict: str, command: list[str]) -> None:
     """Verdict and command come first, each package has a rectangle that says what it is, and nothing is loaded."""
-    assert page.index("<h1>Don&#39;t: a plain image is better") < page.index("<svg") < page.index("Kinds of files")
+    assert f"<h1>{verdict[0].upper()}{verdict[1:]}</h1>" in unescape(page)
+    assert page.index("<h1>") < page.index("<svg") < page.index("Kinds of files")
     assert f"<code>{shlex.join(command)}</code>" in unescape(page)
     described = re.findall(r"<title>(\w+): [\d.]+ \w+, in the archive [\d.]+ \w+, [\d,]+ files?</title>", page)
     assert {"package", "reader"} <= set(described)

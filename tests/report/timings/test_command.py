@@ -192,6 +192,16 @@ def test_a_trace_on_a_terminal(log_of_all: Path, tmp_path: Path) -> None:
     assert "The trace lasts 33.0 ms" in done.stdout
 
 
+def test_lines_for_people_are_named_as_such(log_of_all: Path, tmp_path: Path) -> None:
+    """As in a log of containers of which some were switched to JSON."""
+    mixed = tmp_path / "mixed.log"
+    mixed.write_text(log_of_all.read_text() + "unpackenv: reused 5 files, 0.1 MB, at /a in 1.0 ms\nanother program\n")
+    left_out = timings(mixed).stdout.partition("Lines left out: ")[2].partition("\n")[0]
+    assert left_out.startswith("1 are of UNPACKENV_LOG=text, ")
+    others = json.loads(timings(log_of_all, "--json").stdout)["lines_left_out"]["other"]
+    assert f", {others + 1} are not of unpackenv" in left_out
+
+
 def test_opens_that_waited_have_rows_of_their_own(log_of_all: Path, tmp_path: Path) -> None:
     """Those that waited at the same time are side by side."""
     trace = timing_logs.events()

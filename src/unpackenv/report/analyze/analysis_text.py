@@ -155,19 +155,39 @@ def _proposal(analysis: Analysis) -> Iterator[Table]:
 
 def verdict(analysis: Analysis) -> Iterator[str]:
     """Say whether packing is worth it, why, and with which command."""
-    estimate = " (an estimate: measure without --quick before you decide)" if analysis.measured.sample else ""
-    yield f"verdict: {analysis.advice.verdict}{estimate}"
-    for reason in analysis.advice.reasons[:2]:
+    yield f"verdict: {headline(analysis)}"
+    for reason in main_reasons(analysis):
         yield f"  {reason}"
+    if how := command(analysis):
+        yield f"pack it with: {how}"
+
+
+def headline(analysis: Analysis) -> str:
+    """Return whether packing is worth it."""
+    estimate = " (an estimate: measure without --quick before you decide)" if analysis.measured.sample else ""
+    return f"{analysis.advice.verdict}{estimate}"
+
+
+def main_reasons(analysis: Analysis) -> list[str]:
+    """Return what packing saves, and what it costs."""
+    return analysis.advice.reasons[:2]
+
+
+def other_reasons(analysis: Analysis) -> list[str]:
+    """Return what else the verdict rests on."""
+    return analysis.advice.reasons[2:]
+
+
+def command(analysis: Analysis) -> str:
+    """Return the command to pack with; "" if packing is not worth it, unless a command was asked for."""
     if analysis.proposal:
-        yield f"pack it with: {shlex.join(analysis.proposal.command)}"
-    elif analysis.advice.worth_it and analysis.command:
-        yield f"pack it with: {shlex.join(analysis.command)}"
+        return shlex.join(analysis.proposal.command)
+    return shlex.join(analysis.command) if analysis.advice.worth_it else ""
 
 
 def _reasons(analysis: Analysis) -> Iterator[str]:
     yield "what else the verdict rests on"
-    for reason in analysis.advice.reasons[2:]:
+    for reason in other_reasons(analysis):
         yield f"  - {reason}"
     if not analysis.proposal and analysis.subject.kind == "directory":
         yield "with --propose, analyze also tries the options of pack, and says which are worth it"

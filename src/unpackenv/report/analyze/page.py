@@ -17,13 +17,16 @@ def write(path: str, analysis: Analysis) -> None:
         from unpackenv.report.analyze import treemap
     except ImportError as error:
         raise pages.missing(error) from error
+    headline = analysis_text.headline(analysis)
     pages.write(
         path,
         _TEMPLATE,
         subject=analysis.subject.path,
-        verdict=list(analysis_text.verdict(analysis)),
+        headline=headline[0].upper() + headline[1:],
+        main_reasons=analysis_text.main_reasons(analysis),
+        command=analysis_text.command(analysis),
         head=list(analysis_text.head(analysis)),
-        reasons=analysis.advice.reasons[2:],
+        other_reasons=analysis_text.other_reasons(analysis),
         tables=analysis_text.tables(analysis),
         map=treemap.draw(analysis.packages),
     )

@@ -72,14 +72,8 @@ def read(path: str) -> Timeline:
     for worker, all_spans in spans.items():
         name = names.get(worker, worker).replace("unpackenv ", "")
         workers[f"{name} ({worker})" if name in workers else name] = _leaves(all_spans)
-    rows: list[list[Span]] = []
-    for wait in waits:
-        row = next((row for row in rows if row[-1].start + row[-1].duration <= wait.start), None)
-        if row is None:
-            rows.append([])
-            row = rows[-1]
-        row.append(wait)
-    workers.update({f"opens that wait{f' ({number})' if number else ''}": row for number, row in enumerate(rows)})
+    for number, row in enumerate(_side_by_side(waits)):
+        workers[f"opens that wait ({number})" if number else "opens that wait"] = row
     return Timeline(path, workers)
 
 
@@ -92,6 +86,19 @@ def _waits(events: list[dict[str, Any]], began: float) -> list[Span]:
             first = begun[event["id"]]
             waits.append(_span({**first, "dur": event["ts"] - first["ts"]}, began))
     return sorted(waits, key=lambda wait: wait.start)
+
+
+def _side_by_side(spans: list[Span]) -> list[list[Span]]:
+    """Return spans in rows: each in the first one where it overlaps with none; `spans` are in their order."""
+    rows: list[list[Span]] = []
+    for span in spans:
+        free = (row for row in rows if row[-1].start + row[-1].duration <= span.start)
+        row = next(free, None)
+        if row is None:
+            rows.append([span])
+        else:
+            row.append(span)
+    return rows
 
 
 def _worker(event: Mapping[str, Any]) -> str:
